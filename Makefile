@@ -1,0 +1,53 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both build .venv from pinned versions and can be repeated.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# With more than one torch thread per process, busy neighbours make small steps many times slower.
+export OMP_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+# One setting for installation and runs: with bytecode `import lightning` costs 3 s, without it 8 s.
+unexport PYTHONDONTWRITEBYTECODE
+
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+
+.PHONY: demo test lint format clean
+
+$(VENV)/pip.stamp:
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"lit_pwm needs Python 3.11 or newer, this is {sys.version.split()[0]}: make PYTHON=python3.11 ..."'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	touch $@
+
+# The local wheel folder of a machine (PIP_FIND_LINKS) is honoured, which pip does by itself and uv does not.
+INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $${PIP_FIND_LINKS:+--find-links "$$PIP_FIND_LINKS"} -c constraints.txt
+
+$(VENV)/core.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt
+	@echo "Installing lit_pwm and its pinned dependencies into $(VENV) ..."
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/core.stamp
+	@echo "Installing the test extras into $(VENV) ..."
+	$(INSTALL) -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/core.stamp
+	$(BIN)/lit-pwm demo $(DEMO_ARGS)
+
+test: $(VENV)/dev.stamp lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/ty check
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache runs report lightning_logs
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,34 @@
+"""The exceptions a user of lit_pwm meets, and the words they share.
+
+Every message is one paragraph: what was read (file, key, option), what was found, what is accepted, what to do. The
+command line prints it without a traceback and exits with the class's `exit_code`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LitPWMError(Exception):
+    """Bad input: a file, a field or an option that the user can mend."""
+
+    exit_code = 2
+
+
+class NonFiniteLossError(LitPWMError):
+    """A loss or a gradient norm stopped being finite; the batch that did it has been saved."""
+
+    exit_code = 3
+
+
+def did_you_mean(name: str, accepted: Iterable[str], shown: int = 12) -> str:
+    """A sentence that names the accepted words nearest to `name`, or lists them where none is near."""
+    accepted = list(accepted)
+    near = difflib.get_close_matches(name, accepted, n=3, cutoff=0.5)
+    if near:
+        return f"Did you mean {' or '.join(repr(word) for word in near)}?"
+    if not accepted:
+        return "There are none to choose from."
+    listed = ", ".join(accepted[:shown])
+    return f"Accepted: {listed}{', …' if len(accepted) > shown else ''}."
