@@ -1,0 +1,21 @@
+"""Reading checkpoints safely and rebuilding what they hold."""
+
+from lit_pwm.checkpoints.native import (
+    DESCRIPTION_KEY,
+    describe_policy,
+    describe_world_model,
+    load_policy,
+    load_world_model,
+    read_checkpoint,
+    read_description,
+)
+
+__all__ = [
+    "DESCRIPTION_KEY",
+    "describe_policy",
+    "describe_world_model",
+    "load_policy",
+    "load_world_model",
+    "read_checkpoint",
+    "read_description",
+]

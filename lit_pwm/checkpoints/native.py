@@ -1,0 +1,168 @@
+"""Our own checkpoints: Lightning's, with a plain description of the networks beside the weights.
+
+The description lets `load_world_model` and `load_policy` rebuild the networks without the LightningModule that trained
+them, its config, or the data.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_pwm.errors import LitPWMError
+from lit_pwm.models.actors import Actor
+from lit_pwm.models.component import Component, factory_from
+from lit_pwm.models.policy import Policy
+from lit_pwm.models.world_model import WorldModel
+
+DESCRIPTION_KEY = "lit_pwm"
+FORMAT_VERSION = 1
+
+
+def describe_world_model(world_model: WorldModel) -> dict[str, Any]:
+    """The description that a checkpoint of a world model holds."""
+    return {"format": FORMAT_VERSION, "kind": "world model", "world_model": world_model.description()}
+
+
+def describe_policy(
+    world_model: WorldModel, actor: Actor, critic: Component, trained_tasks: Iterable[str]
+) -> dict[str, Any]:
+    """The description that a checkpoint of a policy holds; it contains its world model."""
+    return {
+        "format": FORMAT_VERSION,
+        "kind": "policy",
+        "world_model": world_model.description(),
+        "actor": actor.description(),
+        "critic": critic.description(),
+        "trained_tasks": list(trained_tasks),
+    }
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint without running any code that it might contain.
+
+    Raises:
+        LitPWMError: the file is missing, is no checkpoint, or holds Python objects.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise LitPWMError(
+            f"The checkpoint {str(path)!r} does not exist{' (it is a folder)' if path.is_dir() else ''}. A run leaves "
+            f"its checkpoints under its trainer.default_root_dir, in a folder called checkpoints: name one of those "
+            f"files, for example last.ckpt."
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise LitPWMError(
+            f"The checkpoint {str(path)!r} cannot be read safely: it is damaged, or holds Python objects beside "
+            f"tensors and plain values ({str(error).splitlines()[0]}). Use a checkpoint that a lit_pwm run wrote."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise LitPWMError(
+            f"The file {str(path)!r} is no checkpoint, or an incomplete one ({str(error).splitlines()[0]}). Use a "
+            f"checkpoint that a lit_pwm run wrote."
+        ) from error
+    if not isinstance(content, dict):
+        raise LitPWMError(
+            f"The file {str(path)!r} holds a {type(content).__name__} where a checkpoint is a dictionary with a "
+            f"'state_dict'. Use a checkpoint that a lit_pwm run wrote."
+        )
+    return content
+
+
+def read_description(path: str | Path) -> dict[str, Any]:
+    """The description in a checkpoint file.
+
+    Raises:
+        LitPWMError: unreadable, not of lit_pwm, or of a newer format.
+    """
+    return _description(read_checkpoint(path), path)
+
+
+def _description(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+    description = checkpoint.get(DESCRIPTION_KEY)
+    if description is None or "state_dict" not in checkpoint:
+        keys = ", ".join(repr(key) for key in list(checkpoint)[:8])
+        raise LitPWMError(
+            f"The checkpoint {str(path)!r} was not written by lit_pwm: it holds {keys} and no {DESCRIPTION_KEY!r} "
+            f"entry. Use the checkpoint of a WorldModelPretraining or PolicyLearning run."
+        )
+    if description["format"] > FORMAT_VERSION:
+        raise LitPWMError(
+            f"The checkpoint {str(path)!r} has format {description['format']}, and this version of lit_pwm reads "
+            f"formats up to {FORMAT_VERSION}. Upgrade lit_pwm."
+        )
+    return description
+
+
+def load_world_model(path: str | Path) -> WorldModel:
+    """The world model of a checkpoint of pre-training or of policy learning, in evaluation mode on the CPU.
+
+    Raises:
+        LitPWMError: the file is missing, unreadable, or holds no world model.
+    """
+    checkpoint = read_checkpoint(path)
+    world_model = WorldModel.from_description(_description(checkpoint, path)["world_model"])
+    _load(world_model, checkpoint["state_dict"], "world_model.", path)
+    return world_model.eval()
+
+
+def load_policy(path: str | Path) -> Policy:
+    """The policy of a checkpoint of policy learning, in evaluation mode on the CPU.
+
+    Raises:
+        LitPWMError: the file is missing, unreadable, or holds no policy.
+    """
+    checkpoint = read_checkpoint(path)
+    description = _description(checkpoint, path)
+    if description["kind"] != "policy":
+        raise LitPWMError(
+            f"The checkpoint {str(path)!r} holds a {description['kind']}, and a policy is needed here. Train one on "
+            f"it: lit-pwm fit --config configs/policy_learning.yaml --model.world_model_checkpoint {path} ..."
+        )
+    world_model = WorldModel.from_description(description["world_model"])
+    dimensions = (world_model.latent_dim, world_model.action_dim, len(world_model.tasks))
+    actor = factory_from(description["actor"], Actor)(*dimensions)
+    _load(world_model, checkpoint["state_dict"], "world_model.", path)
+    _load(actor, checkpoint["state_dict"], "actor.", path)
+    return Policy(world_model, actor, tuple(description["trained_tasks"])).eval()
+
+
+def _load(module: nn.Module, state: Mapping[str, Tensor], prefix: str, path: str | Path) -> None:
+    own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    try:
+        module.load_state_dict(own)
+    except RuntimeError as error:
+        raise LitPWMError(
+            f"The weights in the checkpoint {str(path)!r} do not fit the network it describes: {error}. The file is "
+            f"damaged, or the class that its description names has changed since."
+        ) from error
+
+
+def check_same_networks(expected: Mapping[str, Any], found: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse to load a checkpoint into networks of another kind or size.
+
+    Raises:
+        LitPWMError: the descriptions differ; the first differences are named.
+    """
+    differences = list(_differences(expected, found))
+    if differences:
+        shown = "; ".join(f"{key} is {theirs!r} there and {ours!r} here" for key, ours, theirs in differences[:4])
+        raise LitPWMError(
+            f"The checkpoint {str(path)!r} holds networks of another kind or size than this run's config builds: "
+            f"{shown}. Give the configs that the checkpoint was trained with, or start without it."
+        )
+
+
+def _differences(ours: Any, theirs: Any, key: str = "") -> Iterable[tuple[str, Any, Any]]:
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        for name in [*ours, *(name for name in theirs if name not in ours)]:
+            yield from _differences(ours.get(name), theirs.get(name), f"{key}.{name}" if key else name)
+    elif ours != theirs:
+        yield key, ours, theirs

@@ -1,0 +1,82 @@
+"""The losses of world-model pre-training, as plain functions of tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lit_pwm.batch import Batch
+from lit_pwm.models.dynamics import LatentTarget
+from lit_pwm.models.layers import simnorm
+from lit_pwm.models.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class WorldModelLoss:
+    """The parts of the loss; scalars with gradient.
+
+    Attributes:
+        total: what is minimised.
+        consistency: the dynamics' own loss, averaged over time with discount ρ, before its coefficient.
+        reward: two-hot cross-entropy, averaged likewise, before its coefficient.
+        latent_variance: variance of target latents over the batch, averaged over entries; near zero for a collapsed
+            encoder.
+    """
+
+    total: Tensor
+    consistency: Tensor
+    reward: Tensor
+    latent_variance: Tensor
+
+
+def discounted_mean(per_step: Tensor, rho: float) -> Tensor:
+    """(1/H) Σ_t ρ^t mean_B x_t for x [H, B]."""
+    weights = rho ** torch.arange(len(per_step), dtype=per_step.dtype, device=per_step.device)
+    return (weights * per_step.mean(1)).mean()
+
+
+def world_model_loss(
+    world_model: WorldModel,
+    batch: Batch,
+    rho: float = 0.99,
+    consistency_coef: float = 20.0,
+    reward_coef: float = 0.1,
+) -> WorldModelLoss:
+    """TD-MPC2's world-model loss over open-loop rollouts of slices (arXiv 2310.16828, eq. 3, without the value term).
+
+    z_0 = enc(o_0), ẑ_{t+1} = next(ẑ_t, a_t), targets z_{t+1} = sg enc(o_{t+1}):
+    L = (1/H) Σ_t ρ^t mean_B [ c_z · consistency(ẑ_{t+1}, z_{t+1}) + c_r · CE(reward_logits(ẑ_t, a_t), r_t) ].
+
+    Args:
+        world_model: the model in training.
+        batch: slices `obs [H+1, B, O]`, `action [H, B, A]`, `reward [H, B]`, `task [B]`.
+        rho: discount of later steps.
+        consistency_coef: c_z.
+        reward_coef: c_r.
+
+    Returns:
+        The loss and its parts.
+    """
+    obs, actions, task = batch["obs"], batch["action"], batch["task"]
+    with torch.no_grad():
+        target_logits = world_model.encode_logits(obs[1:], task)
+        targets = simnorm(target_logits)
+    embedding = world_model.task_embedding(task)
+    latents, consistency = [world_model.encode(obs[0], task)], []
+    for action, latent, logits in zip(actions, targets, target_logits, strict=True):
+        z, error = world_model.dynamics.predict_with_loss(
+            latents[-1], action, embedding, LatentTarget(latent=latent, logits=logits)
+        )
+        latents.append(z)
+        consistency.append(error)
+    reward_logits = world_model.reward_logits_embedded(torch.stack(latents[:-1]), actions, embedding)
+    consistency_loss = discounted_mean(torch.stack(consistency), rho)
+    reward_loss = discounted_mean(world_model.two_hot.cross_entropy(reward_logits, batch["reward"]), rho)
+    return WorldModelLoss(
+        total=consistency_coef * consistency_loss + reward_coef * reward_loss,
+        consistency=consistency_loss,
+        reward=reward_loss,
+        latent_variance=targets[0].var(0, unbiased=False).mean(),
+    )

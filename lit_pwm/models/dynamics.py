@@ -1,0 +1,99 @@
+"""Latent dynamics: what follows a latent and an action. MLP here; other kinds derive from `Dynamics`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_pwm.models.component import Component
+from lit_pwm.models.layers import SIMNORM_GROUP, NormedLinear, init_tdmpc2_, mlp, simnorm
+
+
+@dataclass(frozen=True)
+class LatentTarget:
+    """What the encoder says of the next observation, without gradient.
+
+    Attributes:
+        latent: the next latent, on the simplex, [B, Z].
+        logits: the encoder's output before SimNorm, [B, Z].
+    """
+
+    latent: Tensor
+    logits: Tensor
+
+
+def consistency_error(predicted: Tensor, target: Tensor) -> Tensor:
+    """Squared error averaged over latent entries (a sum would be 128 to 1376 times larger), [..., Z] → [...]."""
+    return (predicted - target).square().mean(-1)
+
+
+class Dynamics(Component):
+    """Maps a latent, an action and a task embedding to the next latent.
+
+    Args:
+        latent_dim: width Z of the latent, a multiple of the SimNorm group of 8.
+        action_dim: width A of the padded action.
+        task_dim: width of the task embedding.
+    """
+
+    def __init__(self, latent_dim: int, action_dim: int, task_dim: int) -> None:
+        super().__init__()
+        self.latent_dim, self.action_dim, self.task_dim = latent_dim, action_dim, task_dim
+
+    @abstractmethod
+    def forward(self, z: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
+        """z [..., Z], action [..., A], embedding [..., E] → next latent [..., Z], each group summing to one."""
+
+    def predict_with_loss(
+        self, z: Tensor, action: Tensor, embedding: Tensor, target: LatentTarget
+    ) -> tuple[Tensor, Tensor]:
+        """One training step of a rollout: the next latent [B, Z] and this kind's consistency loss of it [B].
+
+        Kinds with losses of their own (flow matching, supervised read-outs) override this; the rollout and the weights
+        over time are the world model's.
+        """
+        predicted = self(z, action, embedding)
+        return predicted, consistency_error(predicted, target.latent)
+
+
+class MLPDynamics(Dynamics):
+    """TD-MPC2's dynamics: normed hidden layers, then a normed linear layer with SimNorm; inputs [z, task, action].
+
+    Args:
+        latent_dim: width of the latent.
+        action_dim: width of the padded action.
+        task_dim: width of the task embedding.
+        hidden_dim: width of the hidden layers.
+        layers: number of hidden layers.
+        rescale_inputs: feed G·z − 1 (G = 8, the group size) instead of z, which centres the simplex entries at zero.
+            Comparisons with flow dynamics use it in both; imported checkpoints were trained without.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        action_dim: int,
+        task_dim: int,
+        hidden_dim: int = 512,
+        layers: int = 2,
+        rescale_inputs: bool = False,
+    ) -> None:
+        super().__init__(latent_dim, action_dim, task_dim)
+        self.hidden_dim, self.layers, self.rescale_inputs = hidden_dim, layers, rescale_inputs
+        width = latent_dim + task_dim + action_dim
+        self.net = mlp(width, [hidden_dim] * layers, NormedLinear(hidden_dim, latent_dim, torch.nn.Identity()))
+        init_tdmpc2_(self)
+
+    @property
+    def init_args(self) -> dict[str, Any]:
+        """The options this was built with."""
+        return {"hidden_dim": self.hidden_dim, "layers": self.layers, "rescale_inputs": self.rescale_inputs}
+
+    def forward(self, z: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
+        """z [..., Z], action [..., A], embedding [..., E] → next latent [..., Z]."""
+        inputs = SIMNORM_GROUP * z - 1 if self.rescale_inputs else z
+        return simnorm(self.net(torch.cat([inputs, embedding, action], dim=-1)))

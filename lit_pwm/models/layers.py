@@ -1,0 +1,95 @@
+"""The layers every network of lit_pwm is made of: TD-MPC2's normed linear, SimNorm and the bounded task embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SIMNORM_GROUP = 8
+
+
+class Constrained(nn.Module):
+    """A module whose parameters live in a set; the training step moves them back into it after each optimizer step.
+
+    The move is not part of `forward`, so that evaluating a network never changes a weight.
+    """
+
+    def constrain_(self) -> None:
+        """Project the parameters onto the set, in place."""
+        raise NotImplementedError
+
+
+def constrain_(module: nn.Module) -> None:
+    """Project every `Constrained` part of `module`; called after each optimizer step."""
+    for part in module.modules():
+        if isinstance(part, Constrained):
+            part.constrain_()
+
+
+class NormedLinear(nn.Linear):
+    """Linear → LayerNorm → activation (TD-MPC2, arXiv 2310.16828, §3.2).
+
+    Parameter names `weight, bias, ln.weight, ln.bias` are those of TD-MPC2's checkpoints.
+    """
+
+    def __init__(self, in_features: int, out_features: int, activation: nn.Module | None = None) -> None:
+        super().__init__(in_features, out_features)
+        self.ln = nn.LayerNorm(out_features)
+        self.activation = nn.Mish() if activation is None else activation
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in_features] → [..., out_features]."""
+        return self.activation(self.ln(super().forward(input)))
+
+
+def simnorm(logits: Tensor, group: int = SIMNORM_GROUP) -> Tensor:
+    """Softmax within consecutive groups of the last axis (SimNorm, arXiv 2204.00616): each group sums to one."""
+    return logits.unflatten(-1, (-1, group)).softmax(-1).flatten(-2)
+
+
+def mlp(in_dim: int, hidden_dims: Sequence[int], out: nn.Module) -> nn.Sequential:
+    """Normed hidden layers followed by `out`, which takes the last hidden width."""
+    dims = [in_dim, *hidden_dims]
+    return nn.Sequential(*(NormedLinear(a, b) for a, b in pairwise(dims)), out)
+
+
+def init_tdmpc2_(module: nn.Module) -> None:
+    """TD-MPC2's initialisation: truncated normal of std 0.02 for weights, zero for biases."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=0.02)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+class TaskEmbedding(Constrained):
+    """A learned vector of norm at most one for each task.
+
+    `torch.nn.Embedding(max_norm=1)` rescales long rows in place during lookup. Here the lookup rescales a copy and
+    passes the gradient through unscaled, which yields the reference's numbers while a forward pass changes nothing; the
+    stored rows are brought back by `constrain_`.
+    """
+
+    def __init__(self, num_tasks: int, dim: int, max_norm: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_tasks, dim).uniform_(-0.02, 0.02))
+        self.max_norm = max_norm
+
+    def _scale(self, rows: Tensor) -> Tensor:
+        norm = rows.norm(dim=-1, keepdim=True)
+        # The 1e-7 is torch's own, so that outputs agree with nn.Embedding's to the last bit.
+        return torch.where(norm > self.max_norm, self.max_norm / (norm + 1e-7), torch.ones_like(norm))
+
+    def forward(self, task: Tensor) -> Tensor:
+        """Task ids [...] int64 → embeddings [..., dim]."""
+        rows = F.embedding(task, self.weight)
+        return rows + (rows * self._scale(rows) - rows).detach()
+
+    @torch.no_grad()
+    def constrain_(self) -> None:
+        """Rescale rows longer than `max_norm`, as the reference's lookup does."""
+        self.weight.mul_(self._scale(self.weight))

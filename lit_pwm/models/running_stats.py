@@ -1,0 +1,37 @@
+"""Mean and population variance over all values ever seen, on all ranks (Chan et al., 1979)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class RunningStats(nn.Module):
+    """Running moments of a scalar. The start (mean 0, variance 1, count 1e-4) is PWM's."""
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("var", torch.ones((), dtype=torch.float64))
+        self.register_buffer("count", torch.full((), 1e-4, dtype=torch.float64))
+
+    @staticmethod
+    def moments(x: Tensor) -> Tensor:
+        """[3]: count, mean and population variance of the values in `x`, float64."""
+        x = x.detach().double()
+        return torch.stack([x.new_tensor(float(x.numel())), x.mean(), x.var(unbiased=False)])
+
+    @torch.no_grad()
+    def update(self, moments: Tensor) -> None:
+        """Merge batches described by `moments` [..., 3], as `moments` returns; one row for each rank."""
+        for count, mean, var in moments.reshape(-1, 3):
+            total = self.count + count
+            delta = mean - self.mean
+            spread = self.var * self.count + var * count + delta.square() * self.count * count / total
+            self.mean += delta * count / total
+            self.var.copy_(spread / total)
+            self.count.copy_(total)

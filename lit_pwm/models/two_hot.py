@@ -1,0 +1,58 @@
+"""Scalars as distributions over bins in symlog space (DreamerV3, arXiv 2301.04104; TD-MPC2's variant)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x) · ln(1 + |x|)."""
+    return x.sign() * x.abs().log1p()
+
+
+def symexp(x: Tensor) -> Tensor:
+    """The inverse of `symlog`: sign(x) · (e^|x| − 1)."""
+    return x.sign() * x.abs().expm1()
+
+
+class TwoHot(nn.Module):
+    """Encodes a scalar as mass on the two bins beside it, and decodes logits to the expected bin.
+
+    Args:
+        num_bins: number of evenly spaced bins.
+        low: the lowest bin, in symlog units.
+        high: the highest bin, in symlog units.
+    """
+
+    bins: Tensor
+
+    def __init__(self, num_bins: int = 101, low: float = -10.0, high: float = 10.0) -> None:
+        super().__init__()
+        self.num_bins, self.low, self.high = num_bins, low, high
+        self.register_buffer("bins", torch.linspace(low, high, num_bins), persistent=False)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Scalars in environment units [...] → probabilities [..., num_bins]."""
+        step = (self.high - self.low) / (self.num_bins - 1)
+        position = (symlog(x).clamp(self.low, self.high) - self.low) / step
+        lower = position.floor()
+        weight = (position - lower).unsqueeze(-1)
+        index = lower.long().unsqueeze(-1)
+        target = torch.zeros(*x.shape, self.num_bins, dtype=x.dtype, device=x.device)
+        target.scatter_(-1, index, 1 - weight)
+        # At the highest bin the weight is zero and there is no bin above.
+        return target.scatter_add_(-1, (index + 1).clamp(max=self.num_bins - 1), weight)
+
+    def decode_symlog(self, logits: Tensor) -> Tensor:
+        """Logits [..., num_bins] → expected value in symlog units [...], as PWM uses rewards."""
+        return logits.softmax(-1) @ self.bins
+
+    def decode(self, logits: Tensor) -> Tensor:
+        """Logits [..., num_bins] → value in environment units [...]."""
+        return symexp(self.decode_symlog(logits))
+
+    def cross_entropy(self, logits: Tensor, x: Tensor) -> Tensor:
+        """−Σ twohot(symlog x) · log softmax(logits), of shape [...]; `x` is in environment units."""
+        return -(self.encode(x) * F.log_softmax(logits, dim=-1)).sum(-1)

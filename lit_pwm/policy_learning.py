@@ -1,0 +1,278 @@
+"""Policy learning by first-order gradients through a world model (PWM, arXiv 2407.02466), as a LightningModule."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from lit_pwm.batch import Batch, DataSource
+from lit_pwm.checkpoints.native import (
+    DESCRIPTION_KEY,
+    check_same_networks,
+    describe_policy,
+    load_world_model,
+    read_description,
+)
+from lit_pwm.errors import LitPWMError
+from lit_pwm.imagination import Imagined, RewardSpace, discounted_return, imagine, td_lambda
+from lit_pwm.models.actors import Actor, MLPActor
+from lit_pwm.models.component import factory_from
+from lit_pwm.models.critics import CriticEnsemble
+from lit_pwm.models.policy import Policy
+from lit_pwm.models.running_stats import RunningStats
+from lit_pwm.models.world_model import WorldModel
+from lit_pwm.optim import check_each_parameter_once, linear_decay, planned_updates, refuse_float16, take_step
+
+
+class PolicyLearning(LightningModule):
+    """Trains an actor and an ensemble of critics on rollouts imagined by a frozen world model.
+
+    Each update starts from the first observations of dataset slices, imagines H steps, moves the actor along the
+    gradient of its normalised return through the world model, and fits the critics to TD(λ) targets. One policy serves
+    all tasks of the data; let actor and critic look at the task (`task_dim`) when there are several.
+
+    Args:
+        world_model_checkpoint: a checkpoint that holds a world model; not needed when resuming.
+        actor: the actor class and its options; dimensions come from the world model.
+        critic: the critics' class and options.
+        horizon: imagined steps H.
+        gamma: discount.
+        lam: λ of the critics' targets.
+        reward_space: train on rewards in symlog units (as PWM) or in environment units.
+        reward_scale: factor on rewards, which sets the scale of the critics' values.
+        detach_actor_input: cut the gradient at the actor's input (as PWM).
+        actor_lr: learning rate of the actor at the start.
+        critic_lr: learning rate of the critics at the start.
+        final_lr: both rates fall linearly to this one over the run.
+        betas: Adam's betas.
+        actor_clip_norm: largest norm of the actor's gradient.
+        critic_clip_norm: largest norm of the critics' gradient.
+        critic_passes: passes over the imagined states in each update.
+        critic_minibatches: minibatches of each pass.
+        target_rate: fraction by which the slow critics, which provide the values of targets and of the last state, move
+            towards the trained ones after each update; 1 is PWM's, which has no slow critics.
+    """
+
+    world_model: WorldModel
+    actor: Actor
+    critic: CriticEnsemble
+    target_critic: CriticEnsemble
+    noise_seed: Tensor
+
+    def __init__(
+        self,
+        world_model_checkpoint: str | None = None,
+        actor: Callable[[int, int, int], Actor] = MLPActor,
+        critic: Callable[[int, int], CriticEnsemble] = CriticEnsemble,
+        horizon: int = 16,
+        gamma: float = 0.99,
+        lam: float = 0.95,
+        reward_space: RewardSpace = "symlog",
+        reward_scale: float = 1.0,
+        detach_actor_input: bool = True,
+        actor_lr: float = 5e-4,
+        critic_lr: float = 5e-4,
+        final_lr: float = 1e-5,
+        betas: tuple[float, float] = (0.7, 0.95),
+        actor_clip_norm: float = 1.0,
+        critic_clip_norm: float = 100.0,
+        critic_passes: int = 8,
+        critic_minibatches: int = 4,
+        target_rate: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.save_hyperparameters(
+            ignore=[name for name, part in (("actor", actor), ("critic", critic)) if not isinstance(part, Mapping)]
+        )
+        self.world_model_checkpoint = world_model_checkpoint
+        self._make_actor = factory_from(actor, Actor)
+        self._make_critic = factory_from(critic, CriticEnsemble)
+        self.horizon, self.gamma, self.lam = horizon, gamma, lam
+        self.reward_space: RewardSpace = reward_space
+        self.reward_scale, self.detach_actor_input = reward_scale, detach_actor_input
+        self.actor_lr, self.critic_lr, self.final_lr, self.betas = actor_lr, critic_lr, final_lr, tuple(betas)
+        self.actor_clip_norm, self.critic_clip_norm = actor_clip_norm, critic_clip_norm
+        self.critic_passes, self.critic_minibatches, self.target_rate = critic_passes, critic_minibatches, target_rate
+        self.trained_tasks: tuple[str, ...] = ()
+
+    # -- building ---------------------------------------------------------------------------------------------------
+    @property
+    def is_built(self) -> bool:
+        """Whether the networks exist yet."""
+        return "actor" in self._modules
+
+    def configure_model(self) -> None:
+        """Build the networks from the world model's checkpoint; Lightning calls this before the optimizers exist."""
+        if not self.is_built and self._trainer is not None:
+            source = getattr(self.trainer, "datamodule", None)
+            if not isinstance(source, DataSource):
+                raise LitPWMError(
+                    f"PolicyLearning starts from observations of the data, but the Trainer was given "
+                    f"{type(source).__name__} for a datamodule. Pass `datamodule=MultitaskDataModule(...)`."
+                )
+            if source.has_terminations:
+                raise LitPWMError(
+                    "The data holds episodes that ended by termination. A world model without a continuation head "
+                    "imagines rewards beyond the end, so policies are trained only on data without terminations: leave "
+                    "those tasks out with data.tasks."
+                )
+            if self.trainer.ckpt_path:
+                self._build_described(read_description(self.trainer.ckpt_path))
+            elif self.world_model_checkpoint:
+                self._build(load_world_model(self.world_model_checkpoint), tuple(source.tasks))
+            else:
+                raise LitPWMError(
+                    "PolicyLearning needs a world model, but world_model_checkpoint is not set. Give the checkpoint of "
+                    "a pre-training run: --model.world_model_checkpoint RUN/.../last.ckpt."
+                )
+            source.bind_tasks(self.world_model.task_names, self.world_model.obs_dim, self.world_model.action_dim)
+
+    def _build_described(self, description: Mapping[str, Any]) -> None:
+        if description["kind"] != "policy":
+            raise LitPWMError(
+                f"The checkpoint given as ckpt_path holds a {description['kind']}, and policy learning resumes from "
+                f"its own checkpoints. To start a policy on a world model, give it as model.world_model_checkpoint."
+            )
+        self._build(WorldModel.from_description(description["world_model"]), tuple(description["trained_tasks"]))
+
+    def _build(self, world_model: WorldModel, trained_tasks: tuple[str, ...]) -> None:
+        # The optimizer never sees the world model, and eval() and frozen weights come in `on_train_start`, after
+        # DistributedDataParallel has wrapped the module.
+        self.world_model, self.trained_tasks = world_model, trained_tasks
+        num_tasks = len(world_model.task_names)
+        self.actor = self._make_actor(world_model.latent_dim, world_model.action_dim, num_tasks)
+        self.actor.set_action_mask(world_model.action_mask())
+        self.critic = self._make_critic(world_model.latent_dim, num_tasks)
+        self.target_critic = copy.deepcopy(self.critic)
+        self.return_stats = RunningStats()
+        # Drawn from the run's seed and saved, so that the noise of update k is the same after resuming.
+        self.register_buffer("noise_seed", torch.randint(2**31, ()))
+
+    def configure_optimizers(self) -> Any:
+        """Adam for the actor and for the critics, each with linear decay."""
+        refuse_float16(self)
+        betas, total = (self.betas[0], self.betas[1]), planned_updates(self)
+        actor = torch.optim.Adam(self.actor.parameters(), lr=self.actor_lr, betas=betas, fused=True)
+        critic = torch.optim.Adam(self.critic.parameters(), lr=self.critic_lr, betas=betas, fused=True)
+        check_each_parameter_once(self.actor, actor)
+        check_each_parameter_once(self.critic, critic)
+        return [actor, critic], [
+            LambdaLR(actor, linear_decay(total, self.actor_lr, self.final_lr)),
+            LambdaLR(critic, linear_decay(total, self.critic_lr, self.final_lr)),
+        ]
+
+    def on_train_start(self) -> None:
+        """Freeze the world model and the slow critics."""
+        self.world_model.requires_grad_(False)
+        self.target_critic.requires_grad_(False)
+
+    def policy(self) -> Policy:
+        """The policy as it is now, to act in environments with; shares its weights with this module."""
+        return Policy(self.world_model, self.actor, self.trained_tasks)
+
+    # -- training ---------------------------------------------------------------------------------------------------
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One update: the actor once, then the critics in several passes over the same imagined states."""
+        task, generator = batch["task"], self._generator()
+        actor_optimizer, critic_optimizer = cast("list[LightningOptimizer]", self.optimizers())
+        with torch.no_grad():
+            z = self.world_model.encode(batch["obs"][0], task)
+        noise = torch.randn(self.horizon, len(task), self.world_model.action_dim, generator=generator, device=z.device)
+        rollout = self._imagine(z, task, noise)
+
+        loss, mean_return = self._actor_loss(rollout, task)
+        # The actor is the one that counts updates, because it steps once in each.
+        actor_norm = take_step(self, actor_optimizer, loss, self.actor_clip_norm, "actor")
+        critic_loss, critic_norm = self._fit_critics(rollout, task, critic_optimizer, generator)
+        self._move_target()
+        for scheduler in cast("list[LambdaLR]", self.lr_schedulers()):
+            scheduler.step()
+
+        self.log("train/imagined_return", mean_return, prog_bar=True, batch_size=len(task))
+        if self.global_step % cast("Any", self.trainer).log_every_n_steps == 0:
+            parts = {
+                "train/actor_loss": loss.detach(),
+                "train/critic_loss": critic_loss,
+                "train/actor_gradient_norm": actor_norm,
+                "train/critic_gradient_norm": critic_norm,
+                "train/imagined_reward": rollout.rewards.detach().mean(),
+                "train/return_std": self.return_stats.var.sqrt().float(),
+            }
+            self.log_dict(parts, batch_size=len(task))
+
+    def _imagine(self, z: Tensor, task: Tensor, noise: Tensor, deterministic: bool = False) -> Imagined:
+        rollout = imagine(
+            self.world_model, self.actor, z, task, noise, self.reward_space, self.detach_actor_input, deterministic
+        )
+        return Imagined(rollout.latents, rollout.actions, self.reward_scale * rollout.rewards)
+
+    def _actor_loss(self, rollout: Imagined, task: Tensor) -> tuple[Tensor, Tensor]:
+        """PWM's normalised loss, and the mean return before normalisation."""
+        value = self.target_critic.minimum(rollout.latents[-1], task)
+        returns = discounted_return(rollout.rewards, value, self.gamma, self.gamma**self.horizon)
+        self.return_stats.update(cast("Tensor", self.all_gather(RunningStats.moments(-returns))))
+        loss = -returns.mean() / (self.return_stats.var + 1e-5).sqrt().to(returns.dtype)
+        return loss, returns.detach().mean()
+
+    def _fit_critics(
+        self, rollout: Imagined, task: Tensor, optimizer: LightningOptimizer, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Several passes of minibatches; returns the mean loss and the last gradient norm."""
+        latents = rollout.latents.detach()
+        with torch.no_grad():
+            next_values = self.target_critic.minimum(latents[1:], task)
+            targets = td_lambda(rollout.rewards.detach(), next_values, self.gamma, self.lam).flatten()
+        states, tasks = latents[:-1].flatten(0, 1), task.expand(self.horizon, -1).flatten()
+        losses, norm = [], torch.zeros(())
+        for _ in range(self.critic_passes):
+            order = torch.randperm(len(states), generator=generator, device=states.device)
+            for chosen in order.chunk(self.critic_minibatches):
+                loss = (self.critic(states[chosen], tasks[chosen]) - targets[chosen]).square().mean()
+                norm = take_step(self, optimizer, loss, self.critic_clip_norm, "critic", ticks=False)
+                losses.append(loss.detach())
+        return torch.stack(losses).mean(), norm
+
+    @torch.no_grad()
+    def _move_target(self) -> None:
+        targets = [p.data for p in self.target_critic.parameters() if p.numel()]
+        torch._foreach_lerp_(targets, [p.data for p in self.critic.parameters() if p.numel()], self.target_rate)
+
+    def _generator(self) -> torch.Generator:
+        """Noise that is a function of the run's seed, the update and the rank, so that resuming repeats it."""
+        generator = torch.Generator(self.device)
+        generator.manual_seed(int(self.noise_seed) + 1_000_003 * self.global_step + 7_919_000_003 * self.global_rank)
+        return generator
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """What the deterministic policy earns in imagination from held-out observations."""
+        task = batch["task"]
+        z = self.world_model.encode(batch["obs"][0], task)
+        noise = z.new_zeros(self.horizon, len(task), self.world_model.action_dim)
+        rollout = imagine(self.world_model, self.actor, z, task, noise, "raw", deterministic=True)
+        self.log("val/imagined_reward", rollout.rewards.mean(), batch_size=len(task), sync_dist=True)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """As validation."""
+        self.validation_step(batch, batch_idx)
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Describe the networks beside their weights; the world model is part of the checkpoint."""
+        checkpoint[DESCRIPTION_KEY] = self._description()
+
+    def _description(self) -> dict[str, Any]:
+        return describe_policy(self.world_model, self.actor, self.critic, self.trained_tasks)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Build the networks that the checkpoint holds, or make sure that it holds these."""
+        if not self.is_built:
+            self._build_described(checkpoint[DESCRIPTION_KEY])
+        check_same_networks(self._description(), checkpoint[DESCRIPTION_KEY], "given as ckpt_path")

@@ -1,0 +1,214 @@
+"""Pre-training of a multi-task world model on offline slices, as a LightningModule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from lit_pwm.batch import Batch, DataSource
+from lit_pwm.checkpoints.native import (
+    DESCRIPTION_KEY,
+    check_same_networks,
+    describe_world_model,
+    load_world_model,
+    read_description,
+)
+from lit_pwm.errors import LitPWMError, did_you_mean
+from lit_pwm.losses import world_model_loss
+from lit_pwm.models.component import factory_from
+from lit_pwm.models.dynamics import Dynamics, MLPDynamics
+from lit_pwm.models.world_model import WorldModel
+from lit_pwm.open_loop import OpenLoopError
+from lit_pwm.optim import (
+    check_each_parameter_once,
+    planned_updates,
+    refuse_float16,
+    take_step,
+    warmup_cosine,
+    world_model_groups,
+)
+from lit_pwm.tasks.registry import TASK_SETS, task_spec
+
+
+class WorldModelPretraining(LightningModule):
+    """Trains encoder, dynamics, reward head and task embeddings on slices of offline episodes.
+
+    The loss is TD-MPC2's (`lit_pwm.losses.world_model_loss`), whose coefficients are the defaults. The networks are
+    built when the run starts, from the dimensions of the data (or of the checkpoint that is resumed).
+
+    Args:
+        dynamics: the dynamics class and its options; dimensions come from the data.
+        latent_dim: width of the latent, a multiple of 8.
+        encoder_dim: width of the encoder's hidden layers.
+        encoder_layers: number of the encoder's hidden layers.
+        reward_dim: width of the reward head's two hidden layers.
+        task_dim: width of the task embedding.
+        task_set: build the model for all tasks of this set (for example mt30), with the set's widths, whatever subset
+            the data holds; by default for the data's own tasks.
+        initial_checkpoint: start from the world model in this checkpoint instead of fresh weights; it brings its own
+            sizes and observation statistics.
+        standardise_observations: scale each task's observations by its training episodes' mean and standard deviation,
+            which are then part of the model.
+        rho: discount of later steps in the loss.
+        consistency_coef: weight of the dynamics' loss.
+        reward_coef: weight of the reward's cross-entropy.
+        lr: learning rate of AdamW.
+        encoder_lr_scale: the encoder's learning rate as a fraction of `lr`.
+        betas: AdamW's betas.
+        weight_decay: AdamW's weight decay.
+        clip_norm: largest gradient norm.
+        warmup_steps: updates of linear warm-up.
+        final_lr_fraction: the cosine schedule ends at this fraction of the learning rate; 1 keeps it constant.
+        open_loop_steps: numbers of open-loop steps after which held-out errors are reported.
+    """
+
+    world_model: WorldModel
+    open_loop: OpenLoopError
+
+    def __init__(
+        self,
+        dynamics: Callable[[int, int, int], Dynamics] = MLPDynamics,
+        latent_dim: int = 512,
+        encoder_dim: int = 256,
+        encoder_layers: int = 1,
+        reward_dim: int = 512,
+        task_dim: int = 64,
+        task_set: str | None = None,
+        initial_checkpoint: str | None = None,
+        standardise_observations: bool = True,
+        rho: float = 0.99,
+        consistency_coef: float = 20.0,
+        reward_coef: float = 0.1,
+        lr: float = 3e-4,
+        encoder_lr_scale: float = 0.3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.0,
+        clip_norm: float = 20.0,
+        warmup_steps: int = 0,
+        final_lr_fraction: float = 1.0,
+        open_loop_steps: tuple[int, ...] = (1, 4, 16),
+    ) -> None:
+        super().__init__()
+        if task_set is not None and task_set not in TASK_SETS:
+            raise LitPWMError(f"There is no task set {task_set!r}. {did_you_mean(task_set, TASK_SETS)}")
+        self.automatic_optimization = False
+        self.save_hyperparameters(ignore=[] if isinstance(dynamics, Mapping) else ["dynamics"])
+        self._make_dynamics = factory_from(dynamics, Dynamics)
+        self.widths = {
+            "latent_dim": latent_dim,
+            "encoder_dim": encoder_dim,
+            "encoder_layers": encoder_layers,
+            "reward_dim": reward_dim,
+            "task_dim": task_dim,
+        }
+        self.task_set, self.initial_checkpoint = task_set, initial_checkpoint
+        self.standardise_observations = standardise_observations
+        self.loss_weights = {"rho": rho, "consistency_coef": consistency_coef, "reward_coef": reward_coef}
+        self.lr, self.encoder_lr_scale, self.betas, self.weight_decay = lr, encoder_lr_scale, tuple(betas), weight_decay
+        self.clip_norm, self.warmup_steps, self.final_lr_fraction = clip_norm, warmup_steps, final_lr_fraction
+        self.open_loop_steps = tuple(open_loop_steps)
+
+    # -- building ---------------------------------------------------------------------------------------------------
+    @property
+    def is_built(self) -> bool:
+        """Whether the networks exist yet."""
+        return "world_model" in self._modules
+
+    def configure_model(self) -> None:
+        """Build the networks from the data's dimensions; Lightning calls this before the optimizers exist."""
+        if not self.is_built and self._trainer is not None:
+            source = self._data()
+            if self.trainer.ckpt_path:
+                self._build(WorldModel.from_description(read_description(self.trainer.ckpt_path)["world_model"]))
+            elif self.initial_checkpoint:
+                self._build(load_world_model(self.initial_checkpoint).train())
+            else:
+                tasks = self._tasks(source)
+                self._build(WorldModel(tasks, self._make_dynamics, **self.widths))
+                if self.standardise_observations:
+                    self.world_model.set_observation_statistics(source.observation_statistics())
+            source.bind_tasks(self.world_model.task_names, self.world_model.obs_dim, self.world_model.action_dim)
+
+    def _data(self) -> DataSource:
+        source = getattr(self.trainer, "datamodule", None)
+        if not isinstance(source, DataSource):
+            raise LitPWMError(
+                f"{type(self).__name__} takes its dimensions from the data, but the Trainer was given "
+                f"{type(source).__name__} for a datamodule. Pass `datamodule=MultitaskDataModule(...)` to the Trainer."
+            )
+        return source
+
+    def _tasks(self, source: DataSource) -> dict[str, tuple[int, int]]:
+        if self.task_set is None:
+            return source.tasks
+        specs = [task_spec(name) for name in TASK_SETS[self.task_set]]
+        return {spec.name: (spec.obs_dim, spec.action_dim) for spec in specs}
+
+    def _build(self, world_model: WorldModel) -> None:
+        self.world_model = world_model
+        self.open_loop = OpenLoopError(world_model.task_names, world_model.latent_dim, self.open_loop_steps)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over the world model's named groups, with warm-up and cosine decay."""
+        refuse_float16(self)
+        groups = world_model_groups(self.world_model, self.lr, self.encoder_lr_scale)
+        betas = (self.betas[0], self.betas[1])
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=betas, weight_decay=self.weight_decay, fused=True)
+        check_each_parameter_once(self.world_model, optimizer)
+        factor = warmup_cosine(planned_updates(self), self.warmup_steps, self.final_lr_fraction)
+        return [optimizer], [LambdaLR(optimizer, factor)]
+
+    # -- training ---------------------------------------------------------------------------------------------------
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One update of the whole world model."""
+        optimizer = cast("LightningOptimizer", self.optimizers())
+        loss = world_model_loss(self.world_model, batch, **self.loss_weights)
+        norm = take_step(self, optimizer, loss.total, self.clip_norm, "world-model")
+        cast("LambdaLR", self.lr_schedulers()).step()
+        size = batch["task"].numel()
+        self.log("train/loss", loss.total.detach(), prog_bar=True, batch_size=size)
+        if self.global_step % cast("Any", self.trainer).log_every_n_steps == 0:
+            parts = {
+                "train/consistency": loss.consistency,
+                "train/reward_cross_entropy": loss.reward,
+                "train/latent_variance": loss.latent_variance,
+                "train/gradient_norm": norm,
+            }
+            self.log_dict({key: value.detach() for key, value in parts.items()}, batch_size=size)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Held-out loss and open-loop errors."""
+        loss = world_model_loss(self.world_model, batch, **self.loss_weights)
+        self.log("val/loss", loss.total, batch_size=batch["task"].numel(), sync_dist=True)
+        self.open_loop.update(self.world_model, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the open-loop errors, which the metric reduces over ranks."""
+        self.log_dict({f"val/{key}": value for key, value in self.open_loop.compute().items()})
+        self.open_loop.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """As validation."""
+        self.open_loop.update(self.world_model, batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the open-loop errors of the test pass."""
+        self.log_dict({f"test/{key}": value for key, value in self.open_loop.compute().items()})
+        self.open_loop.reset()
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Describe the networks beside their weights."""
+        checkpoint[DESCRIPTION_KEY] = describe_world_model(self.world_model)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Build the networks that the checkpoint holds, or make sure that it holds these."""
+        description: Mapping[str, Any] = checkpoint[DESCRIPTION_KEY]
+        if not self.is_built:
+            self._build(WorldModel.from_description(description["world_model"]))
+        check_same_networks(describe_world_model(self.world_model), description, "given as ckpt_path")
