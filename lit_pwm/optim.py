@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from lit_pwm.errors import LitPWMError, NonFiniteLossError
 from lit_pwm.models.layers import constrain_
@@ -175,3 +176,23 @@ def refuse_float16(module: LightningModule) -> None:
             "trainer.precision is '16-mixed', under which gradients are clipped before they are unscaled and training "
             "all but stops. Use 'bf16-mixed' (same speed on recent GPUs) or '32-true'."
         )
+
+
+def settings_of(optimizers: list[torch.optim.Optimizer]) -> list[list[dict[str, Any]]]:
+    """The options of each optimizer's groups, without parameters and state: what this run's config asked for."""
+    return [[{k: v for k, v in group.items() if k != "params"} for group in opt.param_groups] for opt in optimizers]
+
+
+def apply_settings(
+    settings: list[list[dict[str, Any]]], optimizers: list[torch.optim.Optimizer], schedulers: list[LambdaLR]
+) -> None:
+    """Let this run's options win over those that a resumed checkpoint brought back with the optimizer states.
+
+    Moments and the schedules' positions are the checkpoint's; learning rates, betas, weight decay and the schedules'
+    shapes are this run's. Without it a changed learning rate would be ignored silently.
+    """
+    for groups, optimizer, scheduler in zip(settings, optimizers, schedulers, strict=True):
+        scheduler.base_lrs = [group["initial_lr"] for group in groups]
+        factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
+        for wanted, group, factor in zip(groups, optimizer.param_groups, factors, strict=True):
+            group.update(wanted | {"lr": wanted["initial_lr"] * factor})

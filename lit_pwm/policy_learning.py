@@ -18,7 +18,6 @@ from lit_pwm.checkpoints.native import (
     check_same_networks,
     describe_policy,
     load_world_model,
-    read_description,
 )
 from lit_pwm.errors import LitPWMError
 from lit_pwm.imagination import Imagined, RewardSpace, discounted_return, imagine, td_lambda
@@ -28,7 +27,15 @@ from lit_pwm.models.critics import CriticEnsemble
 from lit_pwm.models.policy import Policy
 from lit_pwm.models.running_stats import RunningStats
 from lit_pwm.models.world_model import WorldModel
-from lit_pwm.optim import check_each_parameter_once, linear_decay, planned_updates, refuse_float16, take_step
+from lit_pwm.optim import (
+    apply_settings,
+    check_each_parameter_once,
+    linear_decay,
+    planned_updates,
+    refuse_float16,
+    settings_of,
+    take_step,
+)
 
 
 class PolicyLearning(LightningModule):
@@ -39,7 +46,7 @@ class PolicyLearning(LightningModule):
     all tasks of the data; let actor and critic look at the task (`task_dim`) when there are several.
 
     Args:
-        world_model_checkpoint: a checkpoint that holds a world model; not needed when resuming.
+        world_model_checkpoint: a checkpoint that holds a world model, of pre-training or of policy learning.
         actor: the actor class and its options; dimensions come from the world model.
         critic: the critics' class and options.
         horizon: imagined steps H.
@@ -124,15 +131,12 @@ class PolicyLearning(LightningModule):
                     "imagines rewards beyond the end, so policies are trained only on data without terminations: leave "
                     "those tasks out with data.tasks."
                 )
-            if self.trainer.ckpt_path:
-                self._build_described(read_description(self.trainer.ckpt_path))
-            elif self.world_model_checkpoint:
-                self._build(load_world_model(self.world_model_checkpoint), tuple(source.tasks))
-            else:
+            if not self.world_model_checkpoint:
                 raise LitPWMError(
                     "PolicyLearning needs a world model, but world_model_checkpoint is not set. Give the checkpoint of "
                     "a pre-training run: --model.world_model_checkpoint RUN/.../last.ckpt."
                 )
+            self._build(load_world_model(self.world_model_checkpoint), tuple(source.tasks))
             source.bind_tasks(self.world_model.task_names, self.world_model.obs_dim, self.world_model.action_dim)
 
     def _build_described(self, description: Mapping[str, Any]) -> None:
@@ -164,13 +168,16 @@ class PolicyLearning(LightningModule):
         critic = torch.optim.Adam(self.critic.parameters(), lr=self.critic_lr, betas=betas, fused=True)
         check_each_parameter_once(self.actor, actor)
         check_each_parameter_once(self.critic, critic)
-        return [actor, critic], [
+        schedulers = [
             LambdaLR(actor, linear_decay(total, self.actor_lr, self.final_lr)),
             LambdaLR(critic, linear_decay(total, self.critic_lr, self.final_lr)),
         ]
+        self._settings = settings_of([actor, critic])
+        return [actor, critic], schedulers
 
     def on_train_start(self) -> None:
-        """Freeze the world model and the slow critics."""
+        """Freeze the world model and the slow critics; when resuming, let this run's learning rates win."""
+        apply_settings(self._settings, self.trainer.optimizers, cast("list[LambdaLR]", self.lr_schedulers()))
         self.world_model.requires_grad_(False)
         self.target_critic.requires_grad_(False)
 

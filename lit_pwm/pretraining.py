@@ -16,7 +16,6 @@ from lit_pwm.checkpoints.native import (
     check_same_networks,
     describe_world_model,
     load_world_model,
-    read_description,
 )
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.losses import world_model_loss
@@ -25,9 +24,11 @@ from lit_pwm.models.dynamics import Dynamics, MLPDynamics
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.open_loop import OpenLoopError
 from lit_pwm.optim import (
+    apply_settings,
     check_each_parameter_once,
     planned_updates,
     refuse_float16,
+    settings_of,
     take_step,
     warmup_cosine,
     world_model_groups,
@@ -39,7 +40,7 @@ class WorldModelPretraining(LightningModule):
     """Trains encoder, dynamics, reward head and task embeddings on slices of offline episodes.
 
     The loss is TD-MPC2's (`lit_pwm.losses.world_model_loss`), whose coefficients are the defaults. The networks are
-    built when the run starts, from the dimensions of the data (or of the checkpoint that is resumed).
+    built when the run starts, from the dimensions of the data.
 
     Args:
         dynamics: the dynamics class and its options; dimensions come from the data.
@@ -123,9 +124,7 @@ class WorldModelPretraining(LightningModule):
         """Build the networks from the data's dimensions; Lightning calls this before the optimizers exist."""
         if not self.is_built and self._trainer is not None:
             source = self._data()
-            if self.trainer.ckpt_path:
-                self._build(WorldModel.from_description(read_description(self.trainer.ckpt_path)["world_model"]))
-            elif self.initial_checkpoint:
+            if self.initial_checkpoint:
                 self._build(load_world_model(self.initial_checkpoint).train())
             else:
                 tasks = self._tasks(source)
@@ -161,7 +160,13 @@ class WorldModelPretraining(LightningModule):
         optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=betas, weight_decay=self.weight_decay, fused=True)
         check_each_parameter_once(self.world_model, optimizer)
         factor = warmup_cosine(planned_updates(self), self.warmup_steps, self.final_lr_fraction)
-        return [optimizer], [LambdaLR(optimizer, factor)]
+        scheduler = LambdaLR(optimizer, factor)
+        self._settings = settings_of([optimizer])
+        return [optimizer], [scheduler]
+
+    def on_train_start(self) -> None:
+        """When resuming, let this run's learning rates win over the checkpoint's."""
+        apply_settings(self._settings, self.trainer.optimizers, [cast("LambdaLR", self.lr_schedulers())])
 
     # -- training ---------------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, batch_idx: int) -> None:
