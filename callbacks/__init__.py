@@ -1,0 +1,8 @@
+"""Lightning callbacks of lit_pwm."""
+
+from callbacks.environment_evaluation import EnvironmentEvaluation
+from callbacks.non_finite import NonFiniteGuard
+from callbacks.progress import RunProgress
+from callbacks.rng_state import RNGState
+
+__all__ = ["EnvironmentEvaluation", "NonFiniteGuard", "RNGState", "RunProgress"]
