@@ -107,8 +107,9 @@ class DMControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.render_mode = render_mode
         self._environment = environment
         self._control_steps = round(environment.control_timestep() / self.physics.timestep())
-        self._size = (height, width)
-        self._camera = camera
+        self._height, self._width, self._camera = height, width, camera
+        if render_mode is not None:
+            self._check_frame()
         self._steps_left = 0
         self._pending_seed: int | None = seed  # of the first reset, unless that brings its own
 
@@ -117,12 +118,16 @@ class DMControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._action_low = np.asarray(actions.minimum, dtype=np.float64)
         self._action_scale = (np.asarray(actions.maximum, dtype=np.float64) - self._action_low) / 2
         obs_dim = sum(int(np.prod(part.shape)) for part in environment.observation_spec().values())
-        if (obs_dim, actions.shape) != (spec.obs_dim, (spec.action_dim,)) or not np.isfinite(self._action_scale).all():
+        if (obs_dim, actions.shape) != (spec.obs_dim, (spec.action_dim,)):
             raise LitPWMError(
-                f"The task {spec.name!r} is registered with {spec.obs_dim} observation and {spec.action_dim} action "
-                f"entries, but {spec.suite}.{spec.domain} task {spec.task!r} has {obs_dim} and {actions.shape[0]}, with "
-                f"actions from {actions.minimum.min()} to {actions.maximum.max()}. Register it with its own "
-                f"dimensions; actions must be bounded."
+                f"The spec of {spec.name!r} says {spec.obs_dim} observation and {spec.action_dim} action entries, but "
+                f"{spec.task!r} of '{spec.suite}.{spec.domain}' has {obs_dim} and {actions.shape[0]}. Give the spec "
+                f"the environment's own dimensions."
+            )
+        if not self.physics.model.actuator_ctrllimited.all():
+            raise LitPWMError(
+                f"The environment of {spec.name!r}, {spec.task!r} of '{spec.suite}.{spec.domain}', has actuators "
+                f"without a control range, so that actions in [-1, 1] mean nothing to it. Its actuators must be bounded."
             )
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (spec.obs_dim,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (spec.action_dim,), np.float32)
@@ -186,26 +191,28 @@ class DMControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return _flat(task.get_observation(physics)), float(reward), terminated, not (terminated or self._steps_left), {}
 
     def render(self) -> np.ndarray | None:
-        """The present frame, uint8 [height, width, 3], or None without a render mode.
-
-        Raises:
-            LitPWMError: the camera or the size is not one that the model has.
-        """
+        """The present frame, uint8 [height, width, 3], or None without a render mode."""
         if self.render_mode is None:
             return None
-        height, width = self._size
-        try:
-            return self.physics.render(height=height, width=width, camera_id=self._camera)
-        except ValueError as error:
-            cameras = [self.physics.model.id2name(i, "camera") or i for i in range(self.physics.model.ncam)]
-            raise LitPWMError(
-                f"A frame of {self.task_spec.name!r} of {width} x {height} pixels from camera {self._camera!r} could "
-                f"not be rendered: {error} The model's cameras are {cameras}."
-            ) from error
+        return self.physics.render(height=self._height, width=self._width, camera_id=self._camera)
 
     def close(self) -> None:
         """End the episode. Rendering contexts go with the physics, when the environment is collected."""
         self._steps_left = 0
+
+    def _check_frame(self) -> None:
+        model, buffer = self.physics.model, self.physics.model.vis.global_
+        cameras = [-1, *range(model.ncam), *(model.id2name(i, "camera") for i in range(model.ncam))]
+        if self._camera not in cameras:
+            raise LitPWMError(
+                f"Frames of {self.task_spec.name!r} were asked for from camera {self._camera!r}. Accepted: {cameras}, "
+                f"where -1 is MuJoCo's free camera."
+            )
+        if not (0 < self._width <= buffer.offwidth and 0 < self._height <= buffer.offheight):
+            raise LitPWMError(
+                f"Frames of {self.task_spec.name!r} were asked for of {self._width} x {self._height} pixels. Accepted: "
+                f"from 1 x 1 to {buffer.offwidth} x {buffer.offheight}, the size of the model's frame buffer."
+            )
 
     def _checked_action(self, action: ArrayLike) -> np.ndarray:
         try:
