@@ -1,0 +1,110 @@
+"""Oracles of the reference implementations, and the key maps from their weights to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lit_pwm.models import CriticEnsemble, MLPActor, MLPDynamics, WorldModel
+
+ORACLES = Path(__file__).parent.parent / "oracles" / "algorithm"
+Oracle = dict[str, Tensor]
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Callable[[str], Oracle]:
+    """Reads tests/oracles/algorithm/NAME.npz as tensors."""
+
+    def read(name: str) -> Oracle:
+        with np.load(ORACLES / f"{name}.npz", allow_pickle=False) as file:
+            return {key: torch.from_numpy(np.asarray(file[key])) for key in file.files}
+
+    return read
+
+
+def our_key(key: str) -> str:
+    """A world-model key of TD-MPC2 or PWM in our names."""
+    pairs = {"_task_emb.": "task_embedding.", "_encoder.state.": "encoder.", "_encoder.": "encoder."}
+    pairs |= {"_dynamics.": "dynamics.net.", "_reward.": "reward_head."}
+    for theirs, ours in pairs.items():
+        if key.startswith(theirs):
+            return ours + key.removeprefix(theirs)
+    raise KeyError(key)
+
+
+def part(oracle: Mapping[str, Tensor], prefix: str) -> Oracle:
+    """The entries under `prefix`, without it."""
+    return {key.removeprefix(prefix): value for key, value in oracle.items() if key.startswith(prefix)}
+
+
+@pytest.fixture(scope="session")
+def reference_world_model() -> Callable[..., WorldModel]:
+    """Builds a 30-task world model of given widths around weights in the reference's names."""
+
+    def build(weights: Mapping[str, Tensor], latent: int, encoder: int, hidden: int, task_dim: int) -> WorldModel:
+        tasks = {f"task-{i}": (24, 6) for i in range(30)}
+        model = WorldModel(
+            tasks,
+            lambda *dims: MLPDynamics(*dims, hidden_dim=hidden),
+            latent_dim=latent,
+            encoder_dim=encoder,
+            reward_dim=hidden,
+            task_dim=task_dim,
+        )
+        result = model.load_state_dict({our_key(k): v for k, v in weights.items()}, strict=False)
+        assert not result.unexpected_keys
+        needed = {our_key(k) for k in weights} | {"obs_mean", "obs_std"}
+        assert {k for k in result.missing_keys if k in needed} <= {"obs_mean", "obs_std"}
+        return model
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def reference_actor() -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
+    """PWM's actor weights in the names of `MLPActor`."""
+
+    def rename(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        renamed = {}
+        for key, value in weights.items():
+            if key == "logstd":
+                renamed["log_std.value"] = value
+            elif key.startswith("mu_net.9."):
+                renamed[key.replace("mu_net.9.", "mean.")] = value
+            else:
+                renamed[key.replace("mu_net.", "trunk.")] = value
+        return renamed
+
+    return rename
+
+
+@pytest.fixture(scope="session")
+def reference_critic() -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
+    """PWM's stacked critic weights in the names and layout of `CriticEnsemble`."""
+    names = [f"net.{i}.{kind}" for i in (0, 2, 3, 5, 6) for kind in ("weight", "bias")]
+
+    def rename(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        renamed = {}
+        for i, name in enumerate(names):
+            value = weights[f"params.{i}"]
+            renamed[name] = value.transpose(1, 2) if value.ndim == 3 else value[:, None, :]
+        return renamed
+
+    return rename
+
+
+@pytest.fixture
+def pwm_networks(oracle, reference_world_model, reference_actor, reference_critic):
+    """The world model, actor and critics of the oracle's PWM update, before the first one."""
+    numbers = oracle("pwm_update")
+    world_model = reference_world_model(part(numbers, "wm/"), latent=64, encoder=128, hidden=128, task_dim=64)
+    actor = MLPActor(64, 6, 30, hidden_dims=(64, 32, 16))
+    actor.load_state_dict(reference_actor(part(numbers, "actor0/")) | {"action_mask": torch.ones(30, 6)}, strict=False)
+    critic = CriticEnsemble(64, 30, hidden_dims=(32, 16))
+    critic.load_state_dict(reference_critic(part(numbers, "critic0/")), strict=False)
+    return world_model, actor, critic
