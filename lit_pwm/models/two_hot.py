@@ -47,7 +47,8 @@ class TwoHot(nn.Module):
 
     def decode_symlog(self, logits: Tensor) -> Tensor:
         """Logits [..., num_bins] → expected value in symlog units [...], as PWM uses rewards."""
-        return logits.softmax(-1) @ self.bins
+        # A sum, not a product: autocast would do the product in bfloat16, whose steps are larger than rewards differ by.
+        return (logits.softmax(-1, dtype=self.bins.dtype) * self.bins).sum(-1)
 
     def decode(self, logits: Tensor) -> Tensor:
         """Logits [..., num_bins] → value in environment units [...]."""
