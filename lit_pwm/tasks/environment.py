@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -63,9 +65,12 @@ def make_env(
     env = DMControlEnv(spec, seed, render_mode, width=width, height=height, camera=camera)
     options = {"task": task, "seed": seed, "width": width, "height": height, "camera": camera}
     env.spec = EnvSpec(
-        spec.name, entry_point=make_env, nondeterministic=False, order_enforce=False, disable_env_checker=True,
+        spec.name,
+        entry_point=f"{__name__}:make_env",
+        order_enforce=False,
+        disable_env_checker=True,
         kwargs=options,
-    )  # fmt: skip
+    )
     return env
 
 
@@ -127,7 +132,7 @@ class DMControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if not self.physics.model.actuator_ctrllimited.all():
             raise LitPWMError(
                 f"The environment of {spec.name!r}, {spec.task!r} of '{spec.suite}.{spec.domain}', has actuators "
-                f"without a control range, so that actions in [-1, 1] mean nothing to it. Its actuators must be bounded."
+                f"without a control range, so that actions in [-1, 1] mean nothing to it. Bound them in its model."
             )
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (spec.obs_dim,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (spec.action_dim,), np.float32)
@@ -242,6 +247,11 @@ def _checked_seed(seed: int) -> int:
     return int(seed)
 
 
+def _worth_reading(record: logging.LogRecord) -> bool:
+    # MuJoCo says this of dm_control's own cheetah, every time that it is built.
+    return "'settotalmass' is deprecated" not in record.getMessage()
+
+
 def _load(spec: TaskSpec, seed: int, rendering: bool) -> control.Environment:
     if spec.suite == METAWORLD:
         raise LitPWMError(
@@ -255,6 +265,14 @@ def _load(spec: TaskSpec, seed: int, rendering: bool) -> control.Environment:
             f"Frames of {spec.name!r} were asked for with render_mode='rgb_array', but nothing on this machine can "
             f"render (MUJOCO_GL is 'disabled'). Use render_mode=None, or install EGL or OSMesa libraries."
         )
+    try:
+        importlib.import_module("dm_control.suite")
+    except Exception as error:  # whatever the chosen rendering library raises
+        raise LitPWMError(
+            f"dm_control could not be imported with the rendering backend MUJOCO_GL={os.environ.get('MUJOCO_GL')!r}: "
+            f"{str(error).rstrip('.')}. Unset MUJOCO_GL to have a working backend chosen, or set it to 'disabled' to do without frames."
+        ) from error
+    logging.getLogger("absl").addFilter(_worth_reading)
     try:
         domain = importlib.import_module(f"{spec.suite}.{spec.domain}")
     except ModuleNotFoundError as error:

@@ -79,24 +79,25 @@ _REACHER_THREE: tuple[dict[str, int], int] = ({"position": 3, "to_target": 2, "v
 
 # TD-MPC2's index order: task i of a checkpoint's embedding is entry i of these tuples.
 _STOCK = (
-    "walker-stand walker-walk walker-run cheetah-run reacher-easy reacher-hard acrobot-swingup pendulum-swingup "
-    "cartpole-balance cartpole-balance-sparse cartpole-swingup cartpole-swingup-sparse cup-catch finger-spin "
-    "finger-turn-easy finger-turn-hard fish-swim hopper-stand hopper-hop"
-).split()
+    "walker-stand", "walker-walk", "walker-run", "cheetah-run", "reacher-easy", "reacher-hard", "acrobot-swingup",
+    "pendulum-swingup", "cartpole-balance", "cartpole-balance-sparse", "cartpole-swingup", "cartpole-swingup-sparse",
+    "cup-catch", "finger-spin", "finger-turn-easy", "finger-turn-hard", "fish-swim", "hopper-stand", "hopper-hop",
+)  # fmt: skip
 _CUSTOM = (
-    "walker-walk-backwards walker-run-backwards cheetah-run-backwards cheetah-run-front cheetah-run-back cheetah-jump "
-    "hopper-hop-backwards reacher-three-easy reacher-three-hard cup-spin pendulum-spin"
-).split()
+    "walker-walk-backwards", "walker-run-backwards", "cheetah-run-backwards", "cheetah-run-front", "cheetah-run-back",
+    "cheetah-jump", "hopper-hop-backwards", "reacher-three-easy", "reacher-three-hard", "cup-spin", "pendulum-spin",
+)  # fmt: skip
 _METAWORLD = (
-    "mw-assembly mw-basketball mw-button-press-topdown mw-button-press-topdown-wall mw-button-press "
-    "mw-button-press-wall mw-coffee-button mw-coffee-pull mw-coffee-push mw-dial-turn mw-disassemble mw-door-open "
-    "mw-door-close mw-drawer-close mw-drawer-open mw-faucet-open mw-faucet-close mw-hammer mw-handle-press-side "
-    "mw-handle-press mw-handle-pull-side mw-handle-pull mw-lever-pull mw-peg-insert-side mw-peg-unplug-side "
-    "mw-pick-out-of-hole mw-pick-place mw-pick-place-wall mw-plate-slide mw-plate-slide-side mw-plate-slide-back "
-    "mw-plate-slide-back-side mw-push-back mw-push mw-push-wall mw-reach mw-reach-wall mw-shelf-place mw-soccer "
-    "mw-stick-push mw-stick-pull mw-sweep-into mw-sweep mw-window-open mw-window-close mw-bin-picking mw-box-close "
-    "mw-door-lock mw-door-unlock mw-hand-insert"
-).split()
+    "mw-assembly", "mw-basketball", "mw-button-press-topdown", "mw-button-press-topdown-wall", "mw-button-press",
+    "mw-button-press-wall", "mw-coffee-button", "mw-coffee-pull", "mw-coffee-push", "mw-dial-turn", "mw-disassemble",
+    "mw-door-open", "mw-door-close", "mw-drawer-close", "mw-drawer-open", "mw-faucet-open", "mw-faucet-close",
+    "mw-hammer", "mw-handle-press-side", "mw-handle-press", "mw-handle-pull-side", "mw-handle-pull", "mw-lever-pull",
+    "mw-peg-insert-side", "mw-peg-unplug-side", "mw-pick-out-of-hole", "mw-pick-place", "mw-pick-place-wall",
+    "mw-plate-slide", "mw-plate-slide-side", "mw-plate-slide-back", "mw-plate-slide-back-side", "mw-push-back",
+    "mw-push", "mw-push-wall", "mw-reach", "mw-reach-wall", "mw-shelf-place", "mw-soccer", "mw-stick-push",
+    "mw-stick-pull", "mw-sweep-into", "mw-sweep", "mw-window-open", "mw-window-close", "mw-bin-picking",
+    "mw-box-close", "mw-door-lock", "mw-door-unlock", "mw-hand-insert",
+)  # fmt: skip
 
 TASK_SETS: dict[str, tuple[str, ...]] = {
     "mt30": (*_STOCK, *_CUSTOM),
@@ -177,7 +178,9 @@ def action_mask(action_dims: Sequence[int], width: int | None = None) -> np.ndar
     """
     dims = np.asarray(action_dims, dtype=np.int64)
     if dims.ndim != 1 or dims.size == 0:
-        raise LitPWMError(f"An action mask needs the action width of at least one task; action_dims is {action_dims!r}.")
+        raise LitPWMError(
+            f"An action mask needs the action width of at least one task; action_dims is {action_dims!r}."
+        )
     width = int(dims.max()) if width is None else width
     if dims.max() > width:
         raise LitPWMError(

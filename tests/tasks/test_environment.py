@@ -101,6 +101,21 @@ def test_without_a_backend_physics_runs_and_frames_are_refused():
     assert "LitPWMError: Frames of 'pendulum-swingup'" in done.stderr
 
 
+def test_a_backend_that_dm_control_does_not_know():
+    code = "from lit_pwm.tasks import make_env; make_env('pendulum-swingup')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "MUJOCO_GL": "crayons"}
+    )
+    assert done.returncode == 1
+    assert "LitPWMError" in done.stderr
+    assert "MUJOCO_GL" in done.stderr.splitlines()[-1]
+
+
+def test_building_an_environment_says_nothing(capfd):
+    make_env("cheetah-run").reset()
+    assert capfd.readouterr() == ("", "")
+
+
 def test_seed_of_make_env_is_that_of_the_first_reset_only():
     by_argument = make_env("cartpole-swingup", seed=11)
     by_reset = make_env("cartpole-swingup")
@@ -113,9 +128,9 @@ def test_seed_of_make_env_is_that_of_the_first_reset_only():
     np.testing.assert_array_equal([overruled.reset(seed=11)[0], overruled.reset()[0]], episodes[:2])
 
 
-def test_nothing_of_an_earlier_episode_is_left(name="finger-turn-hard"):
+def test_nothing_of_an_earlier_episode_is_left():
     """Fields of the model are randomised too (targets, sizes): all have to be drawn anew."""
-    fresh, used = make_env(name, seed=4), make_env(name, seed=99)
+    fresh, used = make_env("finger-turn-hard", seed=4), make_env("finger-turn-hard", seed=99)
     for _ in range(2):
         used.reset()
         for _ in range(30):

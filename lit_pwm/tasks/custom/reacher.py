@@ -32,7 +32,7 @@ def three_hard(time_limit: float = _TIME_LIMIT, random: Seed = None) -> control.
 
 def _environment(target_radius: float, time_limit: float, random: Seed) -> control.Environment:
     # Target, reward, observation and initial state of the stock task do not depend on the number of links.
-    model = resources.files(__package__).joinpath("reacher_three.xml").read_text(encoding="utf-8")
+    model = resources.files("lit_pwm.tasks.custom").joinpath("reacher_three.xml").read_text(encoding="utf-8")
     physics = reacher.Physics.from_xml_string(model, common.ASSETS)
     task = reacher.Reacher(target_size=target_radius, random=random)
     return control.Environment(physics, task, time_limit=time_limit)
