@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_pwm.errors import LitPWMError, NonFiniteLossError
-from lit_pwm.models.layers import constrain_
+from lit_pwm.models.layers import Constrained
 from lit_pwm.models.world_model import WorldModel
 
 
@@ -104,8 +104,16 @@ def take_step(
         optimizer.step()
     else:
         optimizer.optimizer.step()
-    constrain_(module)
+    _constrain_moved(module, parameters)
     return norm.detach()
+
+
+def _constrain_moved(module: nn.Module, parameters: list[nn.Parameter]) -> None:
+    """Project the constrained parts that hold any of `parameters`; a frozen network beside them keeps its bits."""
+    moved = {id(parameter) for parameter in parameters}
+    for part in module.modules():
+        if isinstance(part, Constrained) and any(id(parameter) in moved for parameter in part.parameters()):
+            part.constrain_()
 
 
 def _without_automatic_reduction(module: LightningModule) -> AbstractContextManager[Any]:

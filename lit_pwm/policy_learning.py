@@ -17,6 +17,7 @@ from lit_pwm.checkpoints.native import (
     DESCRIPTION_KEY,
     check_same_networks,
     describe_policy,
+    description_of,
     load_world_model,
 )
 from lit_pwm.errors import LitPWMError
@@ -140,11 +141,8 @@ class PolicyLearning(LightningModule):
             source.bind_tasks(self.world_model.task_names, self.world_model.obs_dim, self.world_model.action_dim)
 
     def _build_described(self, description: Mapping[str, Any]) -> None:
-        if description["kind"] != "policy":
-            raise LitPWMError(
-                f"The checkpoint given as ckpt_path holds a {description['kind']}, and policy learning resumes from "
-                f"its own checkpoints. To start a policy on a world model, give it as model.world_model_checkpoint."
-            )
+        self._make_actor = factory_from(description["actor"], Actor)
+        self._make_critic = factory_from(description["critic"], CriticEnsemble)
         self._build(WorldModel.from_description(description["world_model"]), tuple(description["trained_tasks"]))
 
     def _build(self, world_model: WorldModel, trained_tasks: tuple[str, ...]) -> None:
@@ -280,6 +278,13 @@ class PolicyLearning(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the networks that the checkpoint holds, or make sure that it holds these."""
+        path = "being loaded" if self._trainer is None else str(self.trainer.ckpt_path)
+        description = description_of(checkpoint, path)
+        if description["kind"] != "policy":
+            raise LitPWMError(
+                f"The checkpoint {path!r} holds a {description['kind']}, and policy learning resumes from its own "
+                f"checkpoints. To start a policy on a world model, give it as model.world_model_checkpoint."
+            )
         if not self.is_built:
-            self._build_described(checkpoint[DESCRIPTION_KEY])
-        check_same_networks(self._description(), checkpoint[DESCRIPTION_KEY], "given as ckpt_path")
+            self._build_described(description)
+        check_same_networks(self._description(), description, path)

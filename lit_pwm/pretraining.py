@@ -15,6 +15,7 @@ from lit_pwm.checkpoints.native import (
     DESCRIPTION_KEY,
     check_same_networks,
     describe_world_model,
+    description_of,
     load_world_model,
 )
 from lit_pwm.errors import LitPWMError, did_you_mean
@@ -129,9 +130,10 @@ class WorldModelPretraining(LightningModule):
             else:
                 tasks = self._tasks(source)
                 self._build(WorldModel(tasks, self._make_dynamics, **self.widths))
-                if self.standardise_observations:
-                    self.world_model.set_observation_statistics(source.observation_statistics())
+            # Before the statistics, because this is what refuses tasks that the model does not know.
             source.bind_tasks(self.world_model.task_names, self.world_model.obs_dim, self.world_model.action_dim)
+            if self.standardise_observations and not self.initial_checkpoint:
+                self.world_model.set_observation_statistics(source.observation_statistics())
 
     def _data(self) -> DataSource:
         source = getattr(self.trainer, "datamodule", None)
@@ -213,7 +215,8 @@ class WorldModelPretraining(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the networks that the checkpoint holds, or make sure that it holds these."""
-        description: Mapping[str, Any] = checkpoint[DESCRIPTION_KEY]
+        path = "being loaded" if self._trainer is None else str(self.trainer.ckpt_path)
+        description = description_of(checkpoint, path)
         if not self.is_built:
             self._build(WorldModel.from_description(description["world_model"]))
-        check_same_networks(describe_world_model(self.world_model), description, "given as ckpt_path")
+        check_same_networks(describe_world_model(self.world_model), description, path)

@@ -82,10 +82,15 @@ def read_description(path: str | Path) -> dict[str, Any]:
     Raises:
         LitPWMError: unreadable, not of lit_pwm, or of a newer format.
     """
-    return _description(read_checkpoint(path), path)
+    return description_of(read_checkpoint(path), path)
 
 
-def _description(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+def description_of(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+    """The description in a checkpoint that has been read already; `path` says where from.
+
+    Raises:
+        LitPWMError: not of lit_pwm, or of a newer format.
+    """
     description = checkpoint.get(DESCRIPTION_KEY)
     if description is None or "state_dict" not in checkpoint:
         keys = ", ".join(repr(key) for key in list(checkpoint)[:8])
@@ -108,7 +113,7 @@ def load_world_model(path: str | Path) -> WorldModel:
         LitPWMError: the file is missing, unreadable, or holds no world model.
     """
     checkpoint = read_checkpoint(path)
-    world_model = WorldModel.from_description(_description(checkpoint, path)["world_model"])
+    world_model = WorldModel.from_description(description_of(checkpoint, path)["world_model"])
     _load(world_model, checkpoint["state_dict"], "world_model.", path)
     return world_model.eval()
 
@@ -120,7 +125,7 @@ def load_policy(path: str | Path) -> Policy:
         LitPWMError: the file is missing, unreadable, or holds no policy.
     """
     checkpoint = read_checkpoint(path)
-    description = _description(checkpoint, path)
+    description = description_of(checkpoint, path)
     if description["kind"] != "policy":
         raise LitPWMError(
             f"The checkpoint {str(path)!r} holds a {description['kind']}, and a policy is needed here. Train one on "
@@ -139,8 +144,9 @@ def _load(module: nn.Module, state: Mapping[str, Tensor], prefix: str, path: str
     try:
         module.load_state_dict(own)
     except RuntimeError as error:
+        found = " ".join(str(error).split())
         raise LitPWMError(
-            f"The weights in the checkpoint {str(path)!r} do not fit the network it describes: {error}. The file is "
+            f"The weights in the checkpoint {str(path)!r} do not fit the network it describes: {found}. The file is "
             f"damaged, or the class that its description names has changed since."
         ) from error
 

@@ -47,7 +47,7 @@ class TwoHot(nn.Module):
 
     def decode_symlog(self, logits: Tensor) -> Tensor:
         """Logits [..., num_bins] → expected value in symlog units [...], as PWM uses rewards."""
-        # A sum, not a product: autocast would do the product in bfloat16, whose steps are larger than rewards differ by.
+        # A sum, not a product, which autocast would do in bfloat16, whose steps are larger than rewards differ by.
         return (logits.softmax(-1, dtype=self.bins.dtype) * self.bins).sum(-1)
 
     def decode(self, logits: Tensor) -> Tensor:
