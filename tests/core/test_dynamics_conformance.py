@@ -1,0 +1,169 @@
+"""What every kind of latent dynamics keeps to. A new kind is tested by adding a line to `FACTORIES`."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from lit_pwm.errors import LitPWMError
+from lit_pwm.losses import world_model_loss
+from lit_pwm.models import Dynamics, LatentTarget, MLPDynamics, WorldModel
+from lit_pwm.models.component import factory_from
+from lit_pwm.models.layers import simnorm
+
+FACTORIES = {
+    "mlp": partial(MLPDynamics, hidden_dim=48),
+    "mlp-rescaled": partial(MLPDynamics, hidden_dim=32, layers=1, rescale_inputs=True),
+}
+Z, A, E = 32, 3, 5
+TASKS = {"one": (6, 3), "two": (4, 2)}
+
+
+@pytest.fixture(params=FACTORIES.values(), ids=FACTORIES.keys())
+def factory(request):
+    torch.manual_seed(0)
+    return request.param
+
+
+@pytest.fixture
+def dynamics(factory) -> Dynamics:
+    return factory(Z, A, E)
+
+
+def inputs(*lead, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    z = simnorm(3 * torch.randn(*lead, Z, generator=generator))
+    action = torch.rand(*lead, A, generator=generator) * 2 - 1
+    return z, action, 0.3 * torch.randn(*lead, E, generator=generator)
+
+
+def assert_on_simplex(z):
+    groups = z.unflatten(-1, (-1, 8))
+    assert (groups >= 0).all()
+    torch.testing.assert_close(groups.sum(-1), torch.ones(groups.shape[:-1]), atol=1e-6, rtol=0)
+
+
+def test_stays_on_the_simplex_for_sixteen_steps(dynamics):
+    z, _, embedding = inputs(64)
+    with torch.no_grad():
+        for p in dynamics.parameters():
+            p.mul_(3)  # far from the initialisation, where outputs are nearly uniform
+        for step in range(16):
+            z = dynamics(z, inputs(64, seed=step)[1], embedding)
+            assert_on_simplex(z)
+    assert z.std() > 1e-3
+
+
+@pytest.mark.parametrize("lead", [(), (1,), (7,), (4, 7), (2, 3, 5)])
+def test_leading_axes(dynamics, lead):
+    z, action, embedding = inputs(*lead)
+    out = dynamics(z, action, embedding)
+    assert out.shape == (*lead, Z)
+    assert out.dtype == torch.float32
+    flat = dynamics(z.reshape(-1, Z), action.reshape(-1, A), embedding.reshape(-1, E))
+    torch.testing.assert_close(out, flat.reshape(*lead, Z), atol=1e-6, rtol=0)
+
+
+def test_gradient_reaches_latent_action_embedding_and_every_parameter(dynamics):
+    z, action, embedding = (x.requires_grad_() for x in inputs(16))
+    target = inputs(16, seed=2)[0]
+    predicted, loss = dynamics.predict_with_loss(z, action, embedding, LatentTarget(target, target.log()))
+    (loss.sum() + (predicted * torch.randn(16, Z)).sum()).backward()
+    for name, tensor in [("z", z), ("action", action), ("embedding", embedding), *dynamics.named_parameters()]:
+        assert tensor.grad is not None, name
+        assert tensor.grad.isfinite().all(), name
+        assert tensor.grad.abs().max() > 0, name
+
+
+def test_depends_on_each_input(dynamics):
+    z, action, embedding = inputs(16)
+    other = inputs(16, seed=9)
+    reference = dynamics(z, action, embedding)
+    for changed in ((other[0], action, embedding), (z, other[1], embedding), (z, action, other[2])):
+        assert (dynamics(*changed) - reference).abs().max() > 1e-5
+
+
+def test_deterministic_and_without_side_effects(dynamics):
+    before = {k: v.clone() for k, v in dynamics.state_dict().items()}
+    z, action, embedding = inputs(16)
+    first = dynamics(z, action, embedding)
+    torch.manual_seed(123)
+    torch.testing.assert_close(dynamics(z, action, embedding), first, rtol=0, atol=0)
+    for key, value in dynamics.state_dict().items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0)
+
+
+def test_description_and_weights_round_trip(dynamics):
+    description = dynamics.description()
+    assert description["init_args"].keys().isdisjoint({"latent_dim", "action_dim", "task_dim"})
+    again = factory_from(description, Dynamics)(Z, A, E)
+    assert type(again) is type(dynamics)
+    assert again.description() == description
+    assert list(again.state_dict()) == list(dynamics.state_dict())
+    again.load_state_dict(dynamics.state_dict())
+    torch.testing.assert_close(again(*inputs(8)), dynamics(*inputs(8)), rtol=0, atol=0)
+
+
+def test_predict_with_loss_predicts_what_forward_does_and_is_least_at_its_own_prediction(dynamics):
+    z, action, embedding = inputs(16)
+    target = inputs(16, seed=2)[0]
+    predicted, loss = dynamics.predict_with_loss(z, action, embedding, LatentTarget(target, target.log()))
+    assert predicted.shape == (16, Z)
+    assert loss.shape == (16,)
+    torch.testing.assert_close(predicted, dynamics(z, action, embedding))
+    with torch.no_grad():
+        own = LatentTarget(predicted, predicted.log())
+        assert (dynamics.predict_with_loss(z, action, embedding, own)[1] <= loss).all()
+
+
+def test_descends_on_a_fixed_target(dynamics):
+    z, action, embedding = inputs(32)
+    target = LatentTarget(inputs(32, seed=2)[0], inputs(32, seed=2)[0].log())
+    optimizer = torch.optim.Adam(dynamics.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(60):
+        loss = dynamics.predict_with_loss(z, action, embedding, target)[1].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_no_gradient_of_a_target_reaches_the_encoder(factory):
+    model = WorldModel(TASKS, factory, latent_dim=Z, encoder_dim=16, reward_dim=16, task_dim=E)
+    generator = torch.Generator().manual_seed(0)
+    obs = torch.randn(4, 6, 6, generator=generator).requires_grad_()
+    batch = {
+        "obs": obs,
+        "action": torch.rand(3, 6, 3, generator=generator),
+        "reward": torch.rand(3, 6, generator=generator),
+        "task": torch.arange(6) % 2,
+    }
+    world_model_loss(model, batch).total.backward()
+    assert obs.grad[0].abs().max() > 0
+    assert obs.grad[1:].abs().max() == 0
+
+
+def test_works_inside_a_world_model_that_is_described_and_rebuilt(factory):
+    model = WorldModel(TASKS, factory, latent_dim=Z, encoder_dim=16, reward_dim=16, task_dim=E)
+    again = WorldModel.from_description(model.description())
+    assert again.description() == model.description()
+    again.load_state_dict(model.state_dict())
+    z = inputs(4)[0]
+    actions, task = torch.rand(16, 4, 3), torch.tensor([0, 1, 0, 1])
+    for ours, theirs in zip(again.rollout(z, actions, task), model.rollout(z, actions, task), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_a_description_of_no_importable_dynamics_is_refused():
+    for path, words in {
+        "lit_pwm.models.dynamics.NoSuchThing": "NoSuchThing",
+        "no_such_package.Thing": "no_such_package",
+        "nodots": "nodots",
+        "lit_pwm.models.actors.MLPActor": "not a subclass",
+    }.items():
+        with pytest.raises(LitPWMError, match=words):
+            factory_from({"class_path": path, "init_args": {}}, Dynamics)
