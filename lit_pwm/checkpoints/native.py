@@ -7,6 +7,7 @@ them, its config, or the data.
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,15 +58,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"files, for example last.ckpt."
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of pickles that are not torch's, which the errors below name
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise LitPWMError(
             f"The checkpoint {str(path)!r} cannot be read safely: it is damaged, or holds Python objects beside "
-            f"tensors and plain values ({str(error).splitlines()[0]}). Use a checkpoint that a lit_pwm run wrote."
+            f"tensors and plain values ({_first_line(error)}). Use a checkpoint that a lit_pwm run wrote."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # damaged bytes make the reader fail in any way
         raise LitPWMError(
-            f"The file {str(path)!r} is no checkpoint, or an incomplete one ({str(error).splitlines()[0]}). Use a "
+            f"The file {str(path)!r} is no checkpoint, or an incomplete one ({_first_line(error)}). Use a "
             f"checkpoint that a lit_pwm run wrote."
         ) from error
     if not isinstance(content, dict):
@@ -74,6 +76,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"'state_dict'. Use a checkpoint that a lit_pwm run wrote."
         )
     return content
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def read_description(path: str | Path) -> dict[str, Any]:
