@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
-import os
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -12,13 +9,12 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike
 
-from lit_pwm.errors import LitPWMError, did_you_mean
-from lit_pwm.tasks.registry import METAWORLD, TaskSpec, task_spec
-from lit_pwm.tasks.rendering import choose_backend
+from lit_pwm.errors import LitPWMError
+from lit_pwm.tasks.loading import load
+from lit_pwm.tasks.registry import TaskSpec, task_spec
 
 if TYPE_CHECKING:
     from dm_control.mujoco import Physics
-    from dm_control.rl import control
     from dm_control.suite.base import Task
 
 _MAX_SEED = 2**32 - 1  # numpy's RandomState, which dm_control draws from, takes no larger one
@@ -105,7 +101,7 @@ class DMControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
                 f"or 'rgb_array' for frames as arrays."
             )
         seed = _checked_seed(seed)
-        environment = _load(spec, seed, rendering=render_mode is not None)
+        environment = load(spec, seed, rendering=render_mode is not None)
         self.task_spec = spec
         self.physics: Physics = environment.physics
         self.task: Task = environment.task
@@ -245,44 +241,3 @@ def _checked_seed(seed: int) -> int:
     if not isinstance(seed, (int, np.integer)) or not 0 <= seed <= _MAX_SEED:
         raise LitPWMError(f"The seed of an environment is {seed!r}. Accepted: a whole number from 0 to {_MAX_SEED}.")
     return int(seed)
-
-
-def _worth_reading(record: logging.LogRecord) -> bool:
-    # MuJoCo says this of dm_control's own cheetah, every time that it is built.
-    return "'settotalmass' is deprecated" not in record.getMessage()
-
-
-def _load(spec: TaskSpec, seed: int, rendering: bool) -> control.Environment:
-    if spec.suite == METAWORLD:
-        raise LitPWMError(
-            f"The task {spec.name!r} belongs to Meta-World, whose environments are not supported yet: lit_pwm knows "
-            f"its name and dimensions, so that data of it can be used, but cannot run it. Choose a task of the set "
-            f"'mt30' to act in."
-        )
-    backend = choose_backend()
-    if rendering and backend == "disabled":
-        raise LitPWMError(
-            f"Frames of {spec.name!r} were asked for with render_mode='rgb_array', but nothing on this machine can "
-            f"render (MUJOCO_GL is 'disabled'). Use render_mode=None, or install EGL or OSMesa libraries."
-        )
-    try:
-        importlib.import_module("dm_control.suite")
-    except Exception as error:  # whatever the chosen rendering library raises
-        raise LitPWMError(
-            f"dm_control could not be imported with the rendering backend MUJOCO_GL={os.environ.get('MUJOCO_GL')!r}: "
-            f"{str(error).rstrip('.')}. Unset MUJOCO_GL to have a working backend chosen, or set it to 'disabled' to do without frames."
-        ) from error
-    logging.getLogger("absl").addFilter(_worth_reading)
-    try:
-        domain = importlib.import_module(f"{spec.suite}.{spec.domain}")
-    except ModuleNotFoundError as error:
-        raise LitPWMError(
-            f"The environment of {spec.name!r} should lie in the module '{spec.suite}.{spec.domain}', which could not "
-            f"be imported: {error}. Check the suite and the domain of its TaskSpec."
-        ) from error
-    if spec.task not in domain.SUITE:
-        raise LitPWMError(
-            f"The environment of {spec.name!r} should be {spec.task!r} of '{spec.suite}.{spec.domain}', which has no "
-            f"such task. {did_you_mean(spec.task, domain.SUITE)}"
-        )
-    return domain.SUITE[spec.task](random=seed)
