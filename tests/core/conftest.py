@@ -108,3 +108,71 @@ def pwm_networks(oracle, reference_world_model, reference_actor, reference_criti
     critic = CriticEnsemble(64, 30, hidden_dims=(32, 16))
     critic.load_state_dict(reference_critic(part(numbers, "critic0/")), strict=False)
     return world_model, actor, critic
+
+
+# -- a linear system, whose future is a function of state and action ---------------------------------------------------
+LINEAR_TASKS = {"spring": (2, 1), "spin": (4, 2)}
+"""`spring`: a pushed, damped oscillator. `spin`: two of them, of which the second's period is longer."""
+
+
+def linear_episode(task: str, seed: int, length: int = 60) -> dict[str, np.ndarray]:
+    """An episode under held random actions; the reward is highest where the first coordinate is 1."""
+    rng = np.random.default_rng(seed)
+    pairs, frequencies = (1, [0.9]) if task == "spring" else (2, [0.7, 0.5])
+    state = rng.normal(size=(pairs, 2))
+    held = rng.uniform(-1, 1, size=(length // 5 + 1, pairs)).repeat(5, axis=0)[:length]
+    observations, rewards = [state.reshape(-1).copy()], []
+    for action in held:
+        for i, frequency in enumerate(frequencies):
+            c, s = np.cos(frequency), np.sin(frequency)
+            state[i] = 0.97 * np.array([[c, s], [-s, c]]) @ state[i] + np.array([0.0, 0.5 * action[i]])
+        observations.append(state.reshape(-1).copy())
+        rewards.append(np.exp(-((state[0, 0] - 1) ** 2)))
+    return {"obs": np.array(observations), "action": held, "reward": np.array(rewards)}
+
+
+@pytest.fixture(scope="session")
+def linear_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An episode store of both linear tasks, 30 episodes of 60 steps of each."""
+    from datamodules import EpisodeWriter
+
+    path = tmp_path_factory.mktemp("linear") / "linear.h5"
+    with EpisodeWriter(path, tasks=LINEAR_TASKS) as writer:
+        for index in range(30):
+            for number, task in enumerate(LINEAR_TASKS):
+                writer.append(task=task, **linear_episode(task, 1000 * number + index), source="held")
+    return path
+
+
+@pytest.fixture(scope="session")
+def fit() -> Callable[..., object]:
+    """Runs a module on the CPU for `updates` updates and returns its trainer."""
+    from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
+
+    def run(
+        module: LightningModule,
+        data: LightningDataModule | None,
+        updates: int,
+        seed: int = 1,
+        ckpt_path: Path | None = None,
+        **options: object,
+    ) -> Trainer:
+        seed_everything(seed, verbose=False)
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        settings = quiet | {"enable_checkpointing": False, "num_sanity_val_steps": 0} | options
+        trainer = Trainer(accelerator="cpu", devices=1, max_steps=updates, **settings)
+        trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
+        return trainer
+
+    return run
+
+
+@pytest.fixture
+def checkpoint_every(tmp_path: Path) -> Callable[[int], object]:
+    """A callback that keeps a checkpoint of every so many updates as `step=K.ckpt` in the test's folder."""
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    def make(updates: int) -> ModelCheckpoint:
+        return ModelCheckpoint(dirpath=tmp_path, filename="{step}", every_n_train_steps=updates, save_top_k=-1)
+
+    return make
