@@ -137,7 +137,7 @@ class PolicyLearning(LightningModule):
                     "PolicyLearning needs a world model, but world_model_checkpoint is not set. Give the checkpoint of "
                     "a pre-training run: --model.world_model_checkpoint RUN/.../last.ckpt."
                 )
-            self._build(load_world_model(self.world_model_checkpoint), tuple(source.tasks))
+            self._build(load_world_model(self.world_model_checkpoint).train(), tuple(source.tasks))
             source.bind_tasks(self.world_model.task_names, self.world_model.obs_dim, self.world_model.action_dim)
 
     def _build_described(self, description: Mapping[str, Any]) -> None:
@@ -176,7 +176,7 @@ class PolicyLearning(LightningModule):
     def on_train_start(self) -> None:
         """Freeze the world model and the slow critics; when resuming, let this run's learning rates win."""
         apply_settings(self._settings, self.trainer.optimizers, cast("list[LambdaLR]", self.lr_schedulers()))
-        self.world_model.requires_grad_(False)
+        self.world_model.eval().requires_grad_(False)
         self.target_critic.requires_grad_(False)
 
     def policy(self) -> Policy:
