@@ -1,0 +1,292 @@
+"""Collecting episodes in the real environments into a store."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+import zlib
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from datamodules.behaviours import Behaviour, behaviour_identity, check_behaviour, make_behaviour
+from datamodules.shards import Shard, ShardFolder, new_shard, refuse_existing
+from datamodules.store import EpisodeStore
+from datamodules.writer import checked_rows, finish, store_settings
+from lit_pwm.errors import LitPWMError
+from lit_pwm.tasks import TaskSpec, task_spec
+from lit_pwm.tasks.registry import METAWORLD
+
+if TYPE_CHECKING:
+    from lit_pwm.tasks.environment import DMControlEnv
+
+_GROUP = 10
+"""Episodes handed to a worker at once: few, so that all workers finish at about the same time."""
+_KEYS = 2**32
+"""Room for the keys of a task's episodes in the shards."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Some episodes of one task.
+
+    Attributes:
+        spec: the task, itself rather than its name: a worker process may not know a task that was registered here.
+        task: its index in the store.
+        numbers: which episodes.
+    """
+
+    spec: TaskSpec
+    task: int
+    numbers: tuple[int, ...]
+
+
+class Collector:
+    """Rolls episodes and appends them to a shard; there is one in each process.
+
+    Args:
+        behaviour: name of the behaviour.
+        seed: of everything; episode i of a task depends on the seed, the task's name and i alone.
+        folder: where shards lie.
+    """
+
+    def __init__(self, behaviour: str, seed: int, folder: Path) -> None:
+        self._behaviour: Behaviour = make_behaviour(behaviour)
+        self._seed = seed
+        self._shard: Shard = new_shard(folder)
+        self._envs: dict[tuple[str, int], DMControlEnv] = {}
+
+    def collect(self, work: Work) -> int:
+        """Roll the episodes and append them; returns their number."""
+        lockstep = self._behaviour.lockstep
+        for block, numbers in itertools.groupby(work.numbers, lambda number: number // lockstep):
+            self._roll(work.spec, work.task, block, list(numbers))
+        return len(work.numbers)
+
+    def _roll(self, spec: TaskSpec, task: int, block: int, numbers: list[int]) -> None:
+        """Roll episodes of one block in lockstep.
+
+        An episode always has the same place in its block, also when others of the block are there already, because in a
+        policy's matrix products a row's rounding may depend on its place.
+        """
+        size, length = self._behaviour.lockstep, spec.episode_length
+        name = zlib.crc32(spec.name.encode())
+        seeds = [np.random.SeedSequence([self._seed, name, block * size + place]).spawn(2) for place in range(size)]
+        generators = [np.random.Generator(np.random.Philox(drawn)) for _, drawn in seeds]
+        self._behaviour.reset(spec.name, spec.action_dim, length, generators)
+        obs = np.zeros((length + 1, size, spec.obs_dim), np.float32)
+        action = np.zeros((length, size, spec.action_dim), np.float32)
+        reward = np.zeros((length, size), np.float32)
+        ends = np.zeros(size, np.int64)
+        terminated = np.zeros(size, bool)
+        running = {number % size: self._env(spec, number % size) for number in numbers}
+        for place, env in running.items():
+            obs[0, place], _ = env.reset(seed=int(seeds[place][0].generate_state(1)[0]))
+        for step in range(length):
+            action[step] = self._behaviour.act(obs[step], step)
+            for place, env in list(running.items()):
+                obs[step + 1, place], reward[step, place], terminated[place], over, _ = env.step(action[step, place])
+                if terminated[place] or over:
+                    ends[place] = step + 1
+                    del running[place]
+            if not running:
+                break
+        dims = {spec.name: (spec.obs_dim, spec.action_dim)}
+        for number in numbers:
+            place, source = number % size, self._behaviour.source
+            end, ended = int(ends[place]), bool(terminated[place])
+            arrays = obs[: end + 1, place], action[:end, place], reward[:end, place]
+            rows = checked_rows(dims, spec.name, *arrays, ended, source, f"episode {number}")
+            self._shard.append(task * _KEYS + number, task, rows, ended, source)
+
+    def _env(self, spec: TaskSpec, place: int) -> DMControlEnv:
+        key = (spec.name, place)
+        if key not in self._envs:
+            from lit_pwm.tasks.environment import make_env  # loads a simulator
+
+            self._envs[key] = make_env(spec)
+        return self._envs[key]
+
+    def close(self) -> None:
+        """Close the shard."""
+        self._shard.close()
+
+
+def collect(
+    tasks: Sequence[str],
+    episodes: int,
+    out: str | os.PathLike[str],
+    behaviour: str = "noise",
+    workers: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> EpisodeStore:
+    """Collect episodes of tasks into a new store.
+
+    Episode i of a task depends on the seed, the task and i alone, so that the store is the same for any number of
+    workers. Killed at any moment it loses the episodes in flight, and goes on where it was when it is called again with
+    the same arguments; the number of episodes may then be another. With several workers the calling script must be
+    guarded by `if __name__ == "__main__":`, because worker processes import it.
+
+    Args:
+        tasks: names of tasks.
+        episodes: episodes of each task.
+        out: the store's file, which must not exist yet.
+        behaviour: `random` for uniform actions, `noise` for a mix of Ornstein-Uhlenbeck, pink, held bang-bang and
+            square-wave noise, or the path of a policy's checkpoint, to which noise is added.
+        workers: processes; as many as there are processor cores if not given. 1 collects in the calling process.
+        seed: of starts and noise.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        The finished store.
+
+    Raises:
+        LitPWMError: an argument is not one of those above, or the file cannot be written.
+    """
+    specs = check_arguments(tasks, episodes, out, behaviour, workers, seed)
+    final = Path(out)
+    dims = {spec.name: (spec.obs_dim, spec.action_dim) for spec in specs}
+    action_repeat = specs[0].action_repeat
+    settings = store_settings(dims, action_repeat) | {"behaviour": behaviour_identity(behaviour), "seed": seed}
+    with ShardFolder(final, settings) as folder:
+        wanted = [task * _KEYS + number for task in range(len(specs)) for number in range(episodes)]
+        there = folder.records()
+        missing = [key for key in wanted if key not in there]
+        work = [
+            Work(specs[task], task, tuple(key % _KEYS for key in keys))
+            for (task, _), group in itertools.groupby(missing, lambda key: (key // _KEYS, key % _KEYS // _GROUP))
+            if (keys := list(group))
+        ]
+        processes = min(workers or usable_cores(), max(len(work), 1))
+        with _bar(final, len(wanted), len(wanted) - len(missing), progress) as advance:
+            for count in _run(work, processes, behaviour, seed, folder.path):
+                advance(count)
+        there = folder.records()
+        finish(folder, dims, action_repeat, [there[key] for key in wanted])
+    return EpisodeStore(final)
+
+
+def check_arguments(
+    tasks: Sequence[str], episodes: int, out: str | os.PathLike[str], behaviour: str, workers: int | None, seed: int
+) -> list[TaskSpec]:
+    """The specs of the tasks, having made sure that `collect` accepts its arguments.
+
+    Raises:
+        LitPWMError: it does not.
+    """
+    if isinstance(tasks, str) or not tasks:
+        raise LitPWMError(f"The tasks to collect are {tasks!r}; give a list of at least one name.")
+    specs = [task_spec(name) for name in tasks]
+    for spec in specs:
+        if spec.suite == METAWORLD:
+            raise LitPWMError(
+                f"The task {spec.name!r} belongs to Meta-World, whose environments are not supported yet, so that it "
+                f"cannot be collected. Choose tasks of the set 'mt30'."
+            )
+    if len({spec.name for spec in specs}) < len(specs):
+        raise LitPWMError(f"The tasks to collect, {', '.join(tasks)}, name one twice. Name each once.")
+    if len({spec.action_repeat for spec in specs}) > 1:
+        raise LitPWMError(
+            f"The tasks to collect, {', '.join(tasks)}, have different action repeats, and a store has one. Collect "
+            f"them into a store each."
+        )
+    for name, value, least in (("episodes", episodes, 1), ("workers", workers, 1), ("seed", seed, 0)):
+        if value is not None and value < least:
+            raise LitPWMError(f"The number given for {name} is {value}; give {least} or more.")
+    check_behaviour(behaviour)
+    refuse_existing(Path(out))
+    return specs
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use, or that there are where the system does not say."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+# -- processes --------------------------------------------------------------------------------------------------------
+def _run(work: Sequence[Work], processes: int, behaviour: str, seed: int, folder: Path) -> Iterator[int]:
+    """Do the work here or in worker processes, saying of each piece how many episodes it had."""
+    if not work:
+        return
+    if processes == 1:
+        collector = Collector(behaviour, seed, folder)
+        try:
+            yield from map(collector.collect, work)
+        finally:
+            collector.close()
+        return
+    context = multiprocessing.get_context("spawn")  # a forked process may hang in a renderer or a thread pool
+    pool = ProcessPoolExecutor(processes, context, initializer=_start_worker, initargs=(behaviour, seed, folder))
+    try:
+        futures: list[Future[int]] = [pool.submit(_collect_in_worker, piece) for piece in work]
+        for future in as_completed(futures):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise LitPWMError(
+            f"A process that collected episodes ended unexpectedly; what the others finished waits in "
+            f"{str(folder)!r}. Run the command again to go on. A script that collects with several workers must be "
+            f'guarded by `if __name__ == "__main__":`; workers=1 needs no guard.'
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_worker: dict[str, Collector] = {}
+_worker_arguments: list[tuple[str, int, Path]] = []
+
+
+def _start_worker(behaviour: str, seed: int, folder: Path) -> None:
+    # Ctrl-C reaches all processes of a terminal; the parent's handling of it lets pieces of work in progress finish.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _worker_arguments[:] = [(behaviour, seed, folder)]
+
+
+def _die_with_parent() -> None:
+    """End this process when its parent has been killed; the pool alone would leave it waiting for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _collect_in_worker(work: Work) -> int:
+    # Made here and not when the process starts, so that its errors reach the caller.
+    if not _worker:
+        _worker["collector"] = Collector(*_worker_arguments[0])
+    return _worker["collector"].collect(work)
+
+
+# -- progress ---------------------------------------------------------------------------------------------------------
+class _Speed(ProgressColumn):
+    """Episodes per second."""
+
+    def render(self, task: Task) -> Text:
+        """The measured speed."""
+        return Text("" if task.speed is None else f"{task.speed:.1f} episodes/s")
+
+
+@contextmanager
+def _bar(final: Path, total: int, done: int, shown: bool) -> Generator[Callable[[int], None], None, None]:
+    """A progress bar; gives the function that advances it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not shown, speed_estimate_period=20) as bar:
+        bar_id = bar.add_task(f"Collecting {final.name}", total=total, completed=done)
+        yield lambda count: bar.advance(bar_id, count)

@@ -1,0 +1,166 @@
+"""The DataLoader of slices: whole batches, in the order of steps, whatever the number of worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from datamodules.sampler import SliceSampler, Windows
+from datamodules.storages import Storage
+from lit_pwm.batch import Batch
+
+
+@dataclass(eq=False)
+class Binding:
+    """How batches number tasks and how wide they are; shared by all loaders of a datamodule.
+
+    Attributes:
+        task_ids: the number of each of the data's tasks [N].
+        obs_dim: width of observations.
+        action_dim: width of actions.
+    """
+
+    task_ids: np.ndarray
+    obs_dim: int
+    action_dim: int
+
+
+@dataclass(frozen=True)
+class DrawnBatches:
+    """A rank's share of what a sampler draws at each step."""
+
+    sampler: SliceSampler
+    batch_size: int
+    rank: int
+    world_size: int
+
+    def __call__(self, step: int) -> Windows:
+        """The share at a step."""
+        return self.sampler.sample(step, self.batch_size, self.rank, self.world_size)
+
+
+class FixedBatches:
+    """A rank's share of a fixed set of windows, in equal parts for all ranks.
+
+    Args:
+        windows: all ranks' windows.
+        batch_size: windows of a whole batch, all ranks together; the last one may be smaller.
+        rank: whose share.
+        world_size: ranks that share a batch; what does not divide by it is left out.
+    """
+
+    def __init__(self, windows: Windows, batch_size: int, rank: int, world_size: int) -> None:
+        count = len(windows.episode) // world_size * world_size
+        self._parts = []
+        for first in range(0, count, batch_size):
+            share = (min(first + batch_size, count) - first) // world_size
+            mine = slice(first + rank * share, first + (rank + 1) * share)
+            self._parts.append(Windows(windows.episode[mine], windows.start[mine]))
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return len(self._parts)
+
+    def __call__(self, step: int) -> Windows:
+        """The share of a batch; after the last one comes the first again."""
+        return self._parts[step % len(self._parts)]
+
+
+class SliceDataset(IterableDataset[Batch]):
+    """Batches of consecutive steps.
+
+    Args:
+        storage: where the rows live.
+        tasks: task of each episode [E].
+        batches: step → windows.
+        horizon: transitions of a slice.
+        binding: numbering of tasks and widths.
+        length: batches of one iteration.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        tasks: np.ndarray,
+        batches: Callable[[int], Windows],
+        horizon: int,
+        binding: Binding,
+        length: int,
+    ) -> None:
+        self.first_step, self.length = 0, length
+        self._storage, self._tasks, self._batches = storage, tasks, batches
+        self._horizon, self._binding = horizon, binding
+
+    def __len__(self) -> int:
+        """Batches of one iteration."""
+        return self.length
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Every step's batch; of W workers, each makes every W-th, and the DataLoader takes from them in turn."""
+        worker = get_worker_info()
+        offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        return (self.batch(self.first_step + i) for i in range(offset, self.length, stride))
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step."""
+        windows, binding = self._batches(step), self._binding
+        obs, action, reward = self._storage.slices(windows, self._horizon, binding.obs_dim, binding.action_dim)
+        task = torch.from_numpy(binding.task_ids[self._tasks[windows.episode]]).to(obs.device)
+        return Batch(obs=obs, action=action, reward=reward, task=task)
+
+
+class SliceLoader(DataLoader[Batch]):
+    """Iterates over batches and counts those it has handed out.
+
+    An iteration over a training loader goes on where the one before stopped, so that epochs do not repeat. The count is
+    its state, which Lightning saves and restores with a checkpoint: a resumed run goes on with the very next batch.
+
+    Args:
+        dataset: makes the batches.
+        first_step: the step of the first batch.
+        restart: begin every iteration with the first step again, as validation does.
+        num_workers: processes that make batches; 0 makes them in this one.
+        pin_memory: put batches in page-locked memory, from which they are copied to a GPU faster.
+    """
+
+    def __init__(
+        self,
+        dataset: SliceDataset,
+        first_step: int = 0,
+        restart: bool = False,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__(dataset, batch_size=None, collate_fn=_whole, num_workers=num_workers, pin_memory=pin_memory)
+        self.next_step, self._restart, self._slices = first_step, restart, dataset
+
+    def __len__(self) -> int:
+        """Batches of one iteration."""
+        return len(self._slices)
+
+    def __iter__(self) -> Iterator[Batch]:  # ty: ignore[incompatible-method-override]
+        """Hand out as many batches as the loader is long."""
+        if self._restart:
+            self.next_step = 0
+        self._slices.first_step = self.next_step
+        for batch in super().__iter__():
+            # Counted before it is handed out: whoever holds a batch finds it counted.
+            self.next_step += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches have been handed out since the beginning of the run."""
+        return {"next_step": self.next_step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after as many batches."""
+        self.next_step = int(state["next_step"])
+
+
+def _whole(batch: Any) -> Any:
+    return batch

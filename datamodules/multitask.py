@@ -1,0 +1,278 @@
+"""The LightningDataModule that draws episode-safe slices of one or many tasks from episode stores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from datamodules.episodes import EpisodeTable, choose, held_out
+from datamodules.loader import Binding, DrawnBatches, FixedBatches, SliceDataset, SliceLoader
+from datamodules.sampler import Balance, SliceSampler
+from datamodules.statistics import observation_statistics
+from datamodules.storages import DeviceStorage, FileStorage, MemoryStorage, Storage, widest
+from datamodules.store import EpisodeStore
+from lit_pwm.errors import LitPWMError, did_you_mean
+
+Placement = Literal["memmap", "ram", "device"]
+_LONGEST_DEFAULT_VALIDATION = 16
+
+
+class MultitaskDataModule(LightningDataModule):
+    """Draws slices of offline episodes of one or many tasks.
+
+    Batches are dictionaries as `lit_pwm.batch.Batch` says, time-major. The whole batch of a step, that of all ranks
+    together, depends on the seed and the step alone. Works without a Trainer too: call `setup()`, then
+    `train_dataloader()`.
+
+    Args:
+        store: path of an episode store, or a list of paths that are used together; tasks are the same if their names
+            are.
+        horizon: transitions H of a training slice, which has H + 1 observations.
+        batch_size: slices of a batch of each rank.
+        tasks: names of the tasks to use; all that have episodes if not given.
+        balance: `transitions` draws uniformly from all slices, `tasks` draws a task first and then one of its slices.
+        batches_per_epoch: training batches of an epoch.
+        storage: where rows live: `memmap` leaves them in the file (for stores of any size), `ram` copies those of the
+            chosen tasks into each process, `device` onto the accelerator.
+        val_fraction: share of each task's episodes held out for validation, the same for every seed; 0 for none.
+        val_horizon: transitions of a validation slice; the larger of `horizon` and 16, or less if a task's held-out
+            episodes are all shorter, if not given.
+        val_batches: validation batches, fewer if there are not as many different slices.
+        seed: of the drawing of slices; the run's seed (`seed_everything`) if not given, else 0.
+        num_workers: processes that make batches; 0, which is fastest for stores on a local disk, makes them in the
+            main one.
+
+    Raises:
+        LitPWMError: an argument is not one of those above.
+    """
+
+    def __init__(
+        self,
+        store: str | list[str],
+        horizon: int = 16,
+        batch_size: int = 256,
+        tasks: list[str] | None = None,
+        balance: Balance = "transitions",
+        batches_per_epoch: int = 1000,
+        storage: Placement = "memmap",
+        val_fraction: float = 0.05,
+        val_horizon: int | None = None,
+        val_batches: int = 8,
+        seed: int | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        paths = [store] if isinstance(store, (str, os.PathLike)) else list(store)
+        self.paths = [os.fspath(path) for path in paths]
+        self.horizon, self.batch_size, self.balance, self.storage = horizon, batch_size, balance, storage
+        self.chosen_tasks = None if tasks is None else list(tasks)
+        self.batches_per_epoch, self.num_workers, self.seed = batches_per_epoch, num_workers, seed
+        self.val_fraction, self.val_horizon, self.val_batches = val_fraction, val_horizon, val_batches
+        self._check_arguments()
+        self._stores: list[EpisodeStore] | None = None
+        self._storage: Storage | None = None
+
+    def _check_arguments(self) -> None:
+        if not self.paths:
+            raise LitPWMError("data.store is an empty list; give the path of at least one episode store.")
+        for name, least in (("horizon", 1), ("batch_size", 1), ("batches_per_epoch", 1), ("val_batches", 0)):
+            given = getattr(self, name)
+            if given < least:
+                raise LitPWMError(f"data.{name} is {given}; give {least} or more.")
+        for name, least in (("num_workers", 0), ("val_horizon", 1), ("seed", 0)):
+            given = getattr(self, name)
+            if given is not None and given < least:
+                raise LitPWMError(f"data.{name} is {given}; give {least} or more.")
+        if not 0 <= self.val_fraction < 1:
+            raise LitPWMError(f"data.val_fraction is {self.val_fraction}; give a share from 0 to less than 1.")
+        for name, accepted in (("balance", get_args(Balance)), ("storage", get_args(Placement))):
+            if getattr(self, name) not in accepted:
+                raise LitPWMError(
+                    f"data.{name} is {getattr(self, name)!r}. {did_you_mean(getattr(self, name), accepted)}"
+                )
+        if self.storage == "device" and self.num_workers:
+            raise LitPWMError(
+                f"data.storage 'device' gathers batches where they are used, which data.num_workers "
+                f"{self.num_workers} worker processes cannot. Set num_workers to 0."
+            )
+
+    # -- what the data holds ----------------------------------------------------------------------------------------
+    @property
+    def table(self) -> EpisodeTable:
+        """The chosen episodes; reads the stores' tables of episodes when first asked for."""
+        return self._opened()[1]
+
+    def _opened(self) -> tuple[list[EpisodeStore], EpisodeTable]:
+        if self._stores is None:
+            stores = [EpisodeStore(path) for path in self.paths]
+            self._table = choose(stores, self.chosen_tasks)
+            self._held_out = held_out(self._table, self.val_fraction)
+            names = list(self._table.tasks)
+            self._binding = Binding(np.arange(len(names)), *widest(stores))
+            self._stores = stores
+        return self._stores, self._table
+
+    @property
+    def tasks(self) -> dict[str, tuple[int, int]]:
+        """Chosen tasks in the data's order: name → (obs_dim, action_dim), unpadded."""
+        return self.table.tasks
+
+    @property
+    def has_terminations(self) -> bool:
+        """Whether any chosen episode ended by termination."""
+        stores, table = self._opened()
+        return any(
+            bool(store.terminated()[table.number[table.store == index]].any()) for index, store in enumerate(stores)
+        )
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """Which of the chosen episodes are held out for validation, bool [E]."""
+        self._opened()
+        return self._held_out
+
+    def observation_statistics(self) -> dict[str, tuple[list[float], list[float]]]:
+        """Mean and standard deviation of each observation entry over the training episodes, for each chosen task."""
+        stores, table = self._opened()
+        return observation_statistics(stores, table, np.flatnonzero(~self._held_out))
+
+    # -- what a model makes of it -----------------------------------------------------------------------------------
+    def bind_tasks(self, task_names: Sequence[str], obs_dim: int, action_dim: int) -> None:
+        """From now on number tasks as `task_names` does, and pad or cut rows to these widths.
+
+        Loaders that exist already follow, from their next batch on, or with worker processes from their next iteration.
+
+        Raises:
+            LitPWMError: a chosen task is not among `task_names`, or is wider than the widths.
+        """
+        self._opened()
+        names = list(task_names)
+        unknown = [name for name in self.tasks if name not in names]
+        if unknown:
+            raise LitPWMError(
+                f"The data has the task{'s' if len(unknown) > 1 else ''} {', '.join(map(repr, unknown))}, which the "
+                f"model does not know. The data's tasks are {', '.join(self.tasks)}; the model's are "
+                f"{', '.join(names) or 'none'}. Choose tasks that the model knows with data.tasks, or train a model "
+                f"on these."
+            )
+        for name, dims in self.tasks.items():
+            if dims[0] > obs_dim or dims[1] > action_dim:
+                raise LitPWMError(
+                    f"The task {name!r} of the data has {dims[0]} observation and {dims[1]} action entries, but the "
+                    f"model takes {obs_dim} and {action_dim}. Leave it out with data.tasks, or train a model that is "
+                    f"wide enough."
+                )
+        self._binding.task_ids = np.array([names.index(name) for name in self.tasks], np.int64)
+        self._binding.obs_dim, self._binding.action_dim = int(obs_dim), int(action_dim)
+
+    # -- Lightning --------------------------------------------------------------------------------------------------
+    def setup(self, stage: str | None = None) -> None:
+        """Open the stores and make sure that they hold enough slices.
+
+        Raises:
+            LitPWMError: they do not, or a store cannot be used.
+        """
+        _, table = self._opened()
+        rank, world_size = self._rank_and_world_size()
+        # An episode that is not used counts as one without slices, so that windows name episodes of the whole table.
+        lengths = np.where(self._held_out, 0, table.length)
+        self._require_slices(table, lengths)
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
+        sampler = SliceSampler(lengths, self.horizon, table.task, self.balance, seed)
+        whole = self.batch_size * world_size
+        if whole > sampler.num_windows:
+            ranks = f" on each of {world_size} ranks" if world_size > 1 else ""
+            raise LitPWMError(
+                f"data.batch_size is {self.batch_size}{ranks}, but {', '.join(self.paths)} holds only "
+                f"{sampler.num_windows} training slices of horizon {self.horizon}. Use a batch size of at most "
+                f"{sampler.num_windows // world_size}, a shorter horizon, or more data."
+            )
+        self._train_batches = DrawnBatches(sampler, whole, rank, world_size)
+        self._val_batches = self._make_validation(table, rank, world_size, whole)
+        short = int(((lengths < self.horizon) & ~self._held_out).sum())
+        if short:
+            rank_zero_info(
+                f"{short} of {int((~self._held_out).sum())} training episodes are shorter than the horizon of "
+                f"{self.horizon} and are not used."
+            )
+        self._storage = None
+
+    def _make_validation(self, table: EpisodeTable, rank: int, world_size: int, whole: int) -> FixedBatches | None:
+        if not self._held_out.any() or not self.val_batches:
+            return None
+        lengths = np.where(self._held_out, table.length, 0)
+        # The longest horizon of which every task that has held-out episodes offers a slice.
+        longest = min(int(lengths[table.task == task].max()) for task in np.unique(table.task[self._held_out]))
+        horizon = self.val_horizon or min(max(self.horizon, _LONGEST_DEFAULT_VALIDATION), longest)
+        if horizon > longest:
+            raise LitPWMError(
+                f"data.val_horizon is {horizon}, but of some task the longest held-out episode has {longest} "
+                f"transitions. Use a val_horizon of at most {longest}."
+            )
+        sampler = SliceSampler(lengths, horizon, table.task, self.balance)
+        self._used_val_horizon = horizon
+        batches = FixedBatches(sampler.spread(self.val_batches * whole), whole, rank, world_size)
+        return batches if len(batches) else None
+
+    def _require_slices(self, table: EpisodeTable, lengths: np.ndarray) -> None:
+        for task, name in enumerate(table.tasks):
+            longest = int(lengths[table.task == task].max())
+            if longest < self.horizon:
+                raise LitPWMError(
+                    f"data.horizon is {self.horizon}, but the longest training episode of {name!r} in "
+                    f"{', '.join(self.paths)} has {longest} transitions, so that it offers no slice. Use a horizon of "
+                    f"at most {longest}, or leave the task out with data.tasks."
+                )
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+
+    def _rows(self) -> Storage:
+        """Where the rows live, read there when first needed."""
+        if self._storage is None:
+            stores, table = self._opened()
+            if self.storage == "device":
+                self._storage = DeviceStorage(stores, table, self._device())
+            else:
+                self._storage = (MemoryStorage if self.storage == "ram" else FileStorage)(stores, table)
+        return self._storage
+
+    def train_dataloader(self) -> SliceLoader:
+        """Batches of training slices; iterating again goes on with the next ones."""
+        # Counts on when a run reloads its loaders or goes on from a checkpoint.
+        done = self.trainer.fit_loop.total_batch_idx + 1 if self.trainer is not None else 0
+        dataset = SliceDataset(
+            self._rows(), self.table.task, self._train_batches, self.horizon, self._binding, self.batches_per_epoch
+        )
+        return self._loader(dataset, done, restart=False)
+
+    def val_dataloader(self) -> SliceLoader | list[SliceLoader]:
+        """Batches of fixed, evenly spread slices of held-out episodes; an empty list where none is held out."""
+        if self._val_batches is None:
+            return []
+        dataset = SliceDataset(
+            self._rows(),
+            self.table.task,
+            self._val_batches,
+            self._used_val_horizon,
+            self._binding,
+            len(self._val_batches),
+        )
+        return self._loader(dataset, 0, restart=True)
+
+    def test_dataloader(self) -> SliceLoader | list[SliceLoader]:
+        """The batches of validation."""
+        return self.val_dataloader()
+
+    def _loader(self, dataset: SliceDataset, first_step: int, restart: bool) -> SliceLoader:
+        pin_memory = self._device().type == "cuda" and self.storage != "device"
+        return SliceLoader(dataset, first_step, restart, self.num_workers, pin_memory)

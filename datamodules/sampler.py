@@ -1,0 +1,131 @@
+"""Which slices make a batch: a pure function of seed and step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+
+from lit_pwm.errors import LitPWMError, did_you_mean
+
+Balance = Literal["transitions", "tasks"]
+
+
+class Windows(NamedTuple):
+    """Slices, each by its episode [B] and the row of it where the slice starts [B], int64."""
+
+    episode: np.ndarray
+    start: np.ndarray
+
+
+class SliceSampler:
+    """Draws slices of H transitions (H + 1 observations), each inside one episode, with replacement.
+
+    An episode of T actions has T - H + 1 legal starts, none if it is shorter than H. The batch of a step depends on the
+    seed, the step and the batch's size alone, and each of W ranks takes its share of it, so that W ranks together see
+    what one process would.
+
+    Args:
+        lengths: actions T of each episode [E].
+        horizon: transitions H of a slice.
+        tasks: task of each episode [E]; needed to balance them.
+        balance: `transitions` draws uniformly from all legal starts; `tasks` draws a task that has any, uniformly, and
+            then uniformly from its legal starts.
+        seed: of the draws, 0 or more.
+
+    Attributes:
+        num_windows: the number of legal starts.
+
+    Raises:
+        LitPWMError: no episode is as long as the horizon, or an argument is not one of those above.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int] | np.ndarray,
+        horizon: int,
+        tasks: Sequence[int] | np.ndarray | None = None,
+        balance: Balance = "transitions",
+        seed: int = 0,
+    ) -> None:
+        if horizon < 1:
+            raise LitPWMError(f"The horizon of slices is {horizon}; a slice holds at least 1 transition.")
+        if seed < 0:
+            raise LitPWMError(f"The seed of slices is {seed}; give 0 or more.")
+        if balance not in get_args(Balance):
+            raise LitPWMError(f"Slices cannot be balanced by {balance!r}. {did_you_mean(balance, get_args(Balance))}")
+        lengths = np.asarray(lengths, np.int64)
+        self.horizon, self.balance, self.seed = horizon, balance, seed
+        if balance == "tasks":
+            if tasks is None:
+                raise LitPWMError("To balance slices by tasks, the sampler needs the task of each episode.")
+            order = np.argsort(np.asarray(tasks), kind="stable")
+        else:
+            order = np.arange(len(lengths))
+        legal = np.maximum(lengths[order] - horizon + 1, 0)
+        # Episodes without a legal start are left out, so that one search finds the episode of a window.
+        self._episodes, legal = order[legal > 0], legal[legal > 0]
+        self._ends = np.cumsum(legal)
+        self._firsts = self._ends - legal
+        self.num_windows = int(self._ends[-1]) if len(self._ends) else 0
+        if self.num_windows == 0:
+            longest = int(lengths.max(initial=0))
+            raise LitPWMError(
+                f"There is no slice of horizon {horizon}: the longest of {len(lengths)} episodes has {longest} "
+                f"transitions. Use a horizon of at most {longest}, or longer episodes."
+            )
+        # First and number of windows of each group from which is drawn uniformly.
+        if balance == "tasks":
+            group = np.asarray(tasks)[self._episodes]
+            edges = np.flatnonzero(np.diff(group)) + 1
+            self._group_first = self._firsts[np.concatenate([[0], edges])]
+            self._group_size = np.diff(np.append(self._group_first, self.num_windows))
+        else:
+            self._group_first, self._group_size = np.zeros(1, np.int64), np.array([self.num_windows])
+
+    def sample(self, step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Windows:
+        """A rank's share of the batch of a step.
+
+        Args:
+            step: batches drawn before, since the beginning of the run.
+            batch_size: slices of the whole batch, all ranks together.
+            rank: whose share.
+            world_size: ranks that share the batch.
+
+        Raises:
+            LitPWMError: the batch is larger than the number of legal starts, or cannot be shared equally.
+        """
+        if batch_size > self.num_windows or batch_size < 1:
+            raise LitPWMError(
+                f"A batch of {batch_size} slices was asked for, but the data has {self.num_windows} slices of horizon "
+                f"{self.horizon}. Use a batch size from 1 to {self.num_windows}, a shorter horizon, or more data."
+            )
+        if batch_size % world_size or not 0 <= rank < world_size:
+            raise LitPWMError(f"A batch of {batch_size} slices has no equal share for rank {rank} of {world_size}.")
+        share = batch_size // world_size
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, step])))
+        group = generator.integers(len(self._group_size), size=batch_size)
+        windows = self._group_first[group] + generator.integers(self._group_size[group])
+        return self.locate(windows[rank * share : (rank + 1) * share])
+
+    def locate(self, windows: np.ndarray) -> Windows:
+        """Episode and start of windows, which are counted from 0 to `num_windows` - 1."""
+        place = np.searchsorted(self._ends, windows, side="right")
+        return Windows(self._episodes[place], windows - self._firsts[place])
+
+    def spread(self, count: int) -> Windows:
+        """At most `count` different windows that lie evenly over all, for validation; the same for every seed.
+
+        Balanced by tasks, each task gives the same number, or all it has.
+        """
+        per_group = np.minimum(-(-count // len(self._group_size)), self._group_size)
+        windows = np.concatenate(
+            [
+                first + (np.arange(number) * size + size // 2) // number
+                for first, size, number in zip(self._group_first, self._group_size, per_group, strict=True)
+            ]
+        )
+        # In an order without pattern, so that any part of it is spread too.
+        windows = windows[np.random.Generator(np.random.Philox(len(windows))).permutation(len(windows))]
+        return self.locate(windows[:count])

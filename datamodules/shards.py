@@ -1,0 +1,250 @@
+"""Shards: the crash-safe, append-only files in which episodes wait until their store is complete.
+
+A shard is a sequence of records, each a header, the source's name, and the rows of one episode in its task's true
+widths. A record is handed to the operating system in one piece as soon as it is complete, so that a process killed at
+any moment leaves every finished episode, and at most one torn record at a shard's end, which readers leave out. Shards
+are never written to again: a process that continues opens a new one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lit_pwm.errors import LitPWMError
+
+# Magic, CRC-32 of what follows, key, task index, actions T, observation and action width, terminated, source's bytes.
+_HEADER = struct.Struct("<4sIqiiiiBH")
+_MAGIC = b"LPE1"
+_AFTER_CRC = 8
+
+
+class Record(NamedTuple):
+    """Where an episode lies in a shard, and what is known of it without reading its rows."""
+
+    shard: Path
+    position: int
+    size: int
+    key: int
+    task: int
+    length: int
+    obs_dim: int
+    action_dim: int
+    terminated: bool
+    source: str
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The arrays of an episode: obs [T+1, O], action [T, A], reward [T], all float32."""
+
+    obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+
+
+class Shard:
+    """A new shard, open for appending."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("xb", buffering=0)
+
+    def append(self, key: int, task: int, rows: Rows, terminated: bool, source: str) -> None:
+        """Add an episode; when this returns, killing the process no longer loses it.
+
+        Args:
+            key: its place in the finished store; of records with one key, the first counts.
+            task: index of its task.
+            rows: its arrays.
+            terminated: whether it ended by termination.
+            source: what acted, at most 255 bytes of UTF-8.
+        """
+        name = source.encode()
+        header = _HEADER.pack(
+            _MAGIC, 0, key, task, len(rows.reward), rows.obs.shape[1], rows.action.shape[1], terminated, len(name)
+        )
+        arrays = (np.ascontiguousarray(array, "<f4").tobytes() for array in (rows.obs, rows.action, rows.reward))
+        body = b"".join((header[_AFTER_CRC:], name, *arrays))
+        record = memoryview(b"".join((_MAGIC, zlib.crc32(body).to_bytes(4, "little"), body)))
+        while record:
+            record = record[self._file.write(record) :]
+
+    def close(self) -> None:
+        """Close it."""
+        self._file.close()
+
+
+def scan(path: Path) -> list[Record]:
+    """The complete records of a shard, in order, without reading their rows."""
+    records, position, end = [], 0, path.stat().st_size
+    with path.open("rb") as file:
+        while position + _HEADER.size <= end:
+            file.seek(position)
+            magic, _, key, task, length, obs_dim, action_dim, terminated, named = _HEADER.unpack(
+                file.read(_HEADER.size)
+            )
+            size = _HEADER.size + named + 4 * ((length + 1) * obs_dim + length * (action_dim + 1))
+            if magic != _MAGIC or position + size > end:
+                break
+            source = file.read(named).decode()
+            records.append(
+                Record(path, position, size, key, task, length, obs_dim, action_dim, bool(terminated), source)
+            )
+            position += size
+    return records
+
+
+def read(record: Record) -> Rows:
+    """The rows of a record.
+
+    Raises:
+        LitPWMError: they are not what was written.
+    """
+    with record.shard.open("rb") as file:
+        file.seek(record.position)
+        data = file.read(record.size)
+    if zlib.crc32(memoryview(data)[_AFTER_CRC:]) != int.from_bytes(data[4:8], "little"):
+        raise LitPWMError(
+            f"The shard {str(record.shard)!r} is damaged: the episode at byte {record.position} does not have the "
+            f"checksum it was written with. Remove that shard and run the command again; its episodes are made anew."
+        )
+    length, obs_dim, action_dim = record.length, record.obs_dim, record.action_dim
+    values = np.frombuffer(data, "<f4", offset=_HEADER.size + len(record.source.encode()))
+    obs, action, reward = np.split(values, np.cumsum([(length + 1) * obs_dim, length * action_dim]))
+    return Rows(obs.reshape(length + 1, obs_dim), action.reshape(length, action_dim), reward)
+
+
+class ShardFolder:
+    """The folder beside a store's final name that holds its shards, locked for one writing command at a time.
+
+    Args:
+        final: the store's final name; the folder's is that with `.shards` appended.
+        settings: what the episodes depend on. Shards made with other settings are refused.
+
+    Attributes:
+        final: the store's final name.
+        path: the folder.
+
+    Raises:
+        LitPWMError: the final file exists, another process is writing, or the shards were made with other settings.
+    """
+
+    def __init__(self, final: Path, settings: Mapping[str, Any]) -> None:
+        self.final = final
+        self.path = final.with_name(final.name + ".shards")
+        refuse_existing(final)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LitPWMError(
+                f"The folder {str(self.path)!r} for the shards of {str(final)!r} could not be made ({error}). Choose "
+                f"a place for the store where you may write."
+            ) from error
+        self._lock = (self.path / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise LitPWMError(
+                f"Another process is writing {str(final)!r} (it holds the lock in {str(self.path)!r}). Wait until it "
+                f"has finished, or choose another name."
+            ) from None
+        try:
+            self._agree_on(json.loads(json.dumps(settings)))
+        except LitPWMError:
+            self._lock.close()
+            raise
+
+    def _agree_on(self, settings: dict[str, Any]) -> None:
+        path = self.path / "settings.json"
+        if not path.exists():
+            beside = path.with_suffix(".partial")
+            beside.write_text(json.dumps(settings, indent=1))
+            beside.rename(path)
+            return
+        found = json.loads(path.read_text())
+        differing = [key for key in sorted({*found, *settings}) if found.get(key) != settings.get(key)]
+        if differing:
+            raise LitPWMError(
+                f"The folder {str(self.path)!r} holds episodes of an unfinished run with other settings: "
+                + "; ".join(f"{key} was {found.get(key)!r} and is now {settings.get(key)!r}" for key in differing)
+                + ". Continue with the former settings, or remove the folder to start anew."
+            )
+
+    def records(self) -> dict[int, Record]:
+        """The complete records of all shards by key, in the order of the keys."""
+        found: dict[int, Record] = {}
+        for shard in sorted(self.path.glob("*.shard")):
+            for record in scan(shard):
+                found.setdefault(record.key, record)
+        return dict(sorted(found.items()))
+
+    def new_shard(self) -> Shard:
+        """A shard with a name that no other has, also when several processes ask."""
+        return new_shard(self.path)
+
+    def publish(self, assembled: Path) -> None:
+        """Give the assembled file its final name, never in the place of another, and remove the shards.
+
+        Raises:
+            LitPWMError: a file of that name has appeared meanwhile.
+        """
+        try:
+            os.link(assembled, self.final)  # unlike a renaming, it replaces no file
+        except FileExistsError:
+            refuse_existing(self.final)
+        except OSError:  # a file system without hard links
+            refuse_existing(self.final)
+            assembled.rename(self.final)
+        shutil.rmtree(self.path)
+        self._lock.close()
+
+    def close(self) -> None:
+        """Leave the shards for another run to continue, or nothing where no episode was begun."""
+        if not self._lock.closed and not any(shard.stat().st_size for shard in self.path.glob("*.shard")):
+            shutil.rmtree(self.path)
+        self._lock.close()
+
+    def __enter__(self) -> ShardFolder:
+        """The folder itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+
+def new_shard(folder: Path) -> Shard:
+    """A shard in a folder, with a name that no other has."""
+    number = len(list(folder.glob("*.shard")))
+    while True:
+        try:
+            return Shard(folder / f"{number:05d}-{os.getpid()}.shard")
+        except FileExistsError:
+            number += 1
+
+
+def refuse_existing(final: Path) -> None:
+    """Make sure that there is no file of the store's final name.
+
+    Raises:
+        LitPWMError: there is one.
+    """
+    if final.exists():
+        raise LitPWMError(
+            f"The store {str(final)!r} exists already, and stores are never written over. Choose another name, or "
+            f"remove it first."
+        )

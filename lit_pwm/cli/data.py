@@ -1,0 +1,130 @@
+"""The verbs `collect` and `data`: making episode stores, and looking into them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lit_pwm.errors import LitPWMError
+
+if TYPE_CHECKING:
+    from datamodules.check import StoreInfo, TaskInfo
+
+_BAR_WIDTH = 40
+
+
+def add_collect_parser(verbs: argparse._SubParsersAction) -> None:
+    """Register the verb `collect`."""
+    parser = verbs.add_parser(
+        "collect",
+        help="roll episodes in dm_control into an episode store",
+        description="Roll episodes in dm_control into a new episode store. Interrupted, it goes on where it was when "
+        "it is run again.",
+    )
+    parser.add_argument("--tasks", required=True, metavar="A,B", help="names of tasks, separated by commas")
+    parser.add_argument("--episodes", required=True, type=int, metavar="N", help="episodes of each task")
+    parser.add_argument("--out", required=True, metavar="F.h5", help="the new store; it must not exist")
+    parser.add_argument(
+        "--behaviour",
+        default="noise",
+        metavar="random|noise|CKPT",
+        help="what acts: uniform actions, a mix of correlated noises (default), or a policy's checkpoint plus noise",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each processor core)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of starts and noise (default 0)")
+    parser.set_defaults(run=run_collect)
+
+
+def run_collect(arguments: argparse.Namespace) -> int:
+    """Collect, then say what there is."""
+    names = [name.strip() for name in arguments.tasks.split(",") if name.strip()]
+    if not names:
+        raise LitPWMError("The option --tasks names no task. Write names separated by commas: --tasks A,B.")
+
+    from datamodules.collecting import collect
+
+    collect(
+        names, arguments.episodes, arguments.out, arguments.behaviour, arguments.workers, arguments.seed, progress=True
+    )
+    return run_info(argparse.Namespace(store=arguments.out))
+
+
+def add_data_parser(verbs: argparse._SubParsersAction) -> None:
+    """Register the verb `data` with its own verbs `info` and `check`."""
+    parser = verbs.add_parser("data", help="look into an episode store", description="Look into an episode store.")
+    own = parser.add_subparsers(dest="data_verb", metavar="VERB", required=True)
+    info = own.add_parser(
+        "info",
+        help="tasks, episodes, rows and returns",
+        description="Tasks, episodes, rows, and a histogram of each task's returns.",
+    )
+    checking = own.add_parser(
+        "check",
+        help="list all faults",
+        description="Read the whole store and list all its faults. Exit code 0: none, 1: some, 2: no episode store.",
+    )
+    for verb, run in ((info, run_info), (checking, run_check)):
+        verb.add_argument("store", metavar="F.h5", help="the episode store")
+        verb.set_defaults(run=run)
+
+
+def run_info(arguments: argparse.Namespace) -> int:
+    """Print what a store holds."""
+    from datamodules.check import info
+
+    print("\n".join(_described(info(arguments.store))))
+    return 0
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """Print a store's faults; 1 if there are any."""
+    from datamodules.check import check
+
+    faults = check(arguments.store)
+    if not faults:
+        print(f"{arguments.store}: no faults")
+        return 0
+    print(f"{arguments.store}: {len(faults)} kind{'s' if len(faults) > 1 else ''} of faults", file=sys.stderr)
+    for fault in faults:
+        print(f"  {fault}", file=sys.stderr)
+    return 1
+
+
+def _described(info: StoreInfo) -> list[str]:
+    held = {name: task for name, task in info.tasks.items() if len(task.returns)}
+    lines = [
+        f"{info.path}: {info.num_episodes:,} episodes of {len(held)} task{'s' if len(held) != 1 else ''}, "
+        f"{info.num_transitions:,} transitions in {info.num_rows:,} rows, {info.num_bytes / 1e6:,.1f} MB, "
+        f"action repeat {info.action_repeat}"
+    ]
+    for name, task in held.items():
+        lines += ["", *_described_task(name, task)]
+    if len(held) < len(info.tasks):
+        lines += ["", f"Without episodes: {', '.join(name for name in info.tasks if name not in held)}"]
+    return lines
+
+
+def _described_task(name: str, task: TaskInfo) -> list[str]:
+    shortest, longest = int(task.lengths.min()), int(task.lengths.max())
+    lengths = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
+    sources = ", ".join(f"{source} ({count:,})" for source, count in task.sources.most_common(5))
+    lines = [
+        f"{name}: {len(task.returns):,} episodes of {lengths} transitions, {task.terminated:,} terminated; "
+        f"obs {task.obs_dim}, action {task.action_dim}",
+        f"  source: {sources}{', …' if len(task.sources) > 5 else ''}",
+        f"  return: mean {task.returns.mean():.1f}, from {task.returns.min():.1f} to {task.returns.max():.1f}",
+    ]
+    counts, edges = task.histogram()
+    return lines + _histogram(counts.tolist(), edges.tolist())
+
+
+def _histogram(counts: Sequence[int], edges: Sequence[float]) -> list[str]:
+    if edges[-1] - edges[0] < 1e-6 * max(1.0, abs(edges[0])) or sum(count > 0 for count in counts) == 1:
+        return []
+    most = max(counts)
+    return [
+        f"  {low:9.1f} to {high:9.1f} {count:8,} {'█' * -(-count * _BAR_WIDTH // most)}".rstrip()
+        for low, high, count in zip(edges, edges[1:], counts, strict=False)
+    ]
