@@ -1,0 +1,233 @@
+"""Returns of policies in the real environments.
+
+Episode i of an evaluation starts from environment seed S + i, whatever else runs beside it: equal policies give equal
+returns, to the bit, in workers or in this process, for one episode or for a hundred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self, cast
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lit_pwm.acting import Policy, RandomPolicy
+from lit_pwm.errors import LitPWMError, did_you_mean
+from lit_pwm.results import EvaluationResult, TaskResult, print_result, write_result
+from lit_pwm.tasks.registry import task_spec
+from lit_pwm.tasks.vector import Mode, close_vector_env, make_vector_env
+from lit_pwm.video import Recording, record_video
+
+__all__ = [
+    "ENVS",
+    "EvaluationResult",
+    "Evaluator",
+    "Policy",
+    "RandomPolicy",
+    "Recording",
+    "TaskResult",
+    "evaluate_policy",
+    "evaluate_task",
+    "print_result",
+    "record_video",
+    "write_result",
+]
+
+ENVS = 16
+"""Environments stepped together at most. Episode i is row i mod 16 of the i div 16-th batch, on every machine."""
+_MOST_OPEN_ENVS = 160
+"""An `Evaluator` that would need more environments than this keeps those of one task open at a time."""
+
+
+def evaluate_task(
+    policy: Policy,
+    task: str,
+    episodes: int,
+    seed: int,
+    *,
+    vector_env: VectorEnv | None = None,
+    deterministic: bool = True,
+    mode: Mode = "auto",
+    on_step: Callable[[int], None] | None = None,
+) -> TaskResult:
+    """Run a policy's episodes in one task.
+
+    Args:
+        policy: acts.
+        task: a registered task.
+        episodes: how many; episode i uses environment seed `seed` + i.
+        seed: the first environment seed.
+        vector_env: environments of the task to use, which stay open; made and closed here if not given.
+        deterministic: let the policy act without noise.
+        mode: how environments made here are stepped, see `lit_pwm.tasks.vector.make_vector_env`.
+        on_step: called after each step with the number of episodes that took it.
+
+    Raises:
+        LitPWMError: the policy does not know the task or gave actions of a wrong shape or not finite, there are fewer
+            than one episodes, the task cannot be run, or a worker process died.
+    """
+    _check(policy, [task], episodes, seed)
+    env = make_vector_env(task, min(episodes, ENVS), mode) if vector_env is None else vector_env
+    try:
+        returns: list[float] = []
+        for start in range(0, episodes, env.num_envs):
+            seeds = range(seed + start, seed + min(start + env.num_envs, episodes))
+            returns += _run_batch(policy, task, env, seeds, deterministic, on_step)
+    except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+        raise LitPWMError(
+            f"A process that ran environments of {task!r} ended unexpectedly during an evaluation, perhaps for lack of "
+            f"memory. Evaluate fewer episodes or with other work stopped."
+        ) from error
+    finally:
+        if vector_env is None:
+            close_vector_env(env)
+    return TaskResult(tuple(returns))
+
+
+def _run_batch(
+    policy: Policy,
+    task: str,
+    env: VectorEnv,
+    seeds: Sequence[int],
+    deterministic: bool,
+    on_step: Callable[[int], None] | None,
+) -> list[float]:
+    """Episodes of these seeds in the first rows of the vector; the policy sees those rows alone."""
+    rows, width = len(seeds), task_spec(task).action_dim
+    # gymnasium's vectors take a seed for each environment, which their base class's signature does not say.
+    obs, _ = cast(Any, env).reset(seed=[*seeds, *[seeds[0]] * (env.num_envs - rows)])
+    totals, running = np.zeros(rows), np.ones(rows, dtype=bool)
+    actions = np.zeros((env.num_envs, width), np.float32)
+    while running.any():
+        chosen = np.asarray(policy.act(obs[:rows], task, deterministic))
+        if chosen.shape != (rows, width) or not np.isfinite(chosen[running]).all():
+            raise LitPWMError(
+                f"The policy was asked for actions of {task!r}, finite and of shape [{rows}, {width}], and gave "
+                f"{'some that are not finite' if chosen.shape == (rows, width) else f'shape {list(chosen.shape)}'}. "
+                f"A policy whose training diverged gives such actions: evaluate an earlier checkpoint."
+            )
+        actions[:rows][running] = chosen[running]
+        obs, rewards, terminated, truncated, _ = env.step(actions)
+        if on_step is not None:
+            on_step(int(running.sum()))
+        totals[running] += rewards[:rows][running]
+        running &= ~(terminated | truncated)[:rows]
+    return totals.tolist()
+
+
+class Evaluator:
+    """Evaluates policies again and again over the same tasks and seeds, with environments that stay open in between.
+
+    Use it in a `with` block, or call `close()`. Environments are made at the first run.
+
+    Args:
+        tasks: registered tasks.
+        episodes: episodes of each; episode i uses environment seed `seed` + i.
+        seed: the first environment seed.
+        mode: how environments are stepped, see `lit_pwm.tasks.vector.make_vector_env`.
+
+    Raises:
+        LitPWMError: a task is not known, or there are fewer than one episodes.
+    """
+
+    def __init__(self, tasks: Sequence[str], episodes: int, seed: int, *, mode: Mode = "auto") -> None:
+        for task in tasks:
+            task_spec(task)
+        _check_numbers(episodes, seed)
+        self.tasks, self.episodes, self.seed, self.mode = tuple(tasks), episodes, seed, mode
+        self._keep_open = len(self.tasks) * min(episodes, ENVS) <= _MOST_OPEN_ENVS
+        self._open: dict[str, VectorEnv] = {}
+
+    def run(
+        self, policy: Policy, *, checkpoint: str | None = None, deterministic: bool = True, progress: bool = False
+    ) -> EvaluationResult:
+        """Evaluate a policy.
+
+        Args:
+            policy: acts.
+            checkpoint: the file that the policy came from, for the record.
+            deterministic: let it act without noise.
+            progress: show a bar with the remaining time.
+
+        Raises:
+            LitPWMError: as `evaluate_task`.
+        """
+        _check(policy, self.tasks, self.episodes, self.seed)
+        results = {}
+        with _bar(progress) as bar:
+            for task in self.tasks:
+                line = bar.add_task(task, total=self.episodes * task_spec(task).episode_length)
+                results[task] = evaluate_task(
+                    policy, task, self.episodes, self.seed, vector_env=self._env(task), deterministic=deterministic,
+                    on_step=lambda steps, line=line: bar.advance(line, steps),
+                )  # fmt: skip
+                if not self._keep_open:
+                    self.close()
+        seeds = tuple(range(self.seed, self.seed + self.episodes))
+        return EvaluationResult(results, seeds, checkpoint, deterministic)
+
+    def _env(self, task: str) -> VectorEnv:
+        if task not in self._open:
+            self._open[task] = make_vector_env(task, min(self.episodes, ENVS), self.mode)
+        return self._open[task]
+
+    def close(self) -> None:
+        """Close the environments and end their processes; a later run makes new ones."""
+        while self._open:
+            close_vector_env(self._open.popitem()[1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def evaluate_policy(
+    policy: Policy,
+    tasks: Sequence[str],
+    episodes: int,
+    seed: int,
+    *,
+    checkpoint: str | None = None,
+    deterministic: bool = True,
+    progress: bool = False,
+    mode: Mode = "auto",
+) -> EvaluationResult:
+    """Evaluate a policy once; see `Evaluator`, whose environments are closed here at the end."""
+    with Evaluator(tasks, episodes, seed, mode=mode) as evaluator:
+        return evaluator.run(policy, checkpoint=checkpoint, deterministic=deterministic, progress=progress)
+
+
+def _check(policy: Policy, tasks: Sequence[str], episodes: int, seed: int) -> None:
+    _check_numbers(episodes, seed)
+    for task in tasks:
+        task_spec(task)
+        if task not in policy.task_names:
+            raise LitPWMError(
+                f"The policy cannot act in the task {task!r}, which it does not know. "
+                f"{did_you_mean(task, policy.task_names)} Evaluate it in tasks that it knows."
+            )
+
+
+def _check_numbers(episodes: int, seed: int) -> None:
+    if episodes < 1:
+        raise LitPWMError(f"An evaluation of {episodes} episodes was asked for; ask for 1 or more.")
+    if not 0 <= seed <= 2**32 - episodes:
+        raise LitPWMError(
+            f"An evaluation of {episodes} episodes from environment seed {seed} on was asked for. Accepted: seeds of "
+            f"which the first is 0 or more and the last, {seed + episodes - 1}, below 2**32."
+        )
+
+
+def _bar(shown: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
+    return Progress(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), disable=not shown
+    )

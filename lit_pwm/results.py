@@ -1,0 +1,133 @@
+"""What an evaluation found: returns by task, as a JSON file and as a table."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import lit_pwm
+from lit_pwm.errors import LitPWMError
+from lit_pwm.statistics import Interval, bootstrap_interval
+
+_PACKAGES = ("torch", "numpy", "mujoco", "dm_control", "gymnasium")
+
+
+def versions() -> dict[str, str]:
+    """Versions of lit_pwm, Python and the packages that bear on an evaluation's numbers."""
+    ours = {"lit_pwm": lit_pwm.__version__, "python": platform.python_version()}
+    return ours | {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """The returns of a policy's episodes in one task, in the order of their seeds."""
+
+    returns: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """The mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std(self) -> float:
+        """The standard deviation of the returns about their mean (divisor N)."""
+        return float(np.std(self.returns))
+
+    @property
+    def normalised(self) -> float:
+        """The mean return divided by 1000, the largest possible one."""
+        return self.mean / 1000
+
+    @property
+    def interval(self) -> Interval | None:
+        """The 95 % bootstrap interval of the mean; None with a single episode."""
+        return bootstrap_interval([self.returns]) if len(self.returns) > 1 else None
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation found, and what is needed to repeat it.
+
+    Attributes:
+        tasks: task → its returns.
+        seeds: environment seeds, in the order of the returns.
+        checkpoint: the evaluated file, where it was one.
+        deterministic: whether the policy acted without noise.
+        versions: of Python and the packages that bear on the numbers.
+    """
+
+    tasks: Mapping[str, TaskResult]
+    seeds: tuple[int, ...]
+    checkpoint: str | None = None
+    deterministic: bool = True
+    versions: Mapping[str, str] = field(default_factory=versions)
+
+    @property
+    def mean(self) -> float:
+        """The mean over tasks of their mean returns."""
+        return float(np.mean([result.mean for result in self.tasks.values()]))
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain values; `std` has divisor N, and `interval_95` is null with a single episode."""
+        return {
+            "tasks": {
+                name: {
+                    "returns": list(result.returns),
+                    "mean": result.mean,
+                    "std": result.std,
+                    "normalised": result.normalised,
+                    "interval_95": None if result.interval is None else list(result.interval),
+                }
+                for name, result in self.tasks.items()
+            },
+            "checkpoint": self.checkpoint,
+            "seeds": list(self.seeds),
+            "deterministic": self.deterministic,
+            "versions": dict(self.versions),
+        }
+
+
+def write_result(result: EvaluationResult, path: str | Path) -> None:
+    """Write a result as JSON, whole or not at all.
+
+    Raises:
+        LitPWMError: the file cannot be written.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(result.to_json(), indent=1) + "\n")
+        beside.replace(path)
+    except OSError as error:
+        raise LitPWMError(
+            f"The evaluation's result could not be written to {str(path)!r}: {error.strerror or error}. Name a file in "
+            f"a folder that can be written to."
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def print_result(result: EvaluationResult, console: Console | None = None) -> None:
+    """Print a result as a table."""
+    table = Table(
+        "task", title=f"{len(result.seeds)} episodes, environment seeds {result.seeds[0]} to {result.seeds[-1]}"
+    )
+    for heading in ("mean return", "95 % interval", "std", "lowest", "highest"):
+        table.add_column(heading, justify="right")
+    for name, task in result.tasks.items():
+        interval = "–" if task.interval is None else f"{task.interval.low:.0f} to {task.interval.high:.0f}"
+        low, high = min(task.returns), max(task.returns)
+        table.add_row(name, f"{task.mean:.1f}", interval, f"{task.std:.1f}", f"{low:.1f}", f"{high:.1f}")
+    (console or Console()).print(table)

@@ -1,0 +1,137 @@
+"""One episode of a policy as a video."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lit_pwm.acting import Policy
+from lit_pwm.errors import LitPWMError
+from lit_pwm.tasks.environment import DMControlEnv, make_env
+from lit_pwm.tasks.rendering import can_render
+
+_LOG = logging.getLogger(__name__)
+_FRAMES_PER_SECOND = 25
+_ENCODING = ["-crf", "27", "-preset", "veryfast", "-threads", "1", "-movflags", "+faststart"]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recorded episode.
+
+    Attributes:
+        task: the task.
+        seed: the environment's seed.
+        episode_return: the sum of its rewards.
+        path: the video; None where this machine could not make it.
+        notice: why it could not.
+    """
+
+    task: str
+    seed: int
+    episode_return: float
+    path: Path | None
+    notice: str | None = None
+
+
+def record_video(
+    policy: Policy, task: str, seed: int, path: str | Path, *, width: int = 320, height: int = 240
+) -> Recording:
+    """Run one deterministic episode and write it as an MP4 that plays at the speed of simulated time.
+
+    Every k-th agent step is a frame, so that there are about 25 in a second. Where this machine cannot render, the
+    episode runs all the same and a notice is logged.
+
+    Args:
+        policy: acts.
+        task: a registered task.
+        seed: the environment's seed.
+        path: of the file, whose folder is made; it appears when it is complete.
+        width: of the video in pixels, a multiple of 16.
+        height: likewise.
+
+    Raises:
+        LitPWMError: the task cannot be run, or the file cannot be written.
+    """
+    if not can_render():
+        notice = f"No video of {task}: nothing on this machine can render."
+        _LOG.warning(notice)
+        rewards: list[float] = []
+        for _ in _episode(policy, task, seed, make_env(task), rewards):
+            pass
+        return Recording(task, seed, sum(rewards), None, notice)
+    env = make_env(task, render_mode="rgb_array", width=width, height=height)
+    env.physics.model.light_castshadow[:] = False  # shadows take more than half of the time of software rendering
+    native = env.metadata["render_fps"]
+    every = max(1, round(native / _FRAMES_PER_SECOND))
+    rewards = []
+
+    def frames() -> Generator[np.ndarray, None, None]:
+        for step in _episode(policy, task, seed, env, rewards):
+            if step % every == 0:
+                frame = env.render()
+                assert frame is not None
+                yield frame
+
+    write_video(path, frames(), native / every)
+    return Recording(task, seed, sum(rewards), Path(path))
+
+
+def _episode(
+    policy: Policy, task: str, seed: int, env: DMControlEnv, rewards: list[float]
+) -> Generator[int, None, None]:
+    """Run an episode, appending to `rewards`; yields the number of steps done, before each step and at the end."""
+    obs, _ = env.reset(seed=seed)
+    ended = False
+    while not ended:
+        yield len(rewards)
+        obs, reward, terminated, truncated, _ = env.step(policy.act(obs[None], task)[0])
+        rewards.append(reward)
+        ended = terminated or truncated
+    yield len(rewards)
+
+
+def write_video(path: str | Path, frames: Iterable[np.ndarray], frames_per_second: float) -> None:
+    """Encode frames as H.264 in an MP4 file, whole or not at all.
+
+    Args:
+        path: the file, whose folder is made if need be.
+        frames: uint8 [height, width, 3], all of one size, whose sides are multiples of 16.
+        frames_per_second: at which they are shown.
+
+    Raises:
+        LitPWMError: there is no frame, or the file cannot be written.
+    """
+    import imageio_ffmpeg
+
+    path = Path(path)
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise LitPWMError(f"No frame was given for the video {str(path)!r}; give at least one.")
+    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer = imageio_ffmpeg.write_frames(
+            str(beside), (first.shape[1], first.shape[0]), fps=frames_per_second, codec="libx264", quality=None,
+            ffmpeg_log_level="error", output_params=[*_ENCODING],
+        )  # fmt: skip
+        with contextlib.closing(writer):
+            writer.send(None)
+            writer.send(np.ascontiguousarray(first))
+            for frame in frames:
+                writer.send(np.ascontiguousarray(frame))
+        beside.replace(path)
+    except OSError as error:
+        raise LitPWMError(
+            f"The video {str(path)!r} could not be written: {str(error).splitlines()[0]}. Name a file ending in .mp4 "
+            f"in a folder that can be written to."
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
