@@ -1,0 +1,100 @@
+"""Two processes agree with each other, and in pre-training with one process that has the whole batch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+PROGRAM = Path(__file__).with_name("ddp_program.py")
+UPDATES, GLOBAL_BATCH = 5, 16
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def results(linear_store, tmp_path_factory):
+    """What one process, and each of two, ended with: (job, devices, rank) → saved state."""
+    out = tmp_path_factory.mktemp("ddp")
+    root = Path(__file__).parents[2]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PL_", "LOCAL_RANK", "NODE_RANK"))}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    for devices in (1, 2):
+        command = [sys.executable, str(PROGRAM), str(linear_store), str(out), str(devices)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, cwd=out)
+        assert done.returncode == 0, f"{done.stdout[-1000:]}\n{done.stderr[-4000:]}"
+    loaded = {}
+    for path in out.glob("*.pt"):
+        job, devices, rank = path.stem.rsplit("-", 2)
+        loaded[job, int(devices), int(rank)] = torch.load(path, weights_only=True)
+    return loaded
+
+
+def same_on_both_ranks(results, job):
+    first, second = results[job, 2, 0]["state"], results[job, 2, 1]["state"]
+    assert first.keys() == second.keys()
+    return {key for key in first if not torch.equal(first[key], second[key])}
+
+
+@pytest.mark.parametrize("job", ["pretraining", "policy"])
+def test_weights_and_statistics_are_identical_on_both_ranks(results, job):
+    assert same_on_both_ranks(results, job) == set()
+    assert results[job, 2, 0]["global_step"] == UPDATES
+
+
+@pytest.mark.parametrize(("job", "part"), [("pretraining", "world_model.dynamics"), ("policy", "actor.mean")])
+def test_without_the_reduction_the_ranks_would_diverge(results, job, part):
+    different = same_on_both_ranks(results, f"{job}-unreduced")
+    assert any(key.startswith(part) for key in different)
+
+
+def test_two_processes_of_half_a_batch_train_the_world_model_of_one_process(results):
+    one, two = results["pretraining", 1, 0]["state"], results["pretraining", 2, 0]["state"]
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, atol=1e-5, rtol=0, msg=lambda text, key=key: f"{key}: {text}")
+    unreduced = results["pretraining-unreduced", 2, 0]["state"]
+    assert max((unreduced[key] - one[key]).abs().max() for key in one) > 1e-3
+
+
+def test_gradient_norms_and_logged_metrics_are_global(results):
+    one, first, second = (results["pretraining", *place]["metrics"] for place in ((1, 0), (2, 0), (2, 1)))
+    assert len(one) == UPDATES
+    assert one[0].keys() >= {"train/loss", "train/consistency", "train/gradient_norm"}
+    for single, a, b in zip(one, first, second, strict=True):
+        assert a == pytest.approx(b, rel=1e-6)
+        # The variance within each half of a batch is not that within the whole.
+        wanted = {name: value for name, value in single.items() if name != "train/latent_variance"}
+        assert {name: a[name] for name in wanted} == pytest.approx(wanted, rel=1e-4)
+    for a, b in zip(*(results["policy", 2, rank]["metrics"] for rank in (0, 1)), strict=True):
+        assert a.keys() >= {"train/actor_gradient_norm", "train/critic_gradient_norm", "train/imagined_return"}
+        assert a == pytest.approx(b, rel=1e-6)
+
+
+def test_return_statistics_are_global(results):
+    """Each rank imagines from its own half of the batch, and both keep the moments of the whole."""
+    for rank in (0, 1):
+        result = results["policy", 2, rank]
+        returns = [update["train/imagined_return"] for update in result["metrics"]]
+        assert result["state"]["return_stats.count"].item() == pytest.approx(UPDATES * GLOBAL_BATCH + 1e-4)
+        assert result["state"]["return_stats.mean"].item() == pytest.approx(-sum(returns) / UPDATES, rel=1e-4)
+
+
+def test_the_frozen_world_model_is_untouched_on_both_ranks(results):
+    trained = results["pretraining", 2, 0]["state"]
+    for rank in (0, 1):
+        state = results["policy", 2, rank]["state"]
+        for key, value in trained.items():
+            assert torch.equal(state[key], value), key
+
+
+def test_validation_metrics_equal_those_of_one_process(results):
+    one, first, second = (results["pretraining", *place]["validation"] for place in ((1, 0), (2, 0), (2, 1)))
+    assert one.keys() == first.keys() == second.keys()
+    assert "val/latent_error_4" in one
+    for name, value in one.items():
+        assert first[name] == pytest.approx(value, rel=1e-3), name
+        assert second[name] == pytest.approx(first[name], rel=1e-6), name
