@@ -201,7 +201,7 @@ class PolicyLearning(LightningModule):
         for scheduler in cast("list[LambdaLR]", self.lr_schedulers()):
             scheduler.step()
 
-        self.log("train/imagined_return", mean_return, prog_bar=True, batch_size=len(task))
+        self.log("train/imagined_return", mean_return, prog_bar=True, batch_size=len(task), sync_dist=True)
         if self.global_step % cast("Any", self.trainer).log_every_n_steps == 0:
             parts = {
                 "train/actor_loss": loss.detach(),
@@ -211,7 +211,7 @@ class PolicyLearning(LightningModule):
                 "train/imagined_reward": rollout.rewards.detach().mean(),
                 "train/return_std": self.return_stats.var.sqrt().float(),
             }
-            self.log_dict(parts, batch_size=len(task))
+            self.log_dict(parts, batch_size=len(task), sync_dist=True)
 
     def _imagine(self, z: Tensor, task: Tensor, noise: Tensor, deterministic: bool = False) -> Imagined:
         rollout = imagine(

@@ -178,7 +178,7 @@ class WorldModelPretraining(LightningModule):
         norm = take_step(self, optimizer, loss.total, self.clip_norm, "world-model")
         cast("LambdaLR", self.lr_schedulers()).step()
         size = batch["task"].numel()
-        self.log("train/loss", loss.total.detach(), prog_bar=True, batch_size=size)
+        self.log("train/loss", loss.total.detach(), prog_bar=True, batch_size=size, sync_dist=True)
         if self.global_step % cast("Any", self.trainer).log_every_n_steps == 0:
             parts = {
                 "train/consistency": loss.consistency,
@@ -186,7 +186,7 @@ class WorldModelPretraining(LightningModule):
                 "train/latent_variance": loss.latent_variance,
                 "train/gradient_norm": norm,
             }
-            self.log_dict({key: value.detach() for key, value in parts.items()}, batch_size=size)
+            self.log_dict({key: value.detach() for key, value in parts.items()}, batch_size=size, sync_dist=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Held-out loss and open-loop errors."""
@@ -196,7 +196,8 @@ class WorldModelPretraining(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the open-loop errors, which the metric reduces over ranks."""
-        self.log_dict({f"val/{key}": value for key, value in self.open_loop.compute().items()})
+        scores = {f"val/{key}": value for key, value in self.open_loop.compute().items()}
+        self.log_dict(scores, sync_dist=True)  # equal on all ranks by now, which Lightning cannot know
         self.open_loop.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
@@ -205,7 +206,8 @@ class WorldModelPretraining(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log the open-loop errors of the test pass."""
-        self.log_dict({f"test/{key}": value for key, value in self.open_loop.compute().items()})
+        scores = {f"test/{key}": value for key, value in self.open_loop.compute().items()}
+        self.log_dict(scores, sync_dist=True)  # equal on all ranks by now, which Lightning cannot know
         self.open_loop.reset()
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
