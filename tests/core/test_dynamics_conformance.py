@@ -167,3 +167,12 @@ def test_a_description_of_no_importable_dynamics_is_refused():
     }.items():
         with pytest.raises(LitPWMError, match=words):
             factory_from({"class_path": path, "init_args": {}}, Dynamics)
+
+
+def test_rescaled_mlp_sees_latents_centred_at_zero():
+    plain, rescaled = (MLPDynamics(Z, A, E, hidden_dim=16, rescale_inputs=flag) for flag in (False, True))
+    rescaled.load_state_dict(plain.state_dict())
+    z, action, embedding = inputs(9)
+    expected = plain(8 * z - 1, action, embedding)
+    torch.testing.assert_close(rescaled(z, action, embedding), expected)
+    assert (8 * z - 1).mean().abs() < 1e-6

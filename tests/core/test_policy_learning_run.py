@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.plugins.precision import MixedPrecision
 
 from datamodules import EpisodeWriter, MultitaskDataModule
 from lit_pwm import PolicyLearning, WorldModelPretraining
@@ -15,6 +16,7 @@ from lit_pwm.checkpoints import load_policy, load_world_model
 from lit_pwm.errors import LitPWMError, NonFiniteLossError
 from lit_pwm.imagination import discounted_return, imagine, td_lambda
 from lit_pwm.models import CriticEnsemble, MLPActor, MLPDynamics, RunningStats
+from lit_pwm.models.actors import LOG_STD_FLOOR
 
 # The first is Lightning's advice to those who want the weights from before the update, which we do not.
 pytestmark = [
@@ -119,6 +121,35 @@ def test_padded_action_dimensions_stay_zero_in_imagination(world_model_file, lin
     assert (actions[:, task == 0, 1] == 0).all()
     assert (actions[:, task == 1] != 0).all()
     assert (actions[:, task == 0, 0] != 0).all()
+
+
+def test_log_sigma_is_held_at_its_floor_by_the_update(world_model_file, linear_store, fit):
+    module = learner(world_model_file, actor=partial(MLPActor, hidden_dims=(8,), log_std_init=-3.0))
+    fit(module, data_of(linear_store), 1)
+    assert module.actor.log_std.value.tolist() == pytest.approx([LOG_STD_FLOOR] * 2)
+
+
+def test_float16_is_refused(world_model_file, linear_store, fit):
+    with pytest.raises(LitPWMError, match="bf16-mixed"):
+        fit(learner(world_model_file), data_of(linear_store), 1, plugins=[MixedPrecision("16-mixed", "cpu")])
+
+
+def test_a_resumed_run_obeys_its_own_learning_rates(world_model_file, linear_store, fit, checkpoint_every, tmp_path):
+    fit(learner(world_model_file), data_of(linear_store), 2, callbacks=[checkpoint_every(2)], enable_checkpointing=True)
+    resumed = learner(world_model_file, actor_lr=1e-4, critic_lr=2e-4, final_lr=0.0)
+    trainer = fit(resumed, data_of(linear_store), 4, ckpt_path=tmp_path / "step=2.ckpt", callbacks=[Rates()])
+    seen = [rate for rates in trainer.callbacks[0].seen for rate in rates]
+    assert seen == pytest.approx([0.5e-4, 1e-4, 0.25e-4, 0.5e-4])
+
+
+class Rates(Callback):
+    """The learning rates with which each update is made."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.seen.append(tuple(o.param_groups[0]["lr"] for o in trainer.optimizers))
 
 
 def test_the_first_update_is_that_of_the_plain_functions(world_model_file, linear_store, fit):

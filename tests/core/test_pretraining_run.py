@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from lightning.pytorch.plugins.precision import MixedPrecision
 
 from datamodules import EpisodeWriter, MultitaskDataModule
@@ -15,7 +15,7 @@ from lit_pwm.checkpoints import load_world_model
 from lit_pwm.errors import LitPWMError, NonFiniteLossError
 from lit_pwm.losses import world_model_loss
 from lit_pwm.models import MLPDynamics, WorldModel
-from lit_pwm.optim import refuse_float16, world_model_groups
+from lit_pwm.optim import world_model_groups
 
 # The first is Lightning's advice to those who want the weights from before the update, which we do not.
 pytestmark = [
@@ -247,13 +247,27 @@ def test_numbers_that_overflow_stop_the_run_before_any_weight_moves(tmp_path, fi
 
 def test_float16_is_refused_and_bfloat16_trains(linear_store, fit):
     # On a CPU Lightning turns the option into bfloat16, so the plugin is given to the Trainer itself.
-    module = WorldModelPretraining(**TINY)
-    module.trainer = Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, plugins=[MixedPrecision("16-mixed", "cpu")]
-    )
     with pytest.raises(LitPWMError, match="bf16-mixed"):
-        refuse_float16(module)
+        fit(WorldModelPretraining(**TINY), data_of(linear_store), 1, plugins=[MixedPrecision("16-mixed", "cpu")])
     half = WorldModelPretraining(**TINY)
     fit(half, data_of(linear_store), 2, precision="bf16-mixed")
     assert all(value.isfinite().all() for value in weights(half).values())
     assert half.world_model.encoder[0].weight.dtype == torch.float32
+
+
+def test_embeddings_longer_than_one_are_shortened_by_an_update(linear_store, fit, tmp_path):
+    module = WorldModelPretraining(**TINY)
+    trainer = fit(module, data_of(linear_store), 1)
+    with torch.no_grad():
+        module.world_model.task_embedding.weight.add_(2)
+    trainer.save_checkpoint(tmp_path / "long.ckpt")
+    continued = WorldModelPretraining(initial_checkpoint=str(tmp_path / "long.ckpt"))
+    fit(continued, data_of(linear_store), 1)
+    norms = continued.world_model.task_embedding.weight.norm(dim=1)
+    assert (load_world_model(tmp_path / "long.ckpt").task_embedding.weight.norm(dim=1) > 3).all()
+    torch.testing.assert_close(norms, torch.ones(2), atol=1e-5, rtol=0)
+
+
+def test_the_run_must_have_an_end(linear_store, fit):
+    with pytest.raises(LitPWMError, match="max_steps"):
+        fit(WorldModelPretraining(**TINY), data_of(linear_store), -1, max_epochs=-1)
