@@ -1,0 +1,37 @@
+"""The report of an experiment: a page built from sections, to which an experiment adds its own."""
+
+from lit_pwm.experiments.report.curves import PolicyCurvesSection, WorldModelCurvesSection
+from lit_pwm.experiments.report.open_loop import OpenLoopPanel, OpenLoopSection
+from lit_pwm.experiments.report.page import Page, Section, build_report
+from lit_pwm.experiments.report.record import RunRecordSection, describe_machine
+from lit_pwm.experiments.report.returns import (
+    COLUMNS,
+    Column,
+    ResultsRow,
+    ResultsSection,
+    results_markdown,
+    results_table,
+)
+from lit_pwm.experiments.report.stages import StagesSection, duration
+from lit_pwm.experiments.report.videos import VideosSection
+
+__all__ = [
+    "COLUMNS",
+    "Column",
+    "OpenLoopPanel",
+    "OpenLoopSection",
+    "Page",
+    "PolicyCurvesSection",
+    "ResultsRow",
+    "ResultsSection",
+    "RunRecordSection",
+    "Section",
+    "StagesSection",
+    "VideosSection",
+    "WorldModelCurvesSection",
+    "build_report",
+    "describe_machine",
+    "duration",
+    "results_markdown",
+    "results_table",
+]

@@ -1,0 +1,53 @@
+"""Small pieces of HTML that several sections use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+
+def paragraph(text: str) -> str:
+    """A paragraph of plain text."""
+    return f"<p>{escape(text)}</p>"
+
+
+def notice(text: str) -> str:
+    """A remark that something is missing, plain text."""
+    return f'<p class="notice">{escape(text)}</p>'
+
+
+def panels(figures: Sequence[str]) -> str:
+    """Figures side by side where there is room."""
+    return f'<div class="panels">{"".join(figures)}</div>'
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", *, total: bool = False) -> str:
+    """A table that scrolls sideways on narrow screens.
+
+    Args:
+        head: headings, plain text.
+        rows: cells; the first of a row is plain text and its heading, the others are `<td>` elements.
+        caption: plain text.
+        total: the last row sums up the others.
+    """
+    headings = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    lines = [f'<th scope="row">{escape(first)}</th>{"".join(cells)}' for first, *cells in rows]
+    openings = ["<tr>"] * (len(lines) - 1) + ['<tr class="total">' if total else "<tr>"]
+    body = "".join(f"{opening}{line}</tr>" for opening, line in zip(openings, lines, strict=False))
+    label = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption or "table")}"><table>{label}'
+        f"<thead><tr>{headings}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def cell(text: str, small: str = "", *, kind: str = "") -> str:
+    """A table's cell.
+
+    Args:
+        text: plain text.
+        small: plain text below it.
+        kind: the cell's CSS class: `best` or `text`.
+    """
+    opening = f'<td class="{kind}">' if kind else "<td>"
+    return f"{opening}{escape(text)}{f'<small>{escape(small)}</small>' if small else ''}</td>"

@@ -1,0 +1,208 @@
+"""The report's page: sections in, a folder with an `index.html` that needs nothing else out."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from lit_pwm.errors import LitPWMError
+from lit_pwm.experiments.report.style import CSS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_ANCHOR = re.compile(r"[a-z][a-z0-9-]*")
+
+
+class Section(Protocol):
+    """A part of the report; its data are given to its constructor."""
+
+    @property
+    def title(self) -> str:
+        """The heading, plain text."""
+        ...
+
+    @property
+    def anchor(self) -> str:
+        """The part's address within the page, in lower case with hyphens; it also starts its assets' names."""
+        ...
+
+    def render(self, page: Page) -> str:
+        """The part as HTML without its heading; figures and files are handed to the page, which returns their HTML."""
+        ...
+
+
+class Page:
+    """Where sections leave their figures and files, each under `assets/` of the report's folder.
+
+    Args:
+        folder: the report's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._taken: set[str] = set()
+
+    def figure(self, name: str, figure: Figure, alt: str, caption: str = "", *, wide: bool = False) -> str:
+        """Save a drawing of `lit_pwm.experiments.report.figures` for light and dark pages; returns its HTML.
+
+        Args:
+            name: of its files, without ending; unique in the report.
+            figure: the drawing.
+            alt: what a reader who cannot see it should know.
+            caption: HTML below it.
+            wide: let it take the page's width.
+        """
+        from lit_pwm.experiments.report.figures import as_svg, in_the_dark
+
+        light = as_svg(figure)
+        width, height = (round(float(side) * 96) for side in figure.get_size_inches())
+        light_url, dark_url = self._write(f"{name}.svg", light), self._write(f"{name}-dark.svg", in_the_dark(light))
+        image = (
+            f'<picture><source srcset="{dark_url}" media="(prefers-color-scheme: dark)">'
+            f'<img src="{light_url}" alt="{escape(alt)}" width="{width}" height="{height}" loading="lazy"></picture>'
+        )
+        return _captioned(image, caption, "wide" if wide else "")
+
+    def video(self, name: str, path: Path, label: str, caption: str = "") -> str:
+        """Copy a video into the report; returns its HTML.
+
+        Raises:
+            LitPWMError: the file cannot be read.
+        """
+        url = self._copy(path, f"{name}{path.suffix}")
+        options = 'controls loop muted playsinline preload="metadata"'
+        video = f'<video src="{url}" {options} aria-label="{escape(label)}"></video>'
+        return _captioned(video, caption)
+
+    def _claim(self, name: str) -> Path:
+        if name in self._taken:
+            raise LitPWMError(f"Two parts of the report want to write the asset {name!r}; give each its own name.")
+        self._taken.add(name)
+        return self.folder / "assets" / name
+
+    def _write(self, name: str, text: str) -> str:
+        _write_whole(self._claim(name), text)
+        return f"assets/{name}"
+
+    def _copy(self, source: Path, name: str) -> str:
+        target = self._claim(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = _beside(target)
+        try:
+            shutil.copyfile(source, beside)
+            beside.replace(target)
+        except OSError as error:
+            raise LitPWMError(
+                f"The file {str(source)!r}, which belongs into the report, could not be copied to {str(target)!r}: "
+                f"{error.strerror or error}."
+            ) from error
+        finally:
+            beside.unlink(missing_ok=True)
+        return f"assets/{name}"
+
+
+def build_report(
+    sections: Sequence[Section],
+    out: str | Path,
+    *,
+    title: str = "lit_pwm: report",
+    lead: str = "",
+    facts: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a report: `index.html`, which refers to nothing outside the folder, and its assets.
+
+    The assets are written first and the page last, each file beside its place and then renamed, so that a page that is
+    there is whole. Other files in the folder are left alone.
+
+    Args:
+        sections: the parts, in order.
+        out: the report's folder, made if need be.
+        title: of the page, plain text.
+        lead: a sentence or two under the title, plain text.
+        facts: a few headline figures, name → value, plain text.
+
+    Returns:
+        The path of `index.html`.
+
+    Raises:
+        LitPWMError: two sections have the same anchor or an unusable one, or a file cannot be read or written.
+    """
+    folder = Path(out)
+    page = Page(folder)
+    anchors = [section.anchor for section in sections]
+    for anchor in anchors:
+        if not _ANCHOR.fullmatch(anchor) or anchors.count(anchor) > 1:
+            raise LitPWMError(
+                f"A part of the report has the anchor {anchor!r}, which another part has too or which is not made of "
+                f"lower-case letters, digits and hyphens. The anchors are {anchors}; make each of them unique."
+            )
+    parts = [
+        f'<section id="{section.anchor}" aria-labelledby="{section.anchor}-title">\n'
+        f'<h2 id="{section.anchor}-title">{escape(section.title)}</h2>\n{section.render(page)}\n</section>'
+        for section in sections
+    ]
+    index = folder / "index.html"
+    _write_whole(index, _document(sections, parts, title, lead, facts or {}))
+    return index
+
+
+def _document(
+    sections: Sequence[Section], parts: Sequence[str], title: str, lead: str, facts: Mapping[str, str]
+) -> str:
+    links = "".join(f'<li><a href="#{section.anchor}">{escape(section.title)}</a></li>' for section in sections)
+    tiles = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{CSS}</style>
+</head>
+<body>
+<a class="skip" href="#content">To the content</a>
+<div class="layout">
+<header>
+<h1>{escape(title)}</h1>
+{f'<p class="lead">{escape(lead)}</p>' if lead else ""}
+{f'<dl class="facts">{tiles}</dl>' if tiles else ""}
+</header>
+<nav aria-label="Contents"><ol>{links}</ol></nav>
+<main id="content">
+{"".join(parts)}
+</main>
+<footer>Made by lit_pwm.</footer>
+</div>
+</body>
+</html>
+"""
+
+
+def _captioned(content: str, caption: str, kind: str = "") -> str:
+    opening = f'<figure class="{kind}">' if kind else "<figure>"
+    return f"{opening}{content}{f'<figcaption>{caption}</figcaption>' if caption else ''}</figure>"
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    beside = _beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise LitPWMError(
+            f"The report's file {str(path)!r} could not be written: {error.strerror or error}. Name a folder that can "
+            f"be written to."
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)

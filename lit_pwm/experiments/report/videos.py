@@ -1,0 +1,43 @@
+"""Videos of the policies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from lit_pwm.experiments.report.curves import slug
+from lit_pwm.experiments.report.markup import notice, panels, paragraph
+from lit_pwm.experiments.report.page import Page
+from lit_pwm.video import Recording
+
+
+class VideosSection:
+    """A video of each recorded episode.
+
+    Args:
+        recordings: from `lit_pwm.evaluation.record_video`; those without a file show their notice.
+        note: plain text above them.
+    """
+
+    title = "The policies at work"
+    anchor = "videos"
+
+    def __init__(self, recordings: Sequence[Recording], note: str = "") -> None:
+        self.recordings, self.note = tuple(recordings), note
+
+    def render(self, page: Page) -> str:
+        """The videos side by side."""
+        if not self.recordings:
+            return notice("No episode was recorded.")
+        shown = []
+        for number, recording in enumerate(self.recordings, start=1):
+            text = f"return {recording.episode_return:.0f}, environment seed {recording.seed}"
+            if recording.path is None:
+                why = recording.notice or f"No video of {recording.task}."
+                shown.append(notice(f"{why} Its episode: {text}."))
+                continue
+            label = f"Video of the policy in {recording.task}: {text}"
+            caption = f"<strong>{escape(recording.task)}</strong>: {escape(text)}"
+            shown.append(page.video(f"{self.anchor}-{number}-{slug(recording.task)}", recording.path, label, caption))
+        text = self.note or "One deterministic episode each, at the speed of simulated time."
+        return paragraph(text) + panels(shown)
