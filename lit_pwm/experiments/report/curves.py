@@ -147,19 +147,24 @@ def _draw_errors(quantity: str, errors: Mapping[int, Points], copies: Mapping[in
         axes.plot(*zip(*points, strict=True), color=colour, label=f"{steps} {plural}", marker="o", markersize=2.5)
         if copies.get(steps):
             axes.plot(*zip(*copies[steps], strict=True), "--", color=colour, linewidth=1.1)
+    if copies:
+        axes.plot([], [], "--", color=figures.MUTED, linewidth=1.1, label="copy last")
     axes.axhline(1.0, color=figures.MUTED, linewidth=1.1, linestyle=":", label="mean predictor")
     axes.set_title(f"open-loop {quantity} error")
     _log_scale(axes)
     axes.set_xlabel("updates of the world model")
     axes.set_ylabel("relative to the variance")
-    _key(axes, len(errors) + 1)
+    _key(axes, len(errors) + bool(copies) + 1)
     return figure
 
 
 def _log_scale(axes: Axes) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # a range of less than a decade has labels too
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("")
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _key(axes: Axes, entries: int) -> None:

@@ -27,17 +27,18 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "",
     Args:
         head: headings, plain text.
         rows: cells; the first of a row is plain text and its heading, the others are `<td>` elements.
-        caption: plain text.
+        caption: below the table, plain text.
         total: the last row sums up the others.
     """
     headings = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     lines = [f'<th scope="row">{escape(first)}</th>{"".join(cells)}' for first, *cells in rows]
     openings = ["<tr>"] * (len(lines) - 1) + ['<tr class="total">' if total else "<tr>"]
     body = "".join(f"{opening}{line}</tr>" for opening, line in zip(openings, lines, strict=False))
-    label = f"<caption>{escape(caption)}</caption>" if caption else ""
+    region = f'class="scroll" tabindex="0" role="region" aria-label="{escape(caption or "table")}"'
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption or "table")}"><table>{label}'
-        f"<thead><tr>{headings}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<figure class="table"><div {region}>'
+        f"<table><thead><tr>{headings}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"{f'<figcaption>{escape(caption)}</figcaption>' if caption else ''}</figure>"
     )
 
 

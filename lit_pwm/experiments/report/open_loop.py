@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,7 @@ class OpenLoopSection:
             for number, shown in enumerate(group, start=1):
                 name = f"{self.anchor}-{slug(task)}-{number}-{slug(shown.quantity)}"
                 drawn.append(page.figure(name, _draw(shown), _alt(shown)))
-            parts.append(f"<h3>{task}</h3>" + panels(drawn))
+            parts.append(f"<h3>{escape(task)}</h3>" + panels(drawn))
         return paragraph(text) + "".join(parts)
 
 

@@ -59,7 +59,9 @@ class RunRecordSection:
                 f'<tr><th scope="row">{escape(name)}</th><td class="text">{_shown(value)}</td></tr>'
                 for name, value in entries.items()
             )
-            parts.append(f'<h3>{escape(heading)}</h3><div class="scroll"><table><tbody>{rows}</tbody></table></div>')
+            parts.append(
+                f'<h3>{escape(heading)}</h3><figure class="table"><table><tbody>{rows}</tbody></table></figure>'
+            )
         return "".join(parts)
 
 

@@ -52,18 +52,18 @@ class ResultsRow:
 
 COLUMNS = (
     Column("Random policy", "random"),
-    Column("Behaviour data, mean", "data"),
-    Column("Behaviour data, best episode", "data", "best"),
+    Column("Data, mean", "data"),
+    Column("Data, best episode", "data", "best"),
     Column("PWM, best checkpoint", "best", ours=True),
     Column("PWM, last checkpoint", "last", ours=True),
 )
 """The demo's columns."""
 
 _LOOKS = {
-    "random": (figures.MUTED, "X"),
+    "random": (figures.MUTED, "^"),
     "data": (figures.ORANGE, "s"),
     "best": (figures.BLUE, "o"),
-    "last": (figures.SKY, "D"),
+    "last": (figures.GREEN, "D"),
 }
 
 

@@ -55,15 +55,10 @@ figure img, figure video { display: block; width: 100%; height: auto; border-rad
 figure.wide img { max-width: 46rem; margin: 0 auto; }
 figcaption { color: var(--muted); font-size: .88rem; line-height: 1.45; margin-top: .6rem; }
 figcaption strong { color: var(--ink); }
-.scroll {
-  overflow-x: auto; margin: 1rem 0; background: var(--panel); border: 1px solid var(--line);
-  border-radius: .6rem;
-}
+.scroll { overflow-x: auto; }
+figure.table { padding: 0; }
+figure.table figcaption { margin: 0; padding: .6rem .9rem .75rem; border-top: 1px solid var(--line); }
 table { border-collapse: collapse; width: 100%; font-size: .95rem; }
-caption {
-  text-align: left; color: var(--muted); font-size: .88rem; padding: .7rem .9rem 0; caption-side: bottom;
-  padding-bottom: .7rem;
-}
 th, td {
   text-align: right; padding: .55rem .9rem; border-bottom: 1px solid var(--line); vertical-align: baseline;
   white-space: nowrap;
@@ -75,13 +70,14 @@ thead th {
 }
 th:first-child, td:first-child { text-align: left; }
 tbody th { font-weight: 600; }
+@media (max-width: 40rem) { thead th:first-child, tbody th { position: sticky; left: 0; background: var(--panel); } }
 tr.total > * { border-top: 2px solid var(--line); }
 td small { display: block; color: var(--muted); font-size: .8rem; }
 td.best { background: var(--best); font-weight: 650; }
 td.best small { font-weight: 400; }
 td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 code { font: .88em ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
-.notice { border-left: .25rem solid var(--line); padding: .4rem 0 .4rem 1rem; color: var(--muted); }
+.notice { border-left: .25rem solid var(--line); padding: .4rem 0 .4rem 1rem; color: var(--muted); align-self: start; }
 footer { color: var(--muted); font-size: .88rem; border-top: 1px solid var(--line); padding-top: 1rem; }
 @media print { nav, .skip { display: none; } section { break-inside: avoid; } }
 """
