@@ -161,7 +161,8 @@ def fit() -> Callable[..., object]:
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         settings = quiet | {"enable_checkpointing": False, "num_sanity_val_steps": 0} | options
         trainer = Trainer(accelerator="cpu", devices=1, max_steps=updates, **settings)
-        trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
+        # Our checkpoints hold plain values only, so that resuming never has to run code from a file.
+        trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
         return trainer
 
     return run
