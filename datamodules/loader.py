@@ -114,11 +114,14 @@ class SliceDataset(IterableDataset[Batch]):
         return Batch(obs=obs, action=action, reward=reward, task=task)
 
 
-class SliceLoader(DataLoader[Batch]):
+class SliceLoader:
     """Iterates over batches and counts those it has handed out.
 
     An iteration over a training loader goes on where the one before stopped, so that epochs do not repeat. The count is
     its state, which Lightning saves and restores with a checkpoint: a resumed run goes on with the very next batch.
+
+    It holds a DataLoader rather than being one: Lightning would give a DataLoader other samplers, warn about the length
+    of an iterable dataset, and could not know that ranks have their shares already.
 
     Args:
         dataset: makes the batches.
@@ -126,6 +129,9 @@ class SliceLoader(DataLoader[Batch]):
         restart: begin every iteration with the first step again, as validation does.
         num_workers: processes that make batches; 0 makes them in this one.
         pin_memory: put batches in page-locked memory, from which they are copied to a GPU faster.
+
+    Attributes:
+        next_step: the step of the next batch.
     """
 
     def __init__(
@@ -136,19 +142,28 @@ class SliceLoader(DataLoader[Batch]):
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        super().__init__(dataset, batch_size=None, collate_fn=_whole, num_workers=num_workers, pin_memory=pin_memory)
-        self.next_step, self._restart, self._slices = first_step, restart, dataset
+        self.next_step, self._first_step, self._restart, self._slices = first_step, first_step, restart, dataset
+        # A DataLoader draws a seed at every iteration, here from a generator of its own: the state of torch's would
+        # depend on how often loaders were begun. Nothing random happens in its workers.
+        self._loader = DataLoader(
+            dataset,
+            batch_size=None,
+            collate_fn=_whole,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),
+        )
 
     def __len__(self) -> int:
         """Batches of one iteration."""
         return len(self._slices)
 
-    def __iter__(self) -> Iterator[Batch]:  # ty: ignore[incompatible-method-override]
+    def __iter__(self) -> Iterator[Batch]:
         """Hand out as many batches as the loader is long."""
         if self._restart:
-            self.next_step = 0
+            self.next_step = self._first_step
         self._slices.first_step = self.next_step
-        for batch in super().__iter__():
+        for batch in self._loader:
             # Counted before it is handed out: whoever holds a batch finds it counted.
             self.next_step += 1
             yield batch

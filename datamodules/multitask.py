@@ -249,11 +249,13 @@ class MultitaskDataModule(LightningDataModule):
     def train_dataloader(self) -> SliceLoader:
         """Batches of training slices; iterating again goes on with the next ones."""
         # Counts on when a run reloads its loaders or goes on from a checkpoint.
-        done = self.trainer.fit_loop.total_batch_idx + 1 if self.trainer is not None else 0
+        trainer = self.trainer
+        done = trainer.fit_loop.total_batch_idx + 1 if trainer is not None else 0
+        overfitting = trainer is not None and bool(trainer.overfit_batches)  # ty: ignore[missing-attribute]
         dataset = SliceDataset(
             self._rows(), self.table.task, self._train_batches, self.horizon, self._binding, self.batches_per_epoch
         )
-        return self._loader(dataset, done, restart=False)
+        return self._loader(dataset, done, restart=overfitting)
 
     def val_dataloader(self) -> SliceLoader | list[SliceLoader]:
         """Batches of fixed, evenly spread slices of held-out episodes; an empty list where none is held out."""

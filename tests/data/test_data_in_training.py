@@ -1,0 +1,165 @@
+"""Real Lightning runs: resuming to the batch, and ranks that share a batch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from datamodules import MultitaskDataModule
+
+pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
+
+
+class Recorder(LightningModule):
+    """Remembers the batches it is trained on, by the first observations of their slices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+        self.seen: list[tuple[int, list[float]]] = []
+        self.validated: list[list[float]] = []
+
+    def configure_model(self) -> None:
+        """As the project's modules do: tell the data which tasks there are, after its setup."""
+        names = ["walker-walk", *reversed([name for name in self.trainer.datamodule.tasks if name != "walker-walk"])]
+        self.trainer.datamodule.bind_tasks(names, 24, 6)
+
+    def training_step(self, batch, batch_idx):
+        assert batch["obs"].shape[-1] == 24
+        self.seen.append((batch_idx, batch["obs"][0, :, 0].tolist()))
+        return self.layer(batch["reward"].mean().reshape(1, 1)).square().mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.validated.append(batch["obs"][0, :, 0].tolist())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 1e-6)
+
+
+def fit(store, root, max_steps, *, ckpt_path=None, every=1, data_options=None, **options):
+    module = Recorder()
+    keeper = ModelCheckpoint(root, "{step}", save_top_k=-1, every_n_train_steps=every, auto_insert_metric_name=True)
+    trainer = Trainer(
+        **{
+            "accelerator": "cpu",
+            "max_steps": max_steps,
+            "max_epochs": -1,
+            "logger": False,
+            "callbacks": [keeper],
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+        }
+        | options
+    )
+    data = MultitaskDataModule(
+        **{"store": str(store), "horizon": 5, "batch_size": 8, "batches_per_epoch": 6, "val_batches": 2}
+        | (data_options or {})
+    )
+    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
+    return module
+
+
+@pytest.fixture(scope="module")
+def straight(mixed_store, tmp_path_factory):
+    root = tmp_path_factory.mktemp("straight")
+    return fit(mixed_store, root, 21, check_val_every_n_epoch=2), root
+
+
+def test_epochs_follow_the_steps(straight, mixed_store):
+    module, _ = straight
+    data = MultitaskDataModule(str(mixed_store), horizon=5, batch_size=8, batches_per_epoch=21, val_batches=2)
+    data.setup()
+    expected = [batch["obs"][0, :, 0].tolist() for batch in data.train_dataloader()]
+    assert [seen for _, seen in module.seen] == expected
+    assert [index for index, _ in module.seen] == [*range(6)] * 3 + [0, 1, 2]
+    assert len(module.validated) == 2  # after epoch 2
+    assert module.validated == [batch["obs"][0, :, 0].tolist() for batch in data.val_dataloader()][:2]
+
+
+# Inside the first epoch, at the ends of two, inside the third.
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(("step", "num_workers"), [(4, 0), (6, 0), (12, 2), (15, 2)])
+def test_resuming_is_exact_to_the_batch(straight, mixed_store, tmp_path, step, num_workers):
+    module, root = straight
+    resumed = fit(
+        mixed_store, tmp_path, 21, ckpt_path=root / f"step={step}.ckpt", data_options={"num_workers": num_workers}
+    )
+    assert resumed.seen == module.seen[step:]
+
+
+def test_resuming_a_resumed_run(straight, mixed_store, tmp_path):
+    module, root = straight
+    fit(mixed_store, tmp_path, 9, ckpt_path=root / "step=4.ckpt")
+    resumed = fit(mixed_store, tmp_path / "again", 21, ckpt_path=tmp_path / "step=9.ckpt")
+    assert resumed.seen == module.seen[9:]
+
+
+def test_shortened_epochs_and_reloaded_loaders_go_on_too(straight, mixed_store, tmp_path):
+    module, _ = straight
+    for options in ({"limit_train_batches": 4}, {"reload_dataloaders_every_n_epochs": 1}):
+        other = fit(mixed_store, tmp_path / next(iter(options)), 21, **options)
+        assert [seen for _, seen in other.seen] == [seen for _, seen in module.seen]
+        step = 10 if "limit_train_batches" in options else 8
+        path = tmp_path / next(iter(options)) / f"step={step}.ckpt"
+        resumed = fit(mixed_store, tmp_path / f"from {step}", 21, ckpt_path=path, **options)
+        assert [seen for _, seen in resumed.seen] == [seen for _, seen in module.seen[step:]]
+
+
+def test_validation_in_the_middle_of_epochs_changes_nothing(straight, mixed_store, tmp_path):
+    module, _ = straight
+    other = fit(mixed_store, tmp_path, 21, val_check_interval=5, check_val_every_n_epoch=None)
+    assert other.seen == module.seen
+    assert other.validated == module.validated * 4
+    resumed = fit(
+        mixed_store,
+        tmp_path / "resumed",
+        21,
+        ckpt_path=tmp_path / "step=10.ckpt",
+        val_check_interval=5,
+        check_val_every_n_epoch=None,
+    )
+    assert resumed.seen == module.seen[10:]
+
+
+def test_overfitting_repeats_its_batches(straight, mixed_store, tmp_path):
+    module, _ = straight
+    other = fit(mixed_store, tmp_path / "run", 9, overfit_batches=3)
+    assert other.seen == module.seen[:3] * 3
+
+
+@pytest.mark.filterwarnings("ignore:Total length of `list` across ranks is zero")
+def test_the_run_without_validation_data(make_store, tmp_path):
+    path = make_store([("cup-catch", 60), ("walker-walk", 30)])
+    assert len(fit(path, tmp_path / "run", 3).seen) == 3
+
+
+DDP = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from test_data_in_training import fit
+
+if __name__ == "__main__":
+    module = fit(sys.argv[2], sys.argv[3], 9, data_options={"batch_size": 4}, strategy="ddp", devices=2)
+    with open(f"{sys.argv[3]}/rank{module.global_rank}.json", "w") as file:
+        json.dump([module.seen, module.validated], file)
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_with_half_the_batch_see_what_one_process_sees(straight, mixed_store, tmp_path):
+    module, _ = straight
+    script = tmp_path / "run.py"
+    script.write_text(DDP)
+    arguments = [str(Path(__file__).parent), str(mixed_store), str(tmp_path)]
+    subprocess.run([sys.executable, str(script), *arguments], check=True, timeout=120)
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    both = [first + second for (_, first), (_, second) in zip(*(seen for seen, _ in ranks), strict=True)]
+    assert both == [seen for _, seen in module.seen[:9]]
+    validated = [first + second for first, second in zip(*(validated for _, validated in ranks), strict=True)]
+    assert validated == module.validated[:2]
