@@ -8,7 +8,14 @@ from zlib import crc32
 
 import numpy as np
 
+from lit_pwm.errors import LitPWMError
 from lit_pwm.tasks.registry import registered_tasks, task_spec
+
+ROWS = 16
+"""Rows of every batch of observations that a policy under evaluation is given; the episode of seed s is row s mod 16.
+
+A matrix product's rounding may depend on its shape and on the row, so both are settled by the seed alone.
+"""
 
 
 class Policy(Protocol):
@@ -27,8 +34,8 @@ class Policy(Protocol):
 class RandomPolicy:
     """Actions uniform in [-1, 1]: the baseline that knows nothing.
 
-    Each row of a batch draws from its own stream for each task, so that its actions do not depend on how many rows
-    there are beside it, nor on the order of tasks. A fresh one is needed to repeat an evaluation.
+    Each row of a batch draws from its own stream for each task, so that its actions depend neither on the rows beside
+    it nor on the order of tasks. The streams go on from one episode to the next: a new one repeats an evaluation.
 
     Args:
         seed: of the streams.
@@ -49,3 +56,38 @@ class RandomPolicy:
         if (task, row) not in self._streams:
             self._streams[task, row] = np.random.default_rng([self.seed, crc32(task.encode()), row])
         return self._streams[task, row]
+
+
+def act_for_seeds(
+    policy: Policy, task: str, obs: np.ndarray, seeds: Sequence[int], deterministic: bool = True
+) -> np.ndarray:
+    """A policy's actions in the episodes of these environment seeds, each the same whichever others are asked for.
+
+    Args:
+        policy: acts.
+        task: the task of all episodes.
+        obs: observations [N, obs_dim], N at most 16.
+        seeds: of the N episodes, each in a row of its own: no two of them equal modulo 16.
+        deterministic: act without noise.
+
+    Returns:
+        Actions [N, action_dim].
+
+    Raises:
+        LitPWMError: the policy gave actions of another shape, or such that are not finite.
+    """
+    rows, width = [seed % ROWS for seed in seeds], task_spec(task).action_dim
+    batch = np.zeros((ROWS, obs.shape[1]), np.float32)
+    batch[rows] = obs
+    actions = np.asarray(policy.act(batch, task, deterministic))
+    if actions.shape != (ROWS, width):
+        raise LitPWMError(
+            f"A policy under evaluation was given {ROWS} observations of {task!r} and gave actions of shape "
+            f"{list(actions.shape)}; its act() must return shape [{ROWS}, {width}]."
+        )
+    if not np.isfinite(actions[rows]).all():
+        raise LitPWMError(
+            f"A policy under evaluation gave actions of {task!r} that are not finite. Its training has probably "
+            f"diverged: evaluate an earlier checkpoint, or train it anew with a lower learning rate."
+        )
+    return actions[rows]

@@ -15,7 +15,7 @@ from gymnasium.vector import VectorEnv
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lit_pwm.acting import Policy, RandomPolicy
+from lit_pwm.acting import ROWS, Policy, RandomPolicy, act_for_seeds
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.results import EvaluationResult, TaskResult, print_result, write_result
 from lit_pwm.tasks.registry import task_spec
@@ -23,7 +23,6 @@ from lit_pwm.tasks.vector import Mode, close_vector_env, make_vector_env
 from lit_pwm.video import Recording, record_video
 
 __all__ = [
-    "ENVS",
     "EvaluationResult",
     "Evaluator",
     "Policy",
@@ -37,8 +36,6 @@ __all__ = [
     "write_result",
 ]
 
-ENVS = 16
-"""Environments stepped together at most. Episode i is row i mod 16 of the i div 16-th batch, on every machine."""
 _MOST_OPEN_ENVS = 160
 """An `Evaluator` that would need more environments than this keeps those of one task open at a time."""
 
@@ -71,11 +68,12 @@ def evaluate_task(
             than one episodes, the task cannot be run, or a worker process died.
     """
     _check(policy, [task], episodes, seed)
-    env = make_vector_env(task, min(episodes, ENVS), mode) if vector_env is None else vector_env
+    env = make_vector_env(task, min(episodes, ROWS), mode) if vector_env is None else vector_env
     try:
         returns: list[float] = []
-        for start in range(0, episodes, env.num_envs):
-            seeds = range(seed + start, seed + min(start + env.num_envs, episodes))
+        together = min(env.num_envs, ROWS)
+        for start in range(0, episodes, together):
+            seeds = range(seed + start, seed + min(start + together, episodes))
             returns += _run_batch(policy, task, env, seeds, deterministic, on_step)
     except (EOFError, BrokenPipeError, ConnectionResetError) as error:
         raise LitPWMError(
@@ -96,26 +94,19 @@ def _run_batch(
     deterministic: bool,
     on_step: Callable[[int], None] | None,
 ) -> list[float]:
-    """Episodes of these seeds in the first rows of the vector; the policy sees those rows alone."""
-    rows, width = len(seeds), task_spec(task).action_dim
+    """The episodes of these seeds, in the first environments of the vector; the others idle."""
+    count = len(seeds)
     # gymnasium's vectors take a seed for each environment, which their base class's signature does not say.
-    obs, _ = cast(Any, env).reset(seed=[*seeds, *[seeds[0]] * (env.num_envs - rows)])
-    totals, running = np.zeros(rows), np.ones(rows, dtype=bool)
-    actions = np.zeros((env.num_envs, width), np.float32)
+    obs, _ = cast(Any, env).reset(seed=[*seeds, *[seeds[0]] * (env.num_envs - count)])
+    totals, running = np.zeros(count), np.ones(count, dtype=bool)
+    actions = np.zeros((env.num_envs, task_spec(task).action_dim), np.float32)
     while running.any():
-        chosen = np.asarray(policy.act(obs[:rows], task, deterministic))
-        if chosen.shape != (rows, width) or not np.isfinite(chosen[running]).all():
-            raise LitPWMError(
-                f"The policy was asked for actions of {task!r}, finite and of shape [{rows}, {width}], and gave "
-                f"{'some that are not finite' if chosen.shape == (rows, width) else f'shape {list(chosen.shape)}'}. "
-                f"A policy whose training diverged gives such actions: evaluate an earlier checkpoint."
-            )
-        actions[:rows][running] = chosen[running]
+        actions[:count] = act_for_seeds(policy, task, obs[:count], seeds, deterministic)
         obs, rewards, terminated, truncated, _ = env.step(actions)
         if on_step is not None:
             on_step(int(running.sum()))
-        totals[running] += rewards[:rows][running]
-        running &= ~(terminated | truncated)[:rows]
+        totals[running] += rewards[:count][running]
+        running &= ~(terminated | truncated)[:count]
     return totals.tolist()
 
 
@@ -139,7 +130,7 @@ class Evaluator:
             task_spec(task)
         _check_numbers(episodes, seed)
         self.tasks, self.episodes, self.seed, self.mode = tuple(tasks), episodes, seed, mode
-        self._keep_open = len(self.tasks) * min(episodes, ENVS) <= _MOST_OPEN_ENVS
+        self._keep_open = len(self.tasks) * min(episodes, ROWS) <= _MOST_OPEN_ENVS
         self._open: dict[str, VectorEnv] = {}
 
     def run(
@@ -172,7 +163,7 @@ class Evaluator:
 
     def _env(self, task: str) -> VectorEnv:
         if task not in self._open:
-            self._open[task] = make_vector_env(task, min(self.episodes, ENVS), self.mode)
+            self._open[task] = make_vector_env(task, min(self.episodes, ROWS), self.mode)
         return self._open[task]
 
     def close(self) -> None:

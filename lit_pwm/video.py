@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lit_pwm.acting import Policy
+from lit_pwm.acting import Policy, act_for_seeds
 from lit_pwm.errors import LitPWMError
 from lit_pwm.tasks.environment import DMControlEnv, make_env
 from lit_pwm.tasks.rendering import can_render
@@ -91,7 +91,7 @@ def _episode(
     ended = False
     while not ended:
         yield len(rewards)
-        obs, reward, terminated, truncated, _ = env.step(policy.act(obs[None], task)[0])
+        obs, reward, terminated, truncated, _ = env.step(act_for_seeds(policy, task, obs[None], [seed])[0])
         rewards.append(reward)
         ended = terminated or truncated
     yield len(rewards)
