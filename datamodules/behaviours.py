@@ -7,7 +7,8 @@ own generator, so that the episode does not depend on which others run beside it
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +16,8 @@ import numpy as np
 
 from lit_pwm.errors import LitPWMError, did_you_mean
 
-Generator = np.random.Generator
+Sequencer = Callable[[np.random.Generator, int, int], np.ndarray]
+"""Draws the actions [T, A] of an episode from its generator, T and A."""
 
 
 class Behaviour(Protocol):
@@ -29,7 +31,7 @@ class Behaviour(Protocol):
     source: str
     lockstep: int
 
-    def reset(self, task: str, action_dim: int, length: int, generators: Sequence[Generator]) -> None:
+    def reset(self, task: str, action_dim: int, length: int, generators: Sequence[np.random.Generator]) -> None:
         """Begin an episode of at most `length` steps in each environment, each with its own generator."""
         ...
 
@@ -39,12 +41,12 @@ class Behaviour(Protocol):
 
 
 # -- noise: sequences [T, A] of one episode ---------------------------------------------------------------------------
-def uniform(generator: Generator, length: int, width: int) -> np.ndarray:
+def uniform(generator: np.random.Generator, length: int, width: int) -> np.ndarray:
     """Independent, uniform in [-1, 1]."""
     return generator.uniform(-1, 1, (length, width))
 
 
-def ornstein_uhlenbeck(generator: Generator, length: int, width: int) -> np.ndarray:
+def ornstein_uhlenbeck(generator: np.random.Generator, length: int, width: int) -> np.ndarray:
     """Ornstein-Uhlenbeck noise of unit scale, with a correlation time of 3 to 50 steps."""
     decay = np.exp(-1 / np.exp(generator.uniform(np.log(3), np.log(50))))
     shocks = generator.standard_normal((length, width))
@@ -55,7 +57,7 @@ def ornstein_uhlenbeck(generator: Generator, length: int, width: int) -> np.ndar
     return noise
 
 
-def pink(generator: Generator, length: int, width: int) -> np.ndarray:
+def pink(generator: np.random.Generator, length: int, width: int) -> np.ndarray:
     """Noise of unit scale whose power falls as 1/f (Eberhard et al. 2023, Pink noise is all you need)."""
     frequencies = np.arange(length // 2 + 1)
     amplitude = np.where(frequencies > 0, np.maximum(frequencies, 1) ** -0.5, 0.0)[:, None]
@@ -65,7 +67,7 @@ def pink(generator: Generator, length: int, width: int) -> np.ndarray:
     return noise / max(float(noise.std()), 1e-8)
 
 
-def bang_bang(generator: Generator, length: int, width: int) -> np.ndarray:
+def bang_bang(generator: np.random.Generator, length: int, width: int) -> np.ndarray:
     """Full force one way or the other in each entry, held for a random time of 1 to 30 steps."""
     noise = np.empty((length, width))
     for entry in range(width):
@@ -77,7 +79,7 @@ def bang_bang(generator: Generator, length: int, width: int) -> np.ndarray:
     return noise
 
 
-def square_wave(generator: Generator, length: int, width: int) -> np.ndarray:
+def square_wave(generator: np.random.Generator, length: int, width: int) -> np.ndarray:
     """A square wave of period 6 to 80 steps with a random phase; in half of the episodes a window of it is zero."""
     period = np.exp(generator.uniform(np.log(6), np.log(80)))
     phase = generator.uniform(0, 1, width)
@@ -89,8 +91,10 @@ def square_wave(generator: Generator, length: int, width: int) -> np.ndarray:
     return noise
 
 
-def _scaled(kind: Callable[[Generator, int, int], np.ndarray]) -> Callable[[Generator, int, int], np.ndarray]:
-    def draw(generator: Generator, length: int, width: int) -> np.ndarray:
+def _scaled(
+    kind: Sequencer,
+) -> Sequencer:
+    def draw(generator: np.random.Generator, length: int, width: int) -> np.ndarray:
         return generator.uniform(0.3, 1.2) * kind(generator, length, width)
 
     return draw
@@ -99,7 +103,7 @@ def _scaled(kind: Callable[[Generator, int, int], np.ndarray]) -> Callable[[Gene
 _MIX = (_scaled(ornstein_uhlenbeck), _scaled(pink), bang_bang, square_wave)
 
 
-def mixed(generator: Generator, length: int, width: int) -> np.ndarray:
+def mixed(generator: np.random.Generator, length: int, width: int) -> np.ndarray:
     """One of Ornstein-Uhlenbeck, pink, held bang-bang and square wave, drawn for the whole episode."""
     return _MIX[int(generator.integers(len(_MIX)))](generator, length, width)
 
@@ -115,10 +119,10 @@ class Noise:
 
     lockstep = 1
 
-    def __init__(self, source: str, sequence: Callable[[Generator, int, int], np.ndarray]) -> None:
+    def __init__(self, source: str, sequence: Sequencer) -> None:
         self.source, self._sequence = source, sequence
 
-    def reset(self, task: str, action_dim: int, length: int, generators: Sequence[Generator]) -> None:
+    def reset(self, task: str, action_dim: int, length: int, generators: Sequence[np.random.Generator]) -> None:
         """Draw all actions of the episodes."""
         sequences = [self._sequence(generator, length, action_dim) for generator in generators]
         self._actions = np.clip(np.stack(sequences, axis=1), -1, 1).astype(np.float32)
@@ -141,15 +145,12 @@ class NoisyPolicy:
     lockstep = 10
 
     def __init__(self, checkpoint: str) -> None:
-        import torch
-
         from lit_pwm.checkpoints import load_policy
 
-        torch.set_num_threads(1)
         self._policy = load_policy(checkpoint)
         self.source = policy_source(checkpoint)
 
-    def reset(self, task: str, action_dim: int, length: int, generators: Sequence[Generator]) -> None:
+    def reset(self, task: str, action_dim: int, length: int, generators: Sequence[np.random.Generator]) -> None:
         """Draw the noise of the episodes."""
         self._task = task
         noise = np.empty((length, len(generators), action_dim))
@@ -166,8 +167,23 @@ class NoisyPolicy:
 
     def act(self, obs: np.ndarray, step: int) -> np.ndarray:
         """The policy's deterministic actions with noise, or noise alone."""
-        actions = np.where(self._alone[step], 0.0, self._policy.act(obs, self._task, deterministic=True))
+        with _one_thread():
+            chosen = self._policy.act(obs, self._task, deterministic=True)
+        actions = np.where(self._alone[step], 0.0, chosen)
         return np.clip(actions + self._noise[step], -1, 1).astype(np.float32)
+
+
+@contextmanager
+def _one_thread() -> Generator[None, None, None]:
+    """One torch thread: faster for a few rows, and sums do not depend on how they would be shared out."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 _NOISES = {"random": uniform, "noise": mixed}

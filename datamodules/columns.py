@@ -40,8 +40,9 @@ class ArrayColumn:
     @classmethod
     def mapped(cls, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> ArrayColumn:
         """A column mapped from `offset` bytes into a file: it costs no memory of its own, and processes share it."""
-        # Mode 'c' (private, never written to): torch warns about read-only arrays. The plain view indexes faster.
-        return cls(np.asarray(np.memmap(path, dtype=dtype, mode="c", offset=offset, shape=shape)))
+        # Read-only: Linux counts a private writable mapping (mode 'c') as memory that it may have to provide, and
+        # refuses one that is larger than memory and swap together. The plain view of the mapping indexes faster.
+        return cls(np.asarray(np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)))
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows start to stop - 1, a view."""
