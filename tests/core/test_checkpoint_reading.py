@@ -90,6 +90,14 @@ def test_policy_round_trip_and_its_world_model(policy_file):
     assert load_world_model(path).description() == model.description()
 
 
+def test_acting_is_the_actor_on_the_encoded_padded_observation(policy_file):
+    path, model, actor = policy_file
+    obs, task = torch.randn(3, 8), torch.ones(3, dtype=torch.int64)
+    padded = torch.cat([obs, torch.zeros(3, 16)], dim=-1)
+    expected = actor(model.encode(padded, task), task, deterministic=True)[:, :2].detach()
+    torch.testing.assert_close(torch.from_numpy(load_policy(path).act(obs.numpy(), "cup-catch")), expected)
+
+
 def test_acting_does_not_depend_on_how_many_act(policy_file):
     policy = load_policy(policy_file[0])
     obs = torch.randn(37, 8).numpy()
