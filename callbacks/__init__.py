@@ -1,8 +1,9 @@
 """Lightning callbacks of lit_pwm."""
 
 from callbacks.environment_evaluation import EnvironmentEvaluation
+from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.non_finite import NonFiniteGuard
 from callbacks.progress import RunProgress
 from callbacks.rng_state import RNGState
 
-__all__ = ["EnvironmentEvaluation", "NonFiniteGuard", "RNGState", "RunProgress"]
+__all__ = ["EnvironmentEvaluation", "LastCheckpoint", "NonFiniteGuard", "RNGState", "RunProgress"]

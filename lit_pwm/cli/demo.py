@@ -1,0 +1,43 @@
+"""The verb `demo`: the whole job on data it collects itself."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lit_pwm.errors import LitPWMError
+
+
+def add_parser(verbs: argparse._SubParsersAction) -> None:
+    """Register the verb."""
+    parser = verbs.add_parser(
+        "demo",
+        help="collect, pre-train, learn policies, evaluate and report, in minutes on two cores",
+        description="The whole job on data it collects itself; ends with a table and a report.",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="scale the work to about M minutes on two idle cores; by default the plan behind the README's figures",
+    )
+    parser.add_argument("--out", default="report", metavar="DIR", help="folder of the report (default report)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of everything (default 0)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo."""
+    out = Path(arguments.out)
+    if out.exists() and not out.is_dir():
+        raise LitPWMError(f"--out is {str(out)!r}, which is a file. Name a folder, new or of an earlier report.")
+    if arguments.seed < 0:
+        raise LitPWMError(f"--seed is {arguments.seed}; give 0 or more.")
+
+    from lit_pwm.experiments.demo import Demo, plan_for
+    from lit_pwm.experiments.record import report_runs
+
+    plan = plan_for(arguments.minutes)
+    Demo(plan, out / "runs" / f"demo-seed{arguments.seed}", arguments.seed).run()
+    report_runs([out / "runs" / f"demo-seed{arguments.seed}"], out)
+    return 0

@@ -1,0 +1,58 @@
+"""The verb `evaluate`: a saved policy in the real environments."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lit_pwm.errors import LitPWMError
+from lit_pwm.tasks.registry import task_spec
+
+
+def add_parser(verbs: argparse._SubParsersAction) -> None:
+    """Register the verb."""
+    parser = verbs.add_parser(
+        "evaluate",
+        help="returns of a saved policy in the real environments",
+        description="Run the deterministic policy of a checkpoint; episode i uses environment seed SEED + i.",
+    )
+    parser.add_argument("--checkpoint", required=True, metavar="F", help="a policy's checkpoint")
+    parser.add_argument("--tasks", metavar="A,B", help="tasks to evaluate; those it was trained for if not given")
+    parser.add_argument("--episodes", type=int, default=10, metavar="N", help="episodes of each task (default 10)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="first environment seed (default 0)")
+    parser.add_argument("--out", metavar="R.json", help="write the result as JSON")
+    parser.add_argument("--video", metavar="DIR", help="write a video of one episode of each task")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate, print a table, write what was asked for."""
+    if arguments.episodes < 1:
+        raise LitPWMError(f"--episodes is {arguments.episodes}; give 1 or more.")
+    if not Path(arguments.checkpoint).is_file():
+        raise LitPWMError(
+            f"The checkpoint {arguments.checkpoint!r} given by --checkpoint does not exist. Name a file such as "
+            f"RUN/lightning_logs/version_0/checkpoints/last.ckpt."
+        )
+    named = [name.strip() for name in arguments.tasks.split(",") if name.strip()] if arguments.tasks else []
+    for name in named:
+        task_spec(name)
+
+    import torch
+
+    from lit_pwm.checkpoints import load_policy
+    from lit_pwm.evaluation import evaluate_policy, print_result, record_video, write_result
+
+    torch.set_num_threads(1)
+    policy = load_policy(arguments.checkpoint)
+    tasks = named or list(policy.trained_tasks)
+    result = evaluate_policy(
+        policy, tasks, arguments.episodes, arguments.seed, checkpoint=arguments.checkpoint, progress=True
+    )
+    print_result(result)
+    if arguments.out:
+        write_result(result, arguments.out)
+    if arguments.video:
+        for task in tasks:
+            record_video(policy, task, arguments.seed, Path(arguments.video) / f"{task}.mp4")
+    return 0

@@ -1,0 +1,99 @@
+"""The command `lit-pwm`: finds the verb, runs it, and turns errors into one paragraph and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import textwrap
+from typing import NoReturn
+
+import lit_pwm
+from lit_pwm.cli import data, demo, evaluate, report
+from lit_pwm.errors import LitPWMError, did_you_mean
+from lit_pwm.paths import check_siblings
+
+TRAINER_VERBS = {
+    "fit": "train a world model or a policy",
+    "validate": "run the validation of a checkpoint",
+    "test": "run the test of a checkpoint",
+}
+INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of printing usage and exiting, so that every error looks the same."""
+
+    def error(self, message: str) -> NoReturn:
+        raise LitPWMError(f"{message[:1].upper()}{message[1:]}. Run `{self.prog} --help` to see what is accepted.")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs but the Trainer's, which have their own (`lit_pwm.cli.trainer`)."""
+    parser = _Parser(
+        prog="lit-pwm",
+        description="Pre-train latent world models on offline data of many control tasks, and learn policies in them.",
+        epilog="Trainer verbs: "
+        + "; ".join(f"{verb}: {what}" for verb, what in TRAINER_VERBS.items())
+        + ". `lit-pwm fit --help` lists their options.",
+    )
+    parser.add_argument("--version", action="version", version=f"lit-pwm {lit_pwm.__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+    data.add_collect_parser(verbs)
+    data.add_data_parser(verbs)
+    evaluate.add_parser(verbs)
+    demo.add_parser(verbs)
+    report.add_parser(verbs)
+    return parser
+
+
+def run(argv: list[str]) -> int:
+    """Run one command line and return its exit code: 0, 1 faults found, 2 bad input, 3 non-finite loss, 130 Ctrl-C."""
+    debug = "--debug" in argv or bool(os.environ.get("LIT_PWM_DEBUG"))
+    argv = [argument for argument in argv if argument != "--debug"]
+    try:
+        check_siblings()
+        if argv and argv[0] in TRAINER_VERBS:
+            # Imports lightning (3 s), which the other verbs do without where they can.
+            from lit_pwm.cli import trainer
+
+            return trainer.run(argv)
+        parser = build_parser()
+        if argv and not argv[0].startswith("-"):
+            _check_verb(argv[0], parser)
+        arguments = parser.parse_args(argv)
+        return arguments.run(arguments)
+    except LitPWMError as error:
+        if debug:
+            raise
+        return fail(error)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (head, less) has closed it; nobody is there to be told.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def fail(error: LitPWMError) -> int:
+    """Print the error's paragraph to stderr and return its exit code."""
+    text = textwrap.fill(" ".join(str(error).split()), width=100, break_long_words=False, break_on_hyphens=False)
+    print(f"error: {text}", file=sys.stderr)
+    return error.exit_code
+
+
+def _check_verb(verb: str, parser: argparse.ArgumentParser) -> None:
+    known = [*TRAINER_VERBS]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            known += list(action.choices)
+    if verb not in known:
+        raise LitPWMError(f"There is no command {verb!r}. {did_you_mean(verb, known)} See `lit-pwm --help`.")
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))

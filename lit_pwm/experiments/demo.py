@@ -1,0 +1,260 @@
+"""The demo: the whole job, on data it collects itself, in minutes, on two CPU cores.
+
+Noise episodes → world model → policies → episodes of those policies with noise → world model … → policies → evaluation
+with seeds that chose nothing. Budgets are numbers of updates and episodes, never seconds, so that a seed gives the same
+result on a slow machine as on a fast one.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lit_pwm.errors import LitPWMError
+from lit_pwm.experiments.stages import PolicyPlan, Trained, WorldModelPlan, be_quiet, train_policy, train_world_model
+
+DEFAULT_MINUTES = 9.0
+"""Minutes that the default plan takes on two idle cores, without installation."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round: train the world model, train policies on it, collect with them.
+
+    Attributes:
+        world_model_updates: updates of the world model, which continues from the round before.
+        policy_updates: updates of each policy, which starts anew.
+        episodes: episodes collected for each task with its policy and noise; 0 in the last round.
+    """
+
+    world_model_updates: int
+    policy_updates: int
+    episodes: int
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """What the demo does.
+
+    Attributes:
+        tasks: the tasks, all in one world model.
+        noise_episodes: episodes of each task collected with noise.
+        rounds: the rounds in order.
+        evaluations: how often a policy is evaluated in a round.
+        selection_episodes: episodes of each such evaluation.
+        report_episodes: episodes behind each reported number.
+    """
+
+    tasks: tuple[str, ...] = ("cartpole-swingup", "cup-catch", "cartpole-balance", "reacher-easy")
+    noise_episodes: int = 80
+    rounds: tuple[Round, ...] = (Round(1500, 300, 20), Round(1000, 300, 20), Round(1500, 800, 0))
+    evaluations: int = 10
+    selection_episodes: int = 10
+    report_episodes: int = 10
+
+
+def plan_for(minutes: float) -> DemoPlan:
+    """The default plan scaled to about so many minutes.
+
+    Raises:
+        LitPWMError: not a positive number.
+    """
+    if not (math.isfinite(minutes) and minutes > 0):
+        raise LitPWMError(f"--minutes is {minutes}; give a positive number, for example {DEFAULT_MINUTES:g}.")
+    plan, scale = DemoPlan(), minutes / DEFAULT_MINUTES
+
+    def scaled(number: int, least: int) -> int:
+        return max(least, round(number * scale)) if number else 0
+
+    return replace(
+        plan,
+        noise_episodes=min(plan.noise_episodes * 2, scaled(plan.noise_episodes, 4)),
+        rounds=tuple(
+            Round(scaled(r.world_model_updates, 20), scaled(r.policy_updates, 8), min(40, scaled(r.episodes, 2)))
+            for r in plan.rounds
+        ),
+        evaluations=plan.evaluations if scale >= 0.3 else 2,
+        selection_episodes=plan.selection_episodes if scale >= 0.3 else 2,
+    )
+
+
+class Telling:
+    """Puts a policy's progress on a queue between processes."""
+
+    def __init__(self, messages: Any) -> None:
+        self.messages = messages
+
+    def __call__(self, task: str, update: int, updates: int, latest: float | None) -> None:
+        """Send one message."""
+        self.messages.put((task, update, updates, latest))
+
+
+class Demo:
+    """Runs the plan's stages under a folder, and keeps the time of each.
+
+    Args:
+        plan: what to do.
+        folder: where stores, checkpoints and curves go; emptied first.
+        seed: seed of everything.
+        processes: processes for stages that can run side by side; two, or one on a machine with one core.
+    """
+
+    def __init__(self, plan: DemoPlan, folder: Path, seed: int, processes: int | None = None) -> None:
+        self.plan, self.folder, self.seed = plan, folder, seed
+        self.processes = processes or min(2, os.cpu_count() or 1)
+        self.seconds: dict[str, float] = {}
+        self.console = Console()
+
+    # -- stages -----------------------------------------------------------------------------------------------------
+    def run(self) -> dict[str, Any]:
+        """All stages up to evaluation; returns the record from which the report is made."""
+        be_quiet()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        context = multiprocessing.get_context("spawn")
+        with (
+            context.Manager() as manager,
+            ProcessPoolExecutor(self.processes, mp_context=context, initializer=be_quiet) as pool,
+        ):
+            self._pool, self._messages = pool, manager.Queue()
+            return self._rounds()
+
+    def _rounds(self) -> dict[str, Any]:
+        stores = [self._collect_noise()]
+        world_model: Trained | None = None
+        policies: dict[str, Trained] = {}
+        for number, plan in enumerate(self.plan.rounds, start=1):
+            name = f"round {number}"
+            world_model = self._world_model(name, stores, plan, world_model)
+            policies = self._policies(name, stores, plan, world_model)
+            if plan.episodes:
+                stores += self._collect_with_policies(name, plan, policies)
+        assert world_model is not None
+        return {
+            "seed": self.seed,
+            "plan": asdict(self.plan),
+            "stores": stores,
+            "world_model": asdict(world_model),
+            "policies": {task: asdict(trained) for task, trained in policies.items()},
+            "seconds": self.seconds,
+        }
+
+    def _collect_noise(self) -> str:
+        from datamodules import collect
+
+        path = self.folder / "noise.h5"
+        with self._stage(
+            "collect noise", f"{self.plan.noise_episodes} episodes for each of {len(self.plan.tasks)} tasks"
+        ):
+            collect(
+                self.plan.tasks,
+                self.plan.noise_episodes,
+                path,
+                behaviour="noise",
+                workers=self.processes,
+                seed=self.seed,
+            )
+        return str(path)
+
+    def _world_model(self, name: str, stores: list[str], plan: Round, previous: Trained | None) -> Trained:
+        with self._stage(f"{name}: world model", f"{plan.world_model_updates} updates on {len(stores)} store(s)"):
+            return train_world_model(
+                stores,
+                str(self.folder / name.replace(" ", "_") / "world_model"),
+                WorldModelPlan(plan.world_model_updates, initial_checkpoint=previous.last if previous else None),
+                self.seed,
+            )
+
+    def _policies(self, name: str, stores: list[str], plan: Round, world_model: Trained) -> dict[str, Trained]:
+        policy_plan = PolicyPlan(
+            plan.policy_updates,
+            evaluate_every=max(1, plan.policy_updates // self.plan.evaluations),
+            episodes=self.plan.selection_episodes,
+        )
+        with self._stage(
+            f"{name}: policies", f"{plan.policy_updates} updates for each of {len(self.plan.tasks)} tasks"
+        ):
+            futures = {
+                task: self._pool.submit(
+                    train_policy,
+                    task,
+                    world_model.last,
+                    stores,
+                    str(self.folder / name.replace(" ", "_") / task),
+                    policy_plan,
+                    self.seed,
+                    Telling(self._messages),
+                )
+                for task in self.plan.tasks
+            }
+            self._show(futures, plan.policy_updates)
+            return {task: future.result() for task, future in futures.items()}
+
+    def _collect_with_policies(self, name: str, plan: Round, policies: dict[str, Trained]) -> list[str]:
+        with self._stage(f"{name}: collect", f"{plan.episodes} episodes for each task with its policy and noise"):
+            futures = {}
+            for task, trained in policies.items():
+                path = str(self.folder / f"{name.replace(' ', '_')}_{task}.h5")
+                futures[path] = self._pool.submit(
+                    collect_with_policy, task, plan.episodes, path, trained.best, self.seed + 1
+                )
+            for future in futures.values():
+                future.result()
+            return list(futures)
+
+    # -- what one sees ----------------------------------------------------------------------------------------------
+    @contextmanager
+    def _stage(self, name: str, what: str) -> Iterator[None]:
+        """Announce a stage and keep its time."""
+        self.console.print(f"[bold]{name}[/bold]: {what}", highlight=False)
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - started
+
+    def _show(self, futures: dict[str, Future[Trained]], updates: int) -> None:
+        """A bar for each policy until all are done; lines instead where the output is no terminal."""
+        bars = Progress(
+            TextColumn("  {task.description:<18}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("updates"),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[latest]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        shown: dict[str, float] = {}
+        with bars:
+            rows = {task: bars.add_task(task, total=updates, latest="") for task in futures}
+            while not (all(future.done() for future in futures.values()) and self._messages.empty()):
+                try:
+                    task, update, _, latest = self._messages.get(timeout=0.2)
+                except Empty:
+                    continue
+                text = "" if latest is None else f"return {latest:.0f}"
+                bars.update(rows[task], completed=update, latest=text)
+                if latest is not None and latest != shown.get(task) and bars.disable:
+                    shown[task] = latest
+                    self.console.print(f"  {task}: update {update}/{updates}, return {latest:.0f}", highlight=False)
+
+
+def collect_with_policy(task: str, episodes: int, path: str, checkpoint: str, seed: int) -> None:
+    """Collect episodes of one task with its policy and noise, in this process."""
+    from datamodules import collect
+
+    collect((task,), episodes, Path(path), behaviour=checkpoint, workers=1, seed=seed, progress=False)
