@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import lit_pwm
-from lit_pwm.errors import LitPWMError
+from lit_pwm.atomic import replacing
 from lit_pwm.statistics import Interval, bootstrap_interval
 
 _PACKAGES = ("torch", "numpy", "mujoco", "dm_control", "gymnasium")
@@ -104,19 +103,9 @@ def write_result(result: EvaluationResult, path: str | Path) -> None:
     Raises:
         LitPWMError: the file cannot be written.
     """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(result.to_json(), indent=1) + "\n")
-        beside.replace(path)
-    except OSError as error:
-        raise LitPWMError(
-            f"The evaluation's result could not be written to {str(path)!r}: {error.strerror or error}. Name a file in "
-            f"a folder that can be written to."
-        ) from error
-    finally:
-        beside.unlink(missing_ok=True)
+    text = json.dumps(result.to_json(), indent=1) + "\n"
+    with replacing(path, "The evaluation's result") as beside:
+        beside.write_text(text)
 
 
 def print_result(result: EvaluationResult, console: Console | None = None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lit_pwm.acting import Policy, act_for_seeds
+from lit_pwm.atomic import replacing
 from lit_pwm.errors import LitPWMError
 from lit_pwm.tasks.environment import DMControlEnv, make_env
 from lit_pwm.tasks.rendering import can_render
@@ -110,28 +110,18 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], frames_per_secon
     """
     import imageio_ffmpeg
 
-    path = Path(path)
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
         raise LitPWMError(f"No frame was given for the video {str(path)!r}; give at least one.")
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    size = first.shape[1], first.shape[0]
+    with replacing(path, "The video") as beside:
         writer = imageio_ffmpeg.write_frames(
-            str(beside), (first.shape[1], first.shape[0]), fps=frames_per_second, codec="libx264", quality=None,
-            ffmpeg_log_level="error", output_params=[*_ENCODING],
+            str(beside), size, fps=frames_per_second, codec="libx264", quality=None, ffmpeg_log_level="error",
+            output_params=[*_ENCODING],
         )  # fmt: skip
         with contextlib.closing(writer):
             writer.send(None)
             writer.send(np.ascontiguousarray(first))
             for frame in frames:
                 writer.send(np.ascontiguousarray(frame))
-        beside.replace(path)
-    except OSError as error:
-        raise LitPWMError(
-            f"The video {str(path)!r} could not be written: {str(error).splitlines()[0]}. Name a file ending in .mp4 "
-            f"in a folder that can be written to."
-        ) from error
-    finally:
-        beside.unlink(missing_ok=True)

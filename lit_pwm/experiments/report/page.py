@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from lit_pwm.atomic import replacing
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.report.style import CSS
 
@@ -87,23 +87,15 @@ class Page:
         return self.folder / "assets" / name
 
     def _write(self, name: str, text: str) -> str:
-        _write_whole(self._claim(name), text)
+        with replacing(self._claim(name), "The report's asset") as beside:
+            beside.write_text(text, encoding="utf-8")
         return f"assets/{name}"
 
     def _copy(self, source: Path, name: str) -> str:
-        target = self._claim(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = _beside(target)
-        try:
+        if not source.is_file():
+            raise LitPWMError(f"The file {str(source)!r}, which belongs into the report, does not exist. Make it anew.")
+        with replacing(self._claim(name), "The report's asset") as beside:
             shutil.copyfile(source, beside)
-            beside.replace(target)
-        except OSError as error:
-            raise LitPWMError(
-                f"The file {str(source)!r}, which belongs into the report, could not be copied to {str(target)!r}: "
-                f"{error.strerror or error}."
-            ) from error
-        finally:
-            beside.unlink(missing_ok=True)
         return f"assets/{name}"
 
 
@@ -148,7 +140,9 @@ def build_report(
         for section in sections
     ]
     index = folder / "index.html"
-    _write_whole(index, _document(sections, parts, title, lead, facts or {}))
+    document = _document(sections, parts, title, lead, facts or {})
+    with replacing(index, "The report's page") as beside:
+        beside.write_text(document, encoding="utf-8")
     return index
 
 
@@ -187,22 +181,3 @@ def _document(
 def _captioned(content: str, caption: str, kind: str = "") -> str:
     opening = f'<figure class="{kind}">' if kind else "<figure>"
     return f"{opening}{content}{f'<figcaption>{caption}</figcaption>' if caption else ''}</figure>"
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    beside = _beside(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        raise LitPWMError(
-            f"The report's file {str(path)!r} could not be written: {error.strerror or error}. Name a folder that can "
-            f"be written to."
-        ) from error
-    finally:
-        beside.unlink(missing_ok=True)

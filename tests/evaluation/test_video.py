@@ -1,0 +1,103 @@
+"""Videos: real frames of the very episode whose return is reported, whole files or none."""
+
+import logging
+import re
+import subprocess
+import sys
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from lit_pwm.errors import LitPWMError
+from lit_pwm.evaluation import evaluate_task, record_video
+from lit_pwm.tasks.rendering import can_render
+from lit_pwm.video import write_video
+
+needs_rendering = pytest.mark.skipif(not can_render(), reason="nothing on this machine can render")
+KEEP_STILL = """
+import logging, sys
+import numpy as np
+from lit_pwm.evaluation import RandomPolicy, record_video
+logging.basicConfig(format="%(message)s")
+recording = record_video(RandomPolicy(0), "pendulum-swingup", 3, sys.argv[1])
+print(recording.path, recording.notice, recording.episode_return)
+"""
+
+
+def decoded(path):
+    """Frames [N, height, width, 3] and frames per second, as ffmpeg itself reads them."""
+    ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+    about = subprocess.run([ffmpeg, "-i", path], capture_output=True, text=True, check=False).stderr
+    width, height = map(int, re.search(r"Video: h264.* (\d+)x(\d+)", about).groups())
+    command = [ffmpeg, "-v", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    raw = subprocess.run(command, capture_output=True, check=True).stdout
+    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3), float(re.search(r"([\d.]+) fps", about)[1])
+
+
+@needs_rendering
+@pytest.mark.slow
+def test_a_video_shows_the_episode_whose_return_is_reported(network_policy, tmp_path):
+    policy, path = network_policy("cheetah-run"), tmp_path / "videos" / "run.mp4"
+    recording = record_video(policy, "cheetah-run", 5, path)
+    assert recording.path == path
+    assert recording.episode_return == evaluate_task(policy, "cheetah-run", 1, 5, mode="sync").returns[0]
+    frames, rate = decoded(path)
+    # 500 steps of 0.02 s: every second one is a frame, and the first observation is one too.
+    assert frames.shape == (251, 240, 320, 3)
+    assert rate == 25
+    assert path.stat().st_size < 600_000
+    moved = np.abs(np.diff(frames[::25].astype(float), axis=0)).mean(axis=(1, 2, 3))
+    assert moved.max() > 1  # it moves, and is no still or empty picture
+    assert frames[0].std() > 10
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_without_rendering_the_episode_runs_and_a_notice_says_why(tmp_path):
+    path = tmp_path / "x.mp4"
+    done = subprocess.run(
+        [sys.executable, "-c", KEEP_STILL, str(path)],
+        env={"MUJOCO_GL": "disabled", "PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split()[0] == "None"
+    assert float(done.stdout.split()[-1]) >= 0
+    assert done.stderr.strip() == "No video of pendulum-swingup: nothing on this machine can render."
+    assert not path.exists()
+
+
+def frames_of_a_ramp(count):
+    return (np.full((48, 64, 3), 10 * i, np.uint8) for i in range(count))
+
+
+def test_frames_survive_encoding(tmp_path):
+    write_video(tmp_path / "ramp.mp4", frames_of_a_ramp(20), 12.5)
+    frames, rate = decoded(tmp_path / "ramp.mp4")
+    assert frames.shape == (20, 48, 64, 3)
+    assert rate == 12.5
+    np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), 10 * np.arange(20), atol=4)
+
+
+def test_a_failure_while_drawing_leaves_no_file_and_keeps_the_old_one(tmp_path):
+    path = tmp_path / "ramp.mp4"
+    path.write_bytes(b"old")
+
+    def failing():
+        yield from frames_of_a_ramp(3)
+        raise RuntimeError("the renderer is gone")
+
+    with pytest.raises(RuntimeError, match="the renderer is gone"):
+        write_video(path, failing(), 25)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_video_that_cannot_be_written_is_refused(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LitPWMError, match="could not be written"):
+        write_video(tmp_path / "file" / "x.mp4", frames_of_a_ramp(2), 25)
+    with caplog.at_level(logging.ERROR), pytest.raises(LitPWMError, match="could not be written"):
+        write_video(tmp_path / "x.unknown", frames_of_a_ramp(2), 25)
+    with pytest.raises(LitPWMError, match="No frame"):
+        write_video(tmp_path / "x.mp4", frames_of_a_ramp(0), 25)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
