@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -32,5 +34,5 @@ class LastCheckpoint(ModelCheckpoint):
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        if trainer.global_step != self._last_global_step_saved and not trainer.fast_dev_run:
+        if trainer.global_step != self._last_global_step_saved and not cast("Any", trainer).fast_dev_run:
             self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))

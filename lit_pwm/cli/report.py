@@ -27,8 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
         found = sorted(path.parent for path in Path(name).rglob("record.json")) if Path(name).is_dir() else []
         if not found:
             raise LitPWMError(
-                f"{name!r} holds no record.json of a finished run, nor does any folder in it. Name the folder of a run, "
-                f"for example report/runs after `lit-pwm demo`."
+                f"{name!r} holds no record.json of a finished run, nor does any folder in it. Name the folder of a "
+                f"run, for example report/runs after `lit-pwm demo`."
             )
         folders += found
 

@@ -7,6 +7,7 @@ result on a slow machine as on a fast one.
 
 from __future__ import annotations
 
+import json
 import math
 import multiprocessing
 import os
@@ -24,7 +25,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lit_pwm.errors import LitPWMError
+from lit_pwm.experiments.record import TaskSummary, summarise_task, write_record
 from lit_pwm.experiments.stages import PolicyPlan, Trained, WorldModelPlan, be_quiet, train_policy, train_world_model
+
+Points = list[tuple[int, float]]
 
 DEFAULT_MINUTES = 9.0
 """Minutes that the default plan takes on two idle cores, without installation."""
@@ -66,12 +70,14 @@ class DemoPlan:
     report_episodes: int = 10
 
 
-def plan_for(minutes: float) -> DemoPlan:
-    """The default plan scaled to about so many minutes.
+def plan_for(minutes: float | None = None) -> DemoPlan:
+    """The default plan, or one scaled to about so many minutes.
 
     Raises:
         LitPWMError: not a positive number.
     """
+    if minutes is None:
+        return DemoPlan()
     if not (math.isfinite(minutes) and minutes > 0):
         raise LitPWMError(f"--minutes is {minutes}; give a positive number, for example {DEFAULT_MINUTES:g}.")
     plan, scale = DemoPlan(), minutes / DEFAULT_MINUTES
@@ -119,8 +125,8 @@ class Demo:
         self.console = Console()
 
     # -- stages -----------------------------------------------------------------------------------------------------
-    def run(self) -> dict[str, Any]:
-        """All stages up to evaluation; returns the record from which the report is made."""
+    def run(self) -> Path:
+        """All stages; returns the path of the run's record."""
         be_quiet()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
@@ -132,25 +138,23 @@ class Demo:
             self._pool, self._messages = pool, manager.Queue()
             return self._rounds()
 
-    def _rounds(self) -> dict[str, Any]:
+    def _rounds(self) -> Path:
         stores = [self._collect_noise()]
         world_model: Trained | None = None
         policies: dict[str, Trained] = {}
+        curves: dict[str, dict[str, Points]] = {task: {} for task in self.plan.tasks}
         for number, plan in enumerate(self.plan.rounds, start=1):
             name = f"round {number}"
             world_model = self._world_model(name, stores, plan, world_model)
             policies = self._policies(name, stores, plan, world_model)
+            for task, trained in policies.items():
+                curves[task][name] = trained.curves["eval/return"]
             if plan.episodes:
                 stores += self._collect_with_policies(name, plan, policies)
         assert world_model is not None
-        return {
-            "seed": self.seed,
-            "plan": asdict(self.plan),
-            "stores": stores,
-            "world_model": asdict(world_model),
-            "policies": {task: asdict(trained) for task, trained in policies.items()},
-            "seconds": self.seconds,
-        }
+        summaries = self._evaluate(stores, world_model, policies)
+        plan = json.loads(json.dumps(asdict(self.plan)))
+        return write_record(self.folder, self.seed, plan, self.seconds, summaries, world_model.curves, curves)
 
     def _collect_noise(self) -> str:
         from datamodules import collect
@@ -214,6 +218,24 @@ class Demo:
             for future in futures.values():
                 future.result()
             return list(futures)
+
+    def _evaluate(self, stores: list[str], world_model: Trained, policies: dict[str, Trained]) -> list[TaskSummary]:
+        with self._stage("evaluation", f"{self.plan.report_episodes} episodes on seeds that chose nothing, and videos"):
+            futures = [
+                self._pool.submit(
+                    summarise_task,
+                    task,
+                    stores[0],
+                    stores,
+                    world_model.last,
+                    trained.best,
+                    trained.last,
+                    self.plan.report_episodes,
+                    str(self.folder),
+                )
+                for task, trained in policies.items()
+            ]
+            return [future.result() for future in futures]
 
     # -- what one sees ----------------------------------------------------------------------------------------------
     @contextmanager

@@ -10,8 +10,8 @@ import csv
 import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,6 @@ class WorldModelPlan:
     batch_size: int = 128
     horizon: int = 4
     initial_checkpoint: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,9 @@ class PolicyPlan:
     episodes: int = 10
     evaluation_seed: int = 10_000
     batch_size: int = 64
-    options: Mapping[str, Any] = field(default_factory=dict)
+    horizon: int = 16
+    lr: float = 5e-4
+    target_rate: float = 1.0
 
 
 def be_quiet() -> None:
@@ -86,7 +87,9 @@ class _Telling(Callback):
     def __init__(self, task: str, tell: Report, every: int = 10) -> None:
         self.task, self.tell, self.every = task, tell, every
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
             latest = trainer.callback_metrics.get("eval/return")
             self.tell(self.task, trainer.global_step, trainer.max_steps, None if latest is None else float(latest))
@@ -115,11 +118,12 @@ def train_world_model(
         reward_dim=128,
         task_dim=16,
         initial_checkpoint=plan.initial_checkpoint,
-        **(
-            {"lr": 1e-3, "encoder_lr_scale": 1.0, "betas": (0.9, 0.99), "rho": 0.9, "final_lr_fraction": 0.05}
-            | {"warmup_steps": min(200, plan.updates // 5)}
-            | dict(plan.options)
-        ),
+        lr=1e-3,
+        encoder_lr_scale=1.0,
+        betas=(0.9, 0.99),
+        rho=0.9,
+        warmup_steps=min(200, plan.updates // 5),
+        final_lr_fraction=0.05,
     )
     data = datamodules.MultitaskDataModule(
         store=list(stores),
@@ -172,18 +176,17 @@ def train_policy(
     be_quiet()
     started = time.perf_counter()
     seed_everything(seed, verbose=False)
-    options = {
-        "lam": 0.95,
-        "reward_scale": 0.1,
-        "critic_passes": 1,
-        "critic_minibatches": 4,
-        "target_rate": 0.08,
-    } | dict(plan.options)
     module = PolicyLearning(
         world_model_checkpoint=world_model,
         actor=lambda *dimensions: MLPActor(*dimensions, hidden_dims=(128, 128)),
         critic=lambda *dimensions: CriticEnsemble(*dimensions, hidden_dims=(128, 128)),
-        **options,
+        reward_scale=0.1,
+        critic_passes=1,
+        critic_minibatches=4,
+        target_rate=plan.target_rate,
+        actor_lr=plan.lr,
+        critic_lr=plan.lr,
+        horizon=plan.horizon,
     )
     data = datamodules.MultitaskDataModule(
         store=list(stores),

@@ -68,7 +68,8 @@ def test_every_verb_explains_itself(verb, capsys):
 def test_light_verbs_import_neither_torch_nor_dm_control(store):
     script = (
         "import sys; from lit_pwm.cli.main import run; code = run(['data', 'info', sys.argv[1]]); "
-        "heavy = {'torch', 'lightning', 'dm_control', 'mujoco'} & set(sys.modules); assert not heavy, heavy; sys.exit(code)"
+        "heavy = {'torch', 'lightning', 'dm_control', 'mujoco'} & set(sys.modules); assert not heavy, heavy; "
+        "sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(store)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

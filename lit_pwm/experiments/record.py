@@ -1,0 +1,269 @@
+"""What a finished demo leaves: reported returns, a record in plain JSON, and the report made from records."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from lit_pwm.errors import LitPWMError
+from lit_pwm.experiments.report import (
+    OpenLoopPanel,
+    OpenLoopSection,
+    PolicyCurvesSection,
+    ResultsRow,
+    ResultsSection,
+    RunRecordSection,
+    StagesSection,
+    VideosSection,
+    WorldModelCurvesSection,
+    build_report,
+    describe_machine,
+    results_markdown,
+    results_table,
+)
+from lit_pwm.results import versions
+from lit_pwm.video import Recording
+
+RECORD = "record.json"
+FORMAT_VERSION = 1
+REPORT_SEED = 0
+"""First environment seed of reported returns; checkpoints are chosen on other seeds (`PolicyPlan.evaluation_seed`)."""
+
+
+@dataclass(frozen=True)
+class TaskSummary:
+    """Everything that is reported of one task; plain values.
+
+    Attributes:
+        task: its name.
+        returns: `random`, `data`, `best` and `last` → returns of episodes.
+        open_loop: of `open_loop_curves`.
+        video: path of the best policy's video, None where nothing can render.
+        video_return: the return of the episode in it.
+        notice: why there is no video.
+    """
+
+    task: str
+    returns: Mapping[str, Sequence[float]]
+    open_loop: Mapping[str, Any]
+    video: str | None
+    video_return: float
+    notice: str | None
+
+
+def summarise_task(
+    task: str,
+    noise_store: str,
+    stores: Sequence[str],
+    world_model: str,
+    best: str,
+    last: str,
+    episodes: int,
+    folder: str,
+) -> TaskSummary:
+    """Evaluate a task's policies on seeds that chose nothing, and record a video and an open-loop prediction.
+
+    Args:
+        task: the task.
+        noise_store: the store of noise episodes, the behaviour data that the policies are compared with.
+        stores: all stores, for the open-loop prediction.
+        world_model: checkpoint of the world model.
+        best: checkpoint of the best policy.
+        last: checkpoint of the last policy.
+        episodes: episodes of each evaluation.
+        folder: where the video goes.
+    """
+    from datamodules import EpisodeStore
+    from lit_pwm.checkpoints import load_policy
+    from lit_pwm.evaluation import Evaluator, RandomPolicy, record_video
+    from lit_pwm.experiments.open_loop_curves import open_loop_curves
+    from lit_pwm.experiments.stages import be_quiet
+
+    be_quiet()
+    policy = load_policy(best)
+    with Evaluator([task], episodes, REPORT_SEED) as evaluator:
+        returns = {
+            "random": list(evaluator.run(RandomPolicy(REPORT_SEED)).tasks[task].returns),
+            "data": [float(episode.reward.sum()) for episode in EpisodeStore(noise_store) if episode.task == task],
+            "best": list(evaluator.run(policy).tasks[task].returns),
+            "last": list(evaluator.run(load_policy(last)).tasks[task].returns),
+        }
+    video = record_video(policy, task, REPORT_SEED, Path(folder) / f"{task}.mp4")
+    return TaskSummary(
+        task,
+        returns,
+        open_loop_curves(world_model, stores, task),
+        None if video.path is None else video.path.name,
+        video.episode_return,
+        video.notice,
+    )
+
+
+def write_record(
+    folder: Path,
+    seed: int,
+    plan: Mapping[str, Any],
+    seconds: Mapping[str, float],
+    summaries: Sequence[TaskSummary],
+    world_model_curves: Mapping[str, Any],
+    policy_curves: Mapping[str, Mapping[str, Any]],
+) -> Path:
+    """Write a run's record; it appears when it is complete."""
+    record = {
+        "kind": "demo",
+        "format": FORMAT_VERSION,
+        "seed": seed,
+        "command": " ".join(["lit-pwm", *sys.argv[1:]]),
+        "plan": plan,
+        "seconds": seconds,
+        "versions": versions(),
+        "machine": describe_machine(),
+        "tasks": [asdict(summary) for summary in summaries],
+        "world_model_curves": world_model_curves,
+        "policy_curves": policy_curves,
+    }
+    path = folder / RECORD
+    beside = folder / f"{RECORD}.part"
+    beside.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    beside.replace(path)
+    return path
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of a run.
+
+    Raises:
+        LitPWMError: it is not there, is damaged, or of another format.
+    """
+    path = folder / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        kind, version = record["kind"], record["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LitPWMError(
+            f"{str(path)!r} is not the record of a finished run ({error}). Name the folder of a run that `lit-pwm "
+            f"demo` finished, or run it again."
+        ) from error
+    if (kind, version) != ("demo", FORMAT_VERSION):
+        raise LitPWMError(
+            f"{str(path)!r} is the record of a {kind!r} in format {version}, and this version of lit_pwm reports "
+            f"'demo' in format {FORMAT_VERSION}. Make the report with the version that wrote it."
+        )
+    return record
+
+
+def report_runs(folders: Sequence[Path], out: Path, console: Console | None = None) -> Path:
+    """Make the report of one or several runs and print its table.
+
+    With one run a cell is the mean over episodes; with several it is the mean over runs, of which each counts with its
+    mean, so that the interval is that of the seeds.
+
+    Args:
+        folders: each holds a run's record.
+        out: the report's folder.
+        console: where the table goes.
+
+    Returns:
+        The path of the page.
+    """
+    records = [read_record(folder) for folder in folders]
+    rows, first = results_rows(records), records[0]
+    several = len(records) > 1
+    seeds = ", ".join(str(record["seed"]) for record in records)
+    note = (
+        f"Mean over {len(records)} runs (seeds {seeds}) of each run's mean return, with 95 % bootstrap intervals over "
+        "runs."
+        if several
+        else f"Mean return of {len(rows[0].returns['best'])} episodes with 95 % bootstrap intervals, on environment "
+        "seeds that chose nothing. The data is what the noise collected; the best checkpoint was chosen on other seeds."
+    )
+    curves = {
+        task["task"]: {
+            (f"seed {record['seed']}, {name}" if several else name): [tuple(point) for point in points]
+            for record in records
+            for name, points in record["policy_curves"][task["task"]].items()
+        }
+        for task in first["tasks"]
+    }
+    references = {
+        row.task: {"data, mean": float(np.mean(row.returns["data"])), "random": float(np.mean(row.returns["random"]))}
+        for row in rows
+    }
+    sections = [
+        ResultsSection(rows, note=note),
+        VideosSection(_recordings(folders[0], first)),
+        PolicyCurvesSection(curves, references),
+        WorldModelCurvesSection(first["world_model_curves"]),
+        OpenLoopSection(_panels(first)),
+        StagesSection(first["seconds"]),
+        RunRecordSection(
+            {
+                "Run": {"seeds": seeds, "command": first["command"]},
+                "Plan": {key: json.dumps(value) for key, value in first["plan"].items()},
+                "Versions": first["versions"],
+                "Machine": first["machine"],
+            }
+        ),
+    ]
+    total = sum(first["seconds"].values())
+    page = build_report(
+        sections,
+        out,
+        title="lit_pwm: demo",
+        lead="A world model trained on episodes that noise collected, and policies trained inside it.",
+        facts={"tasks": str(len(rows)), "runs": str(len(records)), "minutes": f"{total / 60:.1f}"},
+    )
+    (out / "results.md").write_text(results_markdown(rows), encoding="utf-8")
+    console = console or Console()
+    console.print(results_table(rows))
+    console.print(note, highlight=False)
+    console.print(f"Stages took {total / 60:.1f} minutes. Report: {page}", highlight=False)
+    return page
+
+
+def results_rows(records: Sequence[Mapping[str, Any]]) -> list[ResultsRow]:
+    """A row for each task; episodes of one run, or means of several."""
+    rows = []
+    for number, task in enumerate(records[0]["tasks"]):
+        per_run = [record["tasks"][number]["returns"] for record in records]
+        if len(records) == 1:
+            returns = per_run[0]
+        else:
+            returns = {name: [float(np.mean(run[name])) for run in per_run] for name in per_run[0]}
+        rows.append(ResultsRow(task["task"], returns))
+    return rows
+
+
+def _recordings(folder: Path, record: Mapping[str, Any]) -> list[Recording]:
+    return [
+        Recording(
+            task["task"],
+            REPORT_SEED,
+            task["video_return"],
+            folder / task["video"] if task["video"] else None,
+            task["notice"],
+        )
+        for task in record["tasks"]
+    ]
+
+
+def _panels(record: Mapping[str, Any]) -> list[OpenLoopPanel]:
+    return [
+        OpenLoopPanel(
+            task["task"],
+            series["name"],
+            series["truth"],
+            series["prediction"],
+            series["copy_last"],
+            first_step=int(series["name"] == "reward"),
+        )
+        for task in record["tasks"]
+        for series in task["open_loop"]["series"]
+    ]
