@@ -20,7 +20,7 @@ def make_network_policy(*tasks, latent_dim=72, encoder_dim=100, hidden_dims=(50,
     world_model = WorldModel(dims, dynamics, latent_dim, encoder_dim, 2, reward_dim=16, task_dim=8)
     actor = MLPActor(latent_dim, world_model.action_dim, len(tasks), hidden_dims=hidden_dims)
     with torch.no_grad():
-        actor.mean.weight.mul_(20)  # actions that are large and depend much on the state
+        actor.mean.weight.mul_(3)  # actions that depend on the state, but seldom saturate
     return Policy(world_model, actor, tuple(tasks)).eval()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import lit_pwm
+from lit_pwm.acting import act_for_seeds
 from lit_pwm.errors import LitPWMError
 from lit_pwm.evaluation import (
     EvaluationResult,
@@ -66,6 +67,18 @@ def test_a_return_does_not_depend_on_the_episodes_beside_it(policy, returns):
     assert evaluate_task(policy, TASK, 2, 22, mode="sync").returns == returns[2:]
 
 
+def test_an_action_depends_on_the_seed_and_the_observation_alone(policy):
+    """Rounding may depend on a row's place in the batch, so a seed has a place of its own."""
+    obs = np.random.default_rng(0).normal(size=(16, 17)).astype(np.float32)
+    seeds = list(range(37, 53))
+    together = act_for_seeds(policy, TASK, obs, seeds)
+    alone = [act_for_seeds(policy, TASK, obs[i : i + 1], [seed])[0] for i, seed in enumerate(seeds)]
+    np.testing.assert_array_equal(together, alone)
+    order = np.random.default_rng(1).permutation(16)
+    shuffled = act_for_seeds(policy, TASK, obs[order], [seeds[i] for i in order])
+    np.testing.assert_array_equal(shuffled, together[order])
+
+
 def test_a_return_does_not_depend_on_the_number_of_environments(policy, returns):
     env = make_vector_env(TASK, 2, "sync")
     assert evaluate_task(policy, TASK, 4, 20, vector_env=env).returns == returns
@@ -90,7 +103,20 @@ def test_an_evaluator_gives_the_same_again_and_in_any_order_of_tasks(policy, ret
     assert dict(other.tasks) == dict(first.tasks)
 
 
-def test_an_evaluator_keeps_its_environments_and_closes_them_for_sure(short_task, constant_policy):
+@pytest.fixture
+def made(monkeypatch):
+    """The vectors of environments that evaluation makes; holding them here keeps their finalizers from tidying up."""
+    vectors = []
+
+    def make(*arguments):
+        vectors.append(make_vector_env(*arguments))
+        return vectors[-1]
+
+    monkeypatch.setattr("lit_pwm.evaluation.make_vector_env", make)
+    return vectors
+
+
+def test_an_evaluator_keeps_its_environments_and_closes_them_for_sure(short_task, constant_policy, made):
     before, policy = set(multiprocessing.active_children()), constant_policy([1.0], [short_task])
 
     def run_and_fail():
@@ -104,13 +130,15 @@ def test_an_evaluator_keeps_its_environments_and_closes_them_for_sure(short_task
 
     with pytest.raises(ZeroDivisionError):
         run_and_fail()
+    assert [env.closed for env in made] == [True]
     assert set(multiprocessing.active_children()) <= before
 
 
-def test_a_policy_that_fails_leaves_no_process_behind(constant_policy):
+def test_a_policy_that_fails_leaves_no_process_behind(short_task, constant_policy, made):
     before = set(multiprocessing.active_children())
     with pytest.raises(LitPWMError, match="not finite"):
-        evaluate_task(constant_policy([np.nan], ["pendulum-swingup"]), "pendulum-swingup", 2, 0, mode="async")
+        evaluate_task(constant_policy([np.nan], [short_task]), short_task, 2, 0, mode="async")
+    assert [env.closed for env in made] == [True]
     assert set(multiprocessing.active_children()) <= before
 
 
