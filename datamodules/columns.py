@@ -1,11 +1,13 @@
 """How the columns of a store are reached: in memory or memory-mapped as one array, or in chunks through HDF5.
 
-A column is a dataset of N rows, such as `obs [N, O]`. Both classes answer the same two questions; whoever opens a store
-picks the class once, by how the dataset lies in its file.
+A column is a dataset of N rows, such as `obs [N, O]`. All classes answer the same two questions; the store picks one,
+by how the dataset lies in its file and by the file's size.
 """
 
 from __future__ import annotations
 
+import math
+import mmap
 from pathlib import Path
 from typing import Protocol
 
@@ -37,13 +39,6 @@ class ArrayColumn:
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
 
-    @classmethod
-    def mapped(cls, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> ArrayColumn:
-        """A column mapped from `offset` bytes into a file: it costs no memory of its own, and processes share it."""
-        # Read-only: Linux counts a private writable mapping (mode 'c') as memory that it may have to provide, and
-        # refuses one that is larger than memory and swap together. The plain view of the mapping indexes faster.
-        return cls(np.asarray(np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)))
-
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows start to stop - 1, a view."""
         return self.array[start:stop]
@@ -52,6 +47,39 @@ class ArrayColumn:
         """[length, B, ...] in one gather."""
         rows = np.arange(length)[:, None] + starts
         return (self.array if width is None else self.array[:, :width])[rows]
+
+
+class LargeMappedColumn:
+    """A mapped column of a file that the page cache cannot hold.
+
+    Where a window is read, the system by itself reads ahead (128 kB to 8 MB, by disk), which in such a file pushes out
+    what will be needed sooner. Windows go through a mapping for which that is turned off, runs of rows through another.
+    """
+
+    def __init__(self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self._in_order = ArrayColumn(mapped(path, offset, shape, dtype))
+        self._at_random = ArrayColumn(mapped(path, offset, shape, dtype, advice=mmap.MADV_RANDOM))
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Rows start to stop - 1, a view."""
+        return self._in_order.read(start, stop)
+
+    def windows(self, starts: np.ndarray, length: int, width: int | None = None) -> np.ndarray:
+        """[length, B, ...] in one gather."""
+        return self._at_random.windows(starts, length, width)
+
+
+def mapped(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype, advice: int | None = None) -> np.ndarray:
+    """An array mapped from `offset` bytes into a file: it costs no memory of its own, and processes share it.
+
+    Read-only, because Linux counts a private writable mapping (numpy's mode 'c') as memory that it may have to provide,
+    and refuses one that is larger than memory and swap together.
+    """
+    with path.open("rb") as file:
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if advice is not None:
+        pages.madvise(advice)
+    return np.frombuffer(pages, dtype, math.prod(shape), offset).reshape(shape)
 
 
 class ChunkedColumn:

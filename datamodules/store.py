@@ -19,7 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from datamodules.columns import ArrayColumn, ChunkedColumn, Column
+from datamodules.columns import ArrayColumn, ChunkedColumn, Column, LargeMappedColumn, mapped
 from lit_pwm.errors import LitPWMError
 
 FORMAT = "lit_pwm episode store"
@@ -86,6 +86,11 @@ def open_store(path: str | os.PathLike[str]) -> h5py.File:
         f"The episode store {str(path)!r} has format_version {_plain(version)!r}; this version of lit_pwm reads "
         f"{FORMAT_VERSION}. Read it with the version of lit_pwm that wrote it, or write it anew."
     )
+
+
+def _physical_memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _plain(value: Any) -> Any:
@@ -192,7 +197,9 @@ class EpisodeStore:
                 )
             offset = dataset.id.get_offset()
             if offset is not None and file.userblock_size == 0:
-                return ArrayColumn.mapped(self.path, offset, dataset.shape, dataset.dtype)
+                place = (self.path, offset, dataset.shape, dataset.dtype)
+                fits = self.path.stat().st_size < _physical_memory() / 2
+                return ArrayColumn(mapped(*place)) if fits else LargeMappedColumn(*place)
         return ChunkedColumn(self.path, name)
 
     @property

@@ -9,6 +9,7 @@ import torch
 
 import datamodules.multitask
 from datamodules import EpisodeStore, MultitaskDataModule
+from datamodules.columns import LargeMappedColumn
 from lit_pwm.batch import DataSource
 from lit_pwm.errors import LitPWMError
 from lit_pwm.tasks import TASK_SETS
@@ -78,7 +79,8 @@ def test_batches_do_not_depend_on_workers(mixed_store, num_workers):
 
 @pytest.mark.parametrize("storage", ["ram", "device"])
 @pytest.mark.parametrize("tasks", [None, ["walker-walk", "cup-catch"]])
-def test_batches_do_not_depend_on_where_rows_live(mixed_store, make_store, storage, tasks):
+def test_batches_do_not_depend_on_where_rows_live(mixed_store, make_store, storage, tasks, monkeypatch):
+    monkeypatch.setattr("datamodules.storages._BLOCK_ROWS", 50)
     second = make_store([("cup-catch", 30), ("cartpole-swingup", 9)] * 4, name="second.h5")
     stores = [str(mixed_store), str(second)]
     for bound in (False, True):
@@ -98,6 +100,15 @@ def test_chunked_stores_give_the_same_batches(mixed_store, tmp_path):
         for name in ("obs", "action", "reward", "terminated"):
             target.create_dataset(name, data=source[name][:], chunks=True, compression=4)
     assert_same(batches(mixed_store), batches(tmp_path / "chunked.h5"))
+
+
+def test_stores_too_large_for_the_page_cache_give_the_same_batches(mixed_store, monkeypatch):
+    expected = module(mixed_store)
+    monkeypatch.setattr("datamodules.store._physical_memory", lambda: 10_000)
+    large = module(mixed_store)
+    assert_same(list(expected.train_dataloader()), list(large.train_dataloader()))
+    assert isinstance(large._stores[0].column("obs"), LargeMappedColumn)
+    assert large.observation_statistics() == expected.observation_statistics()
 
 
 def test_epochs_go_on_and_do_not_repeat(mixed_store):
