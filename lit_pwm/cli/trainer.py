@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -38,7 +40,7 @@ class CLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """The Trainer methods that are verbs."""
-        skipped = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule"}
+        skipped = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule", "weights_only"}
         return dict.fromkeys(("fit", "validate", "test"), skipped)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -52,6 +54,10 @@ class CLI(LightningCLI):
             kwargs["logger"] = CSVLogger(root)
         return super().instantiate_trainer(**kwargs)
 
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Read checkpoints without running code that they might contain."""
+        return super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
+
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the verb; Ctrl-C, which Lightning turns into `sys.exit(1)`, becomes KeyboardInterrupt again."""
         try:
@@ -59,6 +65,14 @@ class CLI(LightningCLI):
         except SystemExit:
             if self.trainer.state.status == TrainerStatus.INTERRUPTED:
                 raise KeyboardInterrupt from None
+            raise
+        except LitPWMError:
+            # Loggers make their folders before the first check; one that is still empty is not a run.
+            for logger in self.trainer.loggers:
+                folder = Path(getattr(logger, "log_dir", None) or self.trainer.default_root_dir)
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+                    folder.parent.rmdir()
             raise
 
     def _parse_ckpt_path(self) -> None:
@@ -154,14 +168,30 @@ def resolve_configs(argv: list[str]) -> list[str]:
 
 
 def explain(error: argparse.ArgumentError) -> str:
-    """One paragraph of jsonargparse's message, with the nearest names where a key is unknown."""
+    """One paragraph of jsonargparse's message: which option, what was found, the nearest names where it is unknown."""
     message = " ".join(str(error.message).split())
-    hint = ""
-    unknown = re.search(r"[Kk]ey '([\w.]+)'.* not expected|[Uu]nrecognized arguments: --([\w.]+)", message)
-    if unknown:
-        name = (unknown.group(1) or unknown.group(2)).rsplit(".", 1)[-1]
-        hint = did_you_mean(name, sorted(_option_names()), shown=0).replace("Accepted: , ….", "")
-    return f"The command line or a config file is not accepted: {message} {hint} Run `lit-pwm fit --help` for options."
+    nested = re.search(r"NestedArg\(key='([\w.]+)', val=(.*?)\)", message)
+    unknown = re.search(r"does not accept option '([\w.]+)'|[Kk]ey '([\w.]+)' is not expected", message)
+    if nested:
+        option, value = nested.group(1), nested.group(2)
+    elif unknown:
+        option, value = unknown.group(1) or unknown.group(2), None
+    else:
+        return (
+            f"The command line or a config file is not accepted: {message[:600]} Mend it, and see "
+            f"`lit-pwm fit --help` for the options and their types."
+        )
+    name, known = option.rsplit(".", 1)[-1], _option_names()
+    if name in known and value is not None:
+        reason = re.search(r"Expected [^:]*?\. Got value: \S+|invalid literal[^.]*", message)
+        return (
+            f"The option {option!r} was given the value {value}, which is not of its type"
+            f"{f' ({reason.group(0)})' if reason else ''}. See `lit-pwm fit --help` for the types."
+        )
+    return (
+        f"There is no option {option!r} on the command line or in a config for the chosen class. "
+        f"{did_you_mean(name, sorted(known), shown=0)} See `lit-pwm fit --help` for the options."
+    ).replace(" Accepted: , ….", "")
 
 
 def _option_names() -> set[str]:

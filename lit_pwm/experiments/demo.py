@@ -41,11 +41,13 @@ class Round:
     Attributes:
         world_model_updates: updates of the world model, which continues from the round before.
         policy_updates: updates of each policy, which starts anew.
+        evaluations: how often each policy is evaluated; its best checkpoint is chosen by them.
         episodes: episodes collected for each task with its policy and noise; 0 in the last round.
     """
 
     world_model_updates: int
     policy_updates: int
+    evaluations: int
     episodes: int
 
 
@@ -57,16 +59,19 @@ class DemoPlan:
         tasks: the tasks, all in one world model.
         noise_episodes: episodes of each task collected with noise.
         rounds: the rounds in order.
-        evaluations: how often a policy is evaluated in a round.
-        selection_episodes: episodes of each such evaluation.
+        selection_episodes: episodes of each evaluation that chooses a checkpoint.
         report_episodes: episodes behind each reported number.
     """
 
     tasks: tuple[str, ...] = ("cartpole-swingup", "cup-catch", "cartpole-balance", "reacher-easy")
     noise_episodes: int = 80
-    rounds: tuple[Round, ...] = (Round(1500, 300, 20), Round(1000, 300, 20), Round(1500, 800, 0))
-    evaluations: int = 10
-    selection_episodes: int = 10
+    rounds: tuple[Round, ...] = (
+        Round(1200, 240, 6, 20),
+        Round(800, 240, 6, 20),
+        Round(800, 240, 6, 20),
+        Round(1200, 480, 16, 0),
+    )
+    selection_episodes: int = 6
     report_episodes: int = 10
 
 
@@ -89,11 +94,16 @@ def plan_for(minutes: float | None = None) -> DemoPlan:
         plan,
         noise_episodes=min(plan.noise_episodes * 2, scaled(plan.noise_episodes, 4)),
         rounds=tuple(
-            Round(scaled(r.world_model_updates, 20), scaled(r.policy_updates, 8), min(40, scaled(r.episodes, 2)))
+            Round(
+                scaled(r.world_model_updates, 20),
+                scaled(r.policy_updates, 8),
+                min(r.evaluations, scaled(r.evaluations, 2)),
+                min(2 * r.episodes, scaled(r.episodes, 2)),
+            )
             for r in plan.rounds
         ),
-        evaluations=plan.evaluations if scale >= 0.3 else 2,
-        selection_episodes=plan.selection_episodes if scale >= 0.3 else 2,
+        selection_episodes=min(plan.selection_episodes, scaled(plan.selection_episodes, 2)),
+        report_episodes=min(plan.report_episodes, scaled(plan.report_episodes, 2)),
     )
 
 
@@ -185,7 +195,7 @@ class Demo:
     def _policies(self, name: str, stores: list[str], plan: Round, world_model: Trained) -> dict[str, Trained]:
         policy_plan = PolicyPlan(
             plan.policy_updates,
-            evaluate_every=max(1, plan.policy_updates // self.plan.evaluations),
+            evaluate_every=max(1, plan.policy_updates // plan.evaluations),
             episodes=self.plan.selection_episodes,
         )
         with self._stage(

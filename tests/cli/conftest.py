@@ -2,6 +2,8 @@
 
 import pytest
 
+# Lightning's log handler keeps the stderr it finds when it is imported: let that be pytest's own and not a test's.
+import lit_pwm.cli.trainer  # noqa: F401
 from lit_pwm.cli.main import run
 
 TASKS = "cartpole-balance,cartpole-swingup"

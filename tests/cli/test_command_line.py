@@ -44,6 +44,7 @@ def test_evaluate_repeats_the_trainings_own_evaluation_to_the_bit(policy, tmp_pa
     assert torch.tensor(logged[-1], dtype=torch.float32) == torch.tensor(entry["mean"], dtype=torch.float32)
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
 def test_resuming_prints_which_setting_wins(world_model, store, tmp_path, capsys):
     argv = ["fit", "--config", str(world_model.parent.parent / "config.yaml"), "--ckpt_path", str(world_model)]
     argv += ["--model.lr", "0.0009", "--trainer.max_steps", "6", "--trainer.default_root_dir", str(tmp_path)]
