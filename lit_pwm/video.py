@@ -66,7 +66,8 @@ def record_video(
         for _ in _episode(policy, task, seed, make_env(task), rewards):
             pass
         return Recording(task, seed, sum(rewards), None, notice)
-    env = make_env(task, render_mode="rgb_array", width=width, height=height)
+    camera = 0 if make_env(task).physics.model.ncam else -1  # without a camera of the model's, MuJoCo's free one
+    env = make_env(task, render_mode="rgb_array", width=width, height=height, camera=camera)
     env.physics.model.light_castshadow[:] = False  # shadows take more than half of the time of software rendering
     native = env.metadata["render_fps"]
     every = max(1, round(native / _FRAMES_PER_SECOND))

@@ -36,20 +36,20 @@ def decoded(path):
 
 
 @needs_rendering
-@pytest.mark.slow
-def test_a_video_shows_the_episode_whose_return_is_reported(network_policy, tmp_path):
-    policy, path = network_policy("cheetah-run"), tmp_path / "videos" / "run.mp4"
-    recording = record_video(policy, "cheetah-run", 5, path)
+def test_a_video_shows_the_episode_whose_return_is_reported(short_task, constant_policy, tmp_path):
+    policy, path = constant_policy([1.0], [short_task]), tmp_path / "videos" / "spin.mp4"
+    recording = record_video(policy, short_task, 5, path)
+    steps = len(policy.seen)
     assert recording.path == path
-    assert recording.episode_return == evaluate_task(policy, "cheetah-run", 1, 5, mode="sync").returns[0]
+    assert recording.episode_return == evaluate_task(policy, short_task, 1, 5, mode="sync").returns[0]
     frames, rate = decoded(path)
-    # 500 steps of 0.02 s: every second one is a frame, and the first observation is one too.
-    assert frames.shape == (251, 240, 320, 3)
+    # A step takes 0.02 s: every second one is a frame, and the first observation is one too.
+    assert 10 < steps < 60
+    assert frames.shape == (1 + steps // 2, 240, 320, 3)
     assert rate == 25
-    assert path.stat().st_size < 600_000
-    moved = np.abs(np.diff(frames[::25].astype(float), axis=0)).mean(axis=(1, 2, 3))
-    assert moved.max() > 1  # it moves, and is no still or empty picture
-    assert frames[0].std() > 10
+    assert path.stat().st_size < 300_000
+    assert frames[0].std() > 2  # no empty picture
+    assert np.abs(frames[-1].astype(float) - frames[0]).max() > 50  # nor a still one
     assert list(path.parent.iterdir()) == [path]
 
 
