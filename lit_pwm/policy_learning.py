@@ -18,6 +18,7 @@ from lit_pwm.checkpoints.native import (
     check_same_networks,
     describe_policy,
     description_of,
+    load_actor_and_critic,
     load_world_model,
 )
 from lit_pwm.errors import LitPWMError
@@ -48,6 +49,8 @@ class PolicyLearning(LightningModule):
 
     Args:
         world_model_checkpoint: a checkpoint that holds a world model, of pre-training or of policy learning.
+        initial_policy_checkpoint: start from the actor and critics of this policy instead of fresh weights, for
+            example after the world model was trained further; they must be of the same kinds and sizes.
         actor: the actor class and its options; dimensions come from the world model.
         critic: the critics' class and options.
         horizon: imagined steps H.
@@ -77,6 +80,7 @@ class PolicyLearning(LightningModule):
     def __init__(
         self,
         world_model_checkpoint: str | None = None,
+        initial_policy_checkpoint: str | None = None,
         actor: Callable[[int, int, int], Actor] = MLPActor,
         critic: Callable[[int, int], CriticEnsemble] = CriticEnsemble,
         horizon: int = 16,
@@ -101,6 +105,7 @@ class PolicyLearning(LightningModule):
             ignore=[name for name, part in (("actor", actor), ("critic", critic)) if not isinstance(part, Mapping)]
         )
         self.world_model_checkpoint = world_model_checkpoint
+        self.initial_policy_checkpoint = initial_policy_checkpoint
         self._make_actor = factory_from(actor, Actor)
         self._make_critic = factory_from(critic, CriticEnsemble)
         self.horizon, self.gamma, self.lam = horizon, gamma, lam
@@ -138,6 +143,9 @@ class PolicyLearning(LightningModule):
                     "a pre-training run: --model.world_model_checkpoint RUN/.../last.ckpt."
                 )
             self._build(load_world_model(self.world_model_checkpoint).train(), tuple(source.tasks))
+            if self.initial_policy_checkpoint:
+                load_actor_and_critic(self.initial_policy_checkpoint, self.actor, self.critic)
+                self.target_critic.load_state_dict(self.critic.state_dict())
             source.bind_tasks(self.world_model.task_names, self.world_model.obs_dim, self.world_model.action_dim)
 
     def _build_described(self, description: Mapping[str, Any]) -> None:

@@ -145,6 +145,25 @@ def load_policy(path: str | Path) -> Policy:
     return Policy(world_model, actor, tuple(description["trained_tasks"])).eval()
 
 
+def load_actor_and_critic(path: str | Path, actor: Actor, critic: Component) -> None:
+    """Copy the weights of a policy's actor and critics into networks of the same kinds and sizes.
+
+    Raises:
+        LitPWMError: the file is missing, unreadable, holds no policy, or one of other kinds or sizes.
+    """
+    checkpoint = read_checkpoint(path)
+    description = description_of(checkpoint, path)
+    if description["kind"] != "policy":
+        raise LitPWMError(
+            f"The checkpoint {str(path)!r} holds a {description['kind']}, and a policy to start from is needed here. "
+            f"Name a checkpoint of policy learning, or leave it out to start from fresh weights."
+        )
+    ours = {"actor": actor.description(), "critic": critic.description()}
+    check_same_networks(ours, {key: description[key] for key in ours}, path)
+    _load(actor, checkpoint["state_dict"], "actor.", path)
+    _load(critic, checkpoint["state_dict"], "critic.", path)
+
+
 def _load(module: nn.Module, state: Mapping[str, Tensor], prefix: str, path: str | Path) -> None:
     own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     try:

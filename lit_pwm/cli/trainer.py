@@ -87,9 +87,10 @@ class CLI(LightningCLI):
         if "world_model_checkpoint" in wanted and not wanted.world_model_checkpoint:
             wanted.world_model_checkpoint = str(path)
             saved.pop("world_model_checkpoint", None)
-        if wanted.get("initial_checkpoint"):
-            wanted.initial_checkpoint = None
-        saved.pop("initial_checkpoint", None)
+        for start in ("initial_checkpoint", "initial_policy_checkpoint"):
+            saved.pop(start, None)
+            if wanted.get(start):
+                wanted[start] = None
         differences = [
             f"  {key}: {value!r} in the checkpoint, {_plain(wanted[key])!r} in this run"
             for key, value in saved.items()

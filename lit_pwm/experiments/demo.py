@@ -40,15 +40,17 @@ class Round:
 
     Attributes:
         world_model_updates: updates of the world model, which continues from the round before.
-        policy_updates: updates of each policy, which starts anew.
+        policy_updates: updates of each policy.
         evaluations: how often each policy is evaluated; its best checkpoint is chosen by them.
         episodes: episodes collected for each task with its policy and noise; 0 in the last round.
+        continues: whether policies continue from the best one so far, or start anew.
     """
 
     world_model_updates: int
     policy_updates: int
     evaluations: int
     episodes: int
+    continues: bool
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,14 @@ class DemoPlan:
         report_episodes: episodes behind each reported number.
     """
 
-    tasks: tuple[str, ...] = ("cartpole-swingup", "cup-catch", "cartpole-balance", "reacher-easy")
+    tasks: tuple[str, ...] = ("cartpole-swingup", "cup-catch", "cartpole-balance")
     noise_episodes: int = 80
     rounds: tuple[Round, ...] = (
-        Round(1200, 240, 6, 20),
-        Round(800, 240, 6, 20),
-        Round(800, 240, 6, 20),
-        Round(1200, 480, 16, 0),
+        Round(1200, 200, 5, 20, continues=False),
+        Round(600, 200, 5, 20, continues=False),
+        Round(600, 200, 6, 20, continues=True),
+        Round(600, 200, 6, 20, continues=True),
+        Round(1000, 500, 14, 0, continues=True),
     )
     selection_episodes: int = 6
     report_episodes: int = 10
@@ -99,6 +102,7 @@ def plan_for(minutes: float | None = None) -> DemoPlan:
                 scaled(r.policy_updates, 8),
                 min(r.evaluations, scaled(r.evaluations, 2)),
                 min(2 * r.episodes, scaled(r.episodes, 2)),
+                r.continues,
             )
             for r in plan.rounds
         ),
@@ -125,12 +129,13 @@ class Demo:
         plan: what to do.
         folder: where stores, checkpoints and curves go; emptied first.
         seed: seed of everything.
-        processes: processes for stages that can run side by side; two, or one on a machine with one core.
+        processes: processes for stages that can run side by side; one for each task, at most two for each core.
     """
 
     def __init__(self, plan: DemoPlan, folder: Path, seed: int, processes: int | None = None) -> None:
         self.plan, self.folder, self.seed = plan, folder, seed
-        self.processes = processes or min(2, os.cpu_count() or 1)
+        # More processes than cores keep the cores busy when tasks do not divide by them.
+        self.processes = processes or min(len(plan.tasks), 2 * (os.cpu_count() or 1))
         self.seconds: dict[str, float] = {}
         self.console = Console()
 
@@ -152,17 +157,20 @@ class Demo:
         stores = [self._collect_noise()]
         world_model: Trained | None = None
         policies: dict[str, Trained] = {}
+        best: dict[str, Trained] = {}
         curves: dict[str, dict[str, Points]] = {task: {} for task in self.plan.tasks}
         for number, plan in enumerate(self.plan.rounds, start=1):
             name = f"round {number}"
             world_model = self._world_model(name, stores, plan, world_model)
-            policies = self._policies(name, stores, plan, world_model)
+            policies = self._policies(name, stores, plan, world_model, best)
             for task, trained in policies.items():
                 curves[task][name] = trained.curves["eval/return"]
+                if task not in best or trained.score > best[task].score:
+                    best[task] = trained
             if plan.episodes:
                 stores += self._collect_with_policies(name, plan, policies)
         assert world_model is not None
-        summaries = self._evaluate(stores, world_model, policies)
+        summaries = self._evaluate(stores, world_model, best, policies)
         plan = json.loads(json.dumps(asdict(self.plan)))
         return write_record(self.folder, self.seed, plan, self.seconds, summaries, world_model.curves, curves)
 
@@ -192,7 +200,9 @@ class Demo:
                 self.seed,
             )
 
-    def _policies(self, name: str, stores: list[str], plan: Round, world_model: Trained) -> dict[str, Trained]:
+    def _policies(
+        self, name: str, stores: list[str], plan: Round, world_model: Trained, best: dict[str, Trained]
+    ) -> dict[str, Trained]:
         policy_plan = PolicyPlan(
             plan.policy_updates,
             evaluate_every=max(1, plan.policy_updates // plan.evaluations),
@@ -208,7 +218,7 @@ class Demo:
                     world_model.last,
                     stores,
                     str(self.folder / name.replace(" ", "_") / task),
-                    policy_plan,
+                    replace(policy_plan, initial_checkpoint=best[task].best if plan.continues else None),
                     self.seed,
                     Telling(self._messages),
                 )
@@ -229,7 +239,9 @@ class Demo:
                 future.result()
             return list(futures)
 
-    def _evaluate(self, stores: list[str], world_model: Trained, policies: dict[str, Trained]) -> list[TaskSummary]:
+    def _evaluate(
+        self, stores: list[str], world_model: Trained, best: dict[str, Trained], last: dict[str, Trained]
+    ) -> list[TaskSummary]:
         with self._stage("evaluation", f"{self.plan.report_episodes} episodes on seeds that chose nothing, and videos"):
             futures = [
                 self._pool.submit(
@@ -238,12 +250,12 @@ class Demo:
                     stores[0],
                     stores,
                     world_model.last,
-                    trained.best,
-                    trained.last,
+                    best[task].best,
+                    last[task].last,
                     self.plan.report_episodes,
                     str(self.folder),
                 )
-                for task, trained in policies.items()
+                for task in self.plan.tasks
             ]
             return [future.result() for future in futures]
 

@@ -36,12 +36,14 @@ class Trained:
 
     Attributes:
         best: checkpoint chosen by validation.
+        score: the monitored metric of the best checkpoint.
         last: checkpoint after the last update.
         curves: metric → list of (update, value).
         seconds: wall-clock of the stage.
     """
 
     best: str
+    score: float
     last: str
     curves: dict[str, list[tuple[int, float]]]
     seconds: float
@@ -69,6 +71,7 @@ class PolicyPlan:
     horizon: int = 16
     lr: float = 5e-4
     target_rate: float = 1.0
+    initial_checkpoint: str | None = None
 
 
 def be_quiet() -> None:
@@ -178,6 +181,7 @@ def train_policy(
     seed_everything(seed, verbose=False)
     module = PolicyLearning(
         world_model_checkpoint=world_model,
+        initial_policy_checkpoint=plan.initial_checkpoint,
         actor=lambda *dimensions: MLPActor(*dimensions, hidden_dims=(128, 128)),
         critic=lambda *dimensions: CriticEnsemble(*dimensions, hidden_dims=(128, 128)),
         reward_scale=0.1,
@@ -226,6 +230,7 @@ def train_policy(
 def _trained(keeper: ModelCheckpoint, last: ModelCheckpoint, folder: str, started: float) -> Trained:
     return Trained(
         best=keeper.best_model_path,
+        score=float(keeper.best_model_score) if keeper.best_model_score is not None else float("nan"),
         last=last.best_model_path,
         curves=read_curves(Path(folder) / "metrics.csv"),
         seconds=time.perf_counter() - started,

@@ -39,7 +39,8 @@ class TwoHot(nn.Module):
         position = (symlog(x).clamp(self.low, self.high) - self.low) / step
         lower = position.floor()
         weight = (position - lower).unsqueeze(-1)
-        index = lower.long().unsqueeze(-1)
+        # A value that is not a number keeps its weight, and so makes the loss not finite; its index only has to exist.
+        index = lower.nan_to_num().long().unsqueeze(-1)
         target = torch.zeros(*x.shape, self.num_bins, dtype=x.dtype, device=x.device)
         target.scatter_(-1, index, 1 - weight)
         # At the highest bin the weight is zero and there is no bin above.

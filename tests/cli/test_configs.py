@@ -1,0 +1,55 @@
+"""Every config in the tree is parsed, printed, parsed again to the same text, and run for a few steps."""
+
+from pathlib import Path
+
+import pytest
+
+from lit_pwm.cli.main import run
+from lit_pwm.paths import config_root
+
+ROOT = config_root()
+ALL = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.yaml"))
+RUN = ["--trainer.fast_dev_run", "2", "--data.batch_size", "4", "--data.horizon", "2"]
+
+
+def base_of(config: Path) -> str:
+    """The config that this one is stacked on."""
+    return "policy_learning.yaml" if config.parts[0] in ("policy", "policy_learning.yaml") else "pretrain.yaml"
+
+
+def stack(config: Path) -> list[str]:
+    names = [base_of(config)] + ([str(config)] if len(config.parts) > 1 else [])
+    return [part for name in names for part in ("--config", f"configs/{name}")]
+
+
+def test_there_are_configs_of_each_kind():
+    assert {path.parts[0] for path in ALL} >= {"pretrain.yaml", "policy_learning.yaml", "world_model", "policy", "data"}
+
+
+def printed(argv, capsys) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        run([*argv, "--print_config"])
+    assert stop.value.code in (0, None)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("config", ALL, ids=str)
+def test_print_config_round_trips(config, capsys, tmp_path):
+    first = printed(["fit", *stack(config), "--data.store", "x.h5"], capsys)
+    again = tmp_path / "printed.yaml"
+    again.write_text(first)
+    assert printed(["fit", "--config", str(again)], capsys) == first
+    assert "class_path" in first
+
+
+@pytest.mark.parametrize("config", ALL, ids=str)
+def test_runs_for_a_few_steps(config, store, world_model, tmp_path, monkeypatch):
+    if config.parts[0] == "trainer" and config.stem in ("ddp", "gpu", "h100", "slurm"):
+        pytest.skip("needs a GPU, or more than one process: run in a test of its own")
+    monkeypatch.chdir(tmp_path)
+    argv = ["fit", *stack(config), "--data.store", str(store), "--data.tasks", "[cartpole-swingup]", *RUN]
+    if base_of(config) == "policy_learning.yaml":
+        argv += ["--model.world_model_checkpoint", str(world_model), "--trainer.callbacks", "null"]
+    assert run(argv) == 0
+    assert list(tmp_path.iterdir()) == []  # fast_dev_run leaves nothing
