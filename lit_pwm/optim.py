@@ -204,3 +204,8 @@ def apply_settings(
         factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
         for wanted, group, factor in zip(groups, optimizer.param_groups, factors, strict=True):
             group.update(wanted | {"lr": wanted["initial_lr"] * factor})
+
+
+def logs_now(module: LightningModule) -> bool:
+    """Whether Lightning writes what is logged at this update; at others `self.log` would only cost its milliseconds."""
+    return module.global_step % cast("Any", module.trainer).log_every_n_steps == 0

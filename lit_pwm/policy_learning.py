@@ -33,6 +33,7 @@ from lit_pwm.optim import (
     apply_settings,
     check_each_parameter_once,
     linear_decay,
+    logs_now,
     planned_updates,
     refuse_float16,
     settings_of,
@@ -209,8 +210,8 @@ class PolicyLearning(LightningModule):
         for scheduler in cast("list[LambdaLR]", self.lr_schedulers()):
             scheduler.step()
 
-        self.log("train/imagined_return", mean_return, prog_bar=True, batch_size=len(task), sync_dist=True)
-        if self.global_step % cast("Any", self.trainer).log_every_n_steps == 0:
+        if logs_now(self):
+            self.log("train/imagined_return", mean_return, prog_bar=True, batch_size=len(task), sync_dist=True)
             parts = {
                 "train/actor_loss": loss.detach(),
                 "train/critic_loss": critic_loss,

@@ -27,6 +27,7 @@ from lit_pwm.open_loop import OpenLoopError
 from lit_pwm.optim import (
     apply_settings,
     check_each_parameter_once,
+    logs_now,
     planned_updates,
     refuse_float16,
     settings_of,
@@ -177,9 +178,9 @@ class WorldModelPretraining(LightningModule):
         loss = world_model_loss(self.world_model, batch, **self.loss_weights)
         norm = take_step(self, optimizer, loss.total, self.clip_norm, "world-model")
         cast("LambdaLR", self.lr_schedulers()).step()
-        size = batch["task"].numel()
-        self.log("train/loss", loss.total.detach(), prog_bar=True, batch_size=size, sync_dist=True)
-        if self.global_step % cast("Any", self.trainer).log_every_n_steps == 0:
+        if logs_now(self):
+            size = batch["task"].numel()
+            self.log("train/loss", loss.total.detach(), prog_bar=True, batch_size=size, sync_dist=True)
             parts = {
                 "train/consistency": loss.consistency,
                 "train/reward_cross_entropy": loss.reward,

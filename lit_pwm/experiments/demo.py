@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -68,11 +68,10 @@ class DemoPlan:
     tasks: tuple[str, ...] = ("cartpole-swingup", "cup-catch", "cartpole-balance")
     noise_episodes: int = 80
     rounds: tuple[Round, ...] = (
-        Round(1200, 200, 5, 20, continues=False),
-        Round(600, 200, 5, 20, continues=False),
-        Round(600, 200, 6, 20, continues=True),
-        Round(600, 200, 6, 20, continues=True),
-        Round(1000, 500, 14, 0, continues=True),
+        Round(1500, 300, 6, 20, continues=False),
+        Round(1000, 300, 6, 20, continues=False),
+        Round(1000, 300, 8, 20, continues=True),
+        Round(1500, 600, 14, 0, continues=True),
     )
     selection_episodes: int = 6
     report_episodes: int = 10
@@ -261,7 +260,7 @@ class Demo:
 
     # -- what one sees ----------------------------------------------------------------------------------------------
     @contextmanager
-    def _stage(self, name: str, what: str) -> Iterator[None]:
+    def _stage(self, name: str, what: str) -> Generator[None]:
         """Announce a stage and keep its time."""
         self.console.print(f"[bold]{name}[/bold]: {what}", highlight=False)
         started = time.perf_counter()

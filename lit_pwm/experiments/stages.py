@@ -145,7 +145,7 @@ def train_world_model(
         val_check_interval=every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        log_every_n_steps=max(1, plan.updates // 100),
+        log_every_n_steps=max(1, plan.updates // 50),
         default_root_dir=folder,
         logger=CSVLogger(folder, name="", version=""),
         callbacks=[keeper, last, callbacks.NonFiniteGuard(), *([callbacks.RunProgress()] if progress else [])],
@@ -210,7 +210,7 @@ def train_policy(
         val_check_interval=plan.evaluate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        log_every_n_steps=max(1, plan.updates // 100),
+        log_every_n_steps=max(1, plan.updates // 50),
         default_root_dir=folder,
         logger=CSVLogger(folder, name="", version=""),
         callbacks=[

@@ -87,6 +87,8 @@ class TaskEmbedding(Constrained):
     def forward(self, task: Tensor) -> Tensor:
         """Task ids [...] int64 → embeddings [..., dim]."""
         rows = F.embedding(task, self.weight)
+        if not rows.numel():  # an actor or critic that does not look at the task
+            return rows
         return rows + (rows * self._scale(rows) - rows).detach()
 
     @torch.no_grad()

@@ -39,7 +39,7 @@ def test_world_model_equals_one_process_with_the_whole_batch(store, tmp_path):
         "--data.store",
         store,
     ]
-    common += [*SHORT, *STEPS, "--seed_everything", "5"]
+    common += ["--data.store", store, *SHORT, *STEPS, "--seed_everything", "5"]
     fit(*common, *DDP, "--data.batch_size", "8", "--trainer.default_root_dir", tmp_path / "two")
     fit(*common, "--data.batch_size", "16", "--trainer.default_root_dir", tmp_path / "one")
     (two, _), (one, _) = state(tmp_path / "two"), state(tmp_path / "one")
