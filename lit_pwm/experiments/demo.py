@@ -27,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.record import TaskSummary, summarise_task, write_record
 from lit_pwm.experiments.stages import PolicyPlan, Trained, WorldModelPlan, be_quiet, train_policy, train_world_model
+from lit_pwm.processes import end_with_parent
 
 Points = list[tuple[int, float]]
 
@@ -68,12 +69,11 @@ class DemoPlan:
     tasks: tuple[str, ...] = ("cartpole-swingup", "cup-catch", "cartpole-balance")
     noise_episodes: int = 80
     rounds: tuple[Round, ...] = (
-        Round(1500, 300, 6, 20, continues=False),
+        Round(1200, 300, 6, 20, continues=False),
         Round(1000, 300, 6, 20, continues=False),
-        Round(1000, 300, 8, 20, continues=True),
-        Round(1500, 600, 14, 0, continues=True),
+        Round(1500, 700, 24, 0, continues=True),
     )
-    selection_episodes: int = 6
+    selection_episodes: int = 8
     report_episodes: int = 10
 
 
@@ -147,7 +147,7 @@ class Demo:
         context = multiprocessing.get_context("spawn")
         with (
             context.Manager() as manager,
-            ProcessPoolExecutor(self.processes, mp_context=context, initializer=be_quiet) as pool,
+            ProcessPoolExecutor(self.processes, mp_context=context, initializer=_start_worker) as pool,
         ):
             self._pool, self._messages = pool, manager.Queue()
             return self._rounds()
@@ -294,6 +294,11 @@ class Demo:
                 if latest is not None and latest != shown.get(task) and bars.disable:
                     shown[task] = latest
                     self.console.print(f"  {task}: update {update}/{updates}, return {latest:.0f}", highlight=False)
+
+
+def _start_worker() -> None:
+    end_with_parent()
+    be_quiet()
 
 
 def collect_with_policy(task: str, episodes: int, path: str, checkpoint: str, seed: int) -> None:

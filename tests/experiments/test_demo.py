@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -24,8 +25,15 @@ pytestmark = pytest.mark.slow
 def wheel(tmp_path_factory):
     """A folder that holds what the wheel installs."""
     out = tmp_path_factory.mktemp("wheel")
+    # From a copy: setuptools would leave build/ in the checkout, and take files from it that are no longer in the tree.
+    source = out / "source"
+    source.mkdir()
+    for name in ("lit_pwm", "callbacks", "datamodules", "configs"):
+        shutil.copytree(CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(CHECKOUT / name, source)
     built = subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(CHECKOUT)],
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(source)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert built.returncode == 0, built.stdout + built.stderr
