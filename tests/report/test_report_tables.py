@@ -21,7 +21,7 @@ ROWS = [
 def test_markdown_shows_means_intervals_best_episodes_and_the_mean_over_tasks():
     low, high = bootstrap_interval([[700.0, 800.0]])
     assert report.results_markdown(ROWS).splitlines() == [
-        "| task | Random policy | Data, mean | Data, best episode | PWM, best checkpoint | PWM, last checkpoint |",
+        "| task | Random policy | Data, mean | Data, best episode | PWM, best | PWM, last |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         f"| one | 5 (0–10) | 100 (50–150) | 150 | 900 (900–900) | 750 ({low:.0f}–{high:.0f}) |",
         "| two | 25 (20–30) | – | – | 500 (500–500) | 600 (600–600) |",

@@ -54,8 +54,8 @@ COLUMNS = (
     Column("Random policy", "random"),
     Column("Data, mean", "data"),
     Column("Data, best episode", "data", "best"),
-    Column("PWM, best checkpoint", "best", ours=True),
-    Column("PWM, last checkpoint", "last", ours=True),
+    Column("PWM, best", "best", ours=True),
+    Column("PWM, last", "last", ours=True),
 )
 """The demo's columns."""
 
