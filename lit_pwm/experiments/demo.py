@@ -31,8 +31,8 @@ from lit_pwm.processes import end_with_parent
 
 Points = list[tuple[int, float]]
 
-DEFAULT_MINUTES = 9.0
-"""Minutes that the default plan takes on two idle cores, without installation."""
+DEFAULT_MINUTES = 12.0
+"""About the minutes that the default plan takes on two idle cores, without installation."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,12 @@ class DemoPlan:
     tasks: tuple[str, ...] = ("cartpole-swingup", "cup-catch", "cartpole-balance")
     noise_episodes: int = 80
     rounds: tuple[Round, ...] = (
-        Round(1200, 300, 6, 20, continues=False),
+        Round(1500, 300, 6, 20, continues=False),
         Round(1000, 300, 6, 20, continues=False),
-        Round(1500, 700, 24, 0, continues=True),
+        Round(1000, 300, 8, 20, continues=True),
+        Round(1500, 600, 14, 0, continues=True),
     )
-    selection_episodes: int = 8
+    selection_episodes: int = 6
     report_episodes: int = 10
 
 
