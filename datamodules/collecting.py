@@ -7,122 +7,28 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import threading
-import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from datamodules.behaviours import Behaviour, behaviour_identity, check_behaviour, make_behaviour
-from datamodules.shards import Shard, ShardFolder, new_shard, refuse_existing
+from datamodules.behaviours import behaviour_identity, check_behaviour
+from datamodules.rolling import EPISODE_KEYS, Collector, Work
+from datamodules.shards import ShardFolder, refuse_existing
 from datamodules.store import EpisodeStore
-from datamodules.writer import checked_rows, finish, store_settings
+from datamodules.writer import finish, store_settings
 from lit_pwm.errors import LitPWMError
+from lit_pwm.processes import end_with_parent
 from lit_pwm.tasks import TaskSpec, task_spec
 from lit_pwm.tasks.registry import METAWORLD
 
-if TYPE_CHECKING:
-    from lit_pwm.tasks.environment import DMControlEnv
-
 _GROUP = 10
 """Episodes handed to a worker at once: few, so that all workers finish at about the same time."""
-_KEYS = 2**32
-"""Room for the keys of a task's episodes in the shards."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """Some episodes of one task.
-
-    Attributes:
-        spec: the task, itself rather than its name: a worker process may not know a task that was registered here.
-        task: its index in the store.
-        numbers: which episodes.
-    """
-
-    spec: TaskSpec
-    task: int
-    numbers: tuple[int, ...]
-
-
-class Collector:
-    """Rolls episodes and appends them to a shard; there is one in each process.
-
-    Args:
-        behaviour: name of the behaviour.
-        seed: of everything; episode i of a task depends on the seed, the task's name and i alone.
-        folder: where shards lie.
-    """
-
-    def __init__(self, behaviour: str, seed: int, folder: Path) -> None:
-        self._behaviour: Behaviour = make_behaviour(behaviour)
-        self._seed = seed
-        self._shard: Shard = new_shard(folder)
-        self._envs: dict[tuple[str, int], DMControlEnv] = {}
-
-    def collect(self, work: Work) -> int:
-        """Roll the episodes and append them; returns their number."""
-        lockstep = self._behaviour.lockstep
-        for block, numbers in itertools.groupby(work.numbers, lambda number: number // lockstep):
-            self._roll(work.spec, work.task, block, list(numbers))
-        return len(work.numbers)
-
-    def _roll(self, spec: TaskSpec, task: int, block: int, numbers: list[int]) -> None:
-        """Roll episodes of one block in lockstep.
-
-        An episode always has the same place in its block, also when others of the block are there already, because in a
-        policy's matrix products a row's rounding may depend on its place.
-        """
-        size, length = self._behaviour.lockstep, spec.episode_length
-        name = zlib.crc32(spec.name.encode())
-        seeds = [np.random.SeedSequence([self._seed, name, block * size + place]).spawn(2) for place in range(size)]
-        generators = [np.random.Generator(np.random.Philox(drawn)) for _, drawn in seeds]
-        self._behaviour.reset(spec.name, spec.action_dim, length, generators)
-        obs = np.zeros((length + 1, size, spec.obs_dim), np.float32)
-        action = np.zeros((length, size, spec.action_dim), np.float32)
-        reward = np.zeros((length, size), np.float32)
-        ends = np.zeros(size, np.int64)
-        terminated = np.zeros(size, bool)
-        running = {number % size: self._env(spec, number % size) for number in numbers}
-        for place, env in running.items():
-            obs[0, place], _ = env.reset(seed=int(seeds[place][0].generate_state(1)[0]))
-        for step in range(length):
-            action[step] = self._behaviour.act(obs[step], step)
-            for place, env in list(running.items()):
-                obs[step + 1, place], reward[step, place], terminated[place], over, _ = env.step(action[step, place])
-                if terminated[place] or over:
-                    ends[place] = step + 1
-                    del running[place]
-            if not running:
-                break
-        dims = {spec.name: (spec.obs_dim, spec.action_dim)}
-        for number in numbers:
-            place, source = number % size, self._behaviour.source
-            end, ended = int(ends[place]), bool(terminated[place])
-            arrays = obs[: end + 1, place], action[:end, place], reward[:end, place]
-            rows = checked_rows(dims, spec.name, *arrays, ended, source, f"episode {number}")
-            self._shard.append(task * _KEYS + number, task, rows, ended, source)
-
-    def _env(self, spec: TaskSpec, place: int) -> DMControlEnv:
-        key = (spec.name, place)
-        if key not in self._envs:
-            from lit_pwm.tasks.environment import make_env  # loads a simulator
-
-            self._envs[key] = make_env(spec)
-        return self._envs[key]
-
-    def close(self) -> None:
-        """Close the shard."""
-        self._shard.close()
 
 
 def collect(
@@ -163,14 +69,10 @@ def collect(
     action_repeat = specs[0].action_repeat
     settings = store_settings(dims, action_repeat) | {"behaviour": behaviour_identity(behaviour), "seed": seed}
     with ShardFolder(final, settings) as folder:
-        wanted = [task * _KEYS + number for task in range(len(specs)) for number in range(episodes)]
+        wanted = [task * EPISODE_KEYS + number for task in range(len(specs)) for number in range(episodes)]
         there = folder.records()
         missing = [key for key in wanted if key not in there]
-        work = [
-            Work(specs[task], task, tuple(key % _KEYS for key in keys))
-            for (task, _), group in itertools.groupby(missing, lambda key: (key // _KEYS, key % _KEYS // _GROUP))
-            if (keys := list(group))
-        ]
+        work = _pieces(specs, missing)
         processes = min(workers or usable_cores(), max(len(work), 1))
         with _bar(final, len(wanted), len(wanted) - len(missing), progress) as advance:
             for count in _run(work, processes, behaviour, seed, folder.path):
@@ -178,6 +80,16 @@ def collect(
         there = folder.records()
         finish(folder, dims, action_repeat, [there[key] for key in wanted])
     return EpisodeStore(final)
+
+
+def _pieces(specs: Sequence[TaskSpec], keys: Sequence[int]) -> list[Work]:
+    """The episodes of some keys, in groups of neighbours of one task."""
+    pieces = []
+    for task, spec in enumerate(specs):
+        numbers = [key % EPISODE_KEYS for key in keys if key // EPISODE_KEYS == task]
+        for _, group in itertools.groupby(numbers, lambda number: number // _GROUP):
+            pieces.append(Work(spec, task, tuple(group)))
+    return pieces
 
 
 def check_arguments(
@@ -255,16 +167,8 @@ _worker_arguments: list[tuple[str, int, Path]] = []
 def _start_worker(behaviour: str, seed: int, folder: Path) -> None:
     # Ctrl-C reaches all processes of a terminal; the parent's handling of it lets pieces of work in progress finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    end_with_parent()
     _worker_arguments[:] = [(behaviour, seed, folder)]
-
-
-def _die_with_parent() -> None:
-    """End this process when its parent has been killed; the pool alone would leave it waiting for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def _collect_in_worker(work: Work) -> int:

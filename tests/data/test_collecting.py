@@ -241,18 +241,18 @@ def test_collecting_with_a_policy(policy_file, tmp_path):
 
 
 def test_policy_episodes_are_the_same_after_an_interruption(policy_file, tmp_path, monkeypatch):
-    from datamodules import collecting
+    from datamodules import rolling
 
     arguments = {"tasks": ["short-reacher"], "behaviour": str(policy_file)}
     collect(**arguments, episodes=4, out=tmp_path / "whole.h5", workers=1, progress=False)
-    append, appended = collecting.Shard.append, []
+    append, appended = rolling.Shard.append, []
 
     def breaking(self, *arguments):
         if len(appended) == 2:
             raise KeyboardInterrupt
         appended.append(append(self, *arguments))
 
-    monkeypatch.setattr(collecting.Shard, "append", breaking)
+    monkeypatch.setattr(rolling.Shard, "append", breaking)
     with pytest.raises(KeyboardInterrupt):
         collect(**arguments, episodes=4, out=tmp_path / "broken.h5", workers=1, progress=False)
     monkeypatch.undo()

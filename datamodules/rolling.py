@@ -1,0 +1,108 @@
+"""Rolling episodes in the real environments, in one process."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from datamodules.behaviours import Behaviour, make_behaviour
+from datamodules.shards import Shard, new_shard
+from datamodules.writer import checked_rows
+from lit_pwm.tasks import TaskSpec
+
+if TYPE_CHECKING:
+    from lit_pwm.tasks.environment import DMControlEnv
+
+EPISODE_KEYS = 2**32
+"""Room for the keys of a task's episodes in the shards: episode i of task n has key n * EPISODE_KEYS + i."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Some episodes of one task.
+
+    Attributes:
+        spec: the task, itself rather than its name: a worker process may not know a task that was registered here.
+        task: its index in the store.
+        numbers: which episodes.
+    """
+
+    spec: TaskSpec
+    task: int
+    numbers: tuple[int, ...]
+
+
+class Collector:
+    """Rolls episodes and appends them to a shard; there is one in each process.
+
+    Args:
+        behaviour: name of the behaviour.
+        seed: of everything; episode i of a task depends on the seed, the task's name and i alone.
+        folder: where shards lie.
+    """
+
+    def __init__(self, behaviour: str, seed: int, folder: Path) -> None:
+        self._behaviour: Behaviour = make_behaviour(behaviour)
+        self._seed = seed
+        self._shard: Shard = new_shard(folder)
+        self._envs: dict[tuple[str, int], DMControlEnv] = {}
+
+    def collect(self, work: Work) -> int:
+        """Roll the episodes and append them; returns their number."""
+        lockstep = self._behaviour.lockstep
+        for block, numbers in itertools.groupby(work.numbers, lambda number: number // lockstep):
+            self._roll(work.spec, work.task, block, list(numbers))
+        return len(work.numbers)
+
+    def _roll(self, spec: TaskSpec, task: int, block: int, numbers: list[int]) -> None:
+        """Roll episodes of one block in lockstep.
+
+        An episode always has the same place in its block, also when others of the block are there already, because in a
+        policy's matrix products a row's rounding may depend on its place.
+        """
+        size, length = self._behaviour.lockstep, spec.episode_length
+        name = zlib.crc32(spec.name.encode())
+        seeds = [np.random.SeedSequence([self._seed, name, block * size + place]).spawn(2) for place in range(size)]
+        generators = [np.random.Generator(np.random.Philox(drawn)) for _, drawn in seeds]
+        self._behaviour.reset(spec.name, spec.action_dim, length, generators)
+        obs = np.zeros((length + 1, size, spec.obs_dim), np.float32)
+        action = np.zeros((length, size, spec.action_dim), np.float32)
+        reward = np.zeros((length, size), np.float32)
+        ends = np.zeros(size, np.int64)
+        terminated = np.zeros(size, bool)
+        running = {number % size: self._env(spec, number % size) for number in numbers}
+        for place, env in running.items():
+            obs[0, place], _ = env.reset(seed=int(seeds[place][0].generate_state(1)[0]))
+        for step in range(length):
+            action[step] = self._behaviour.act(obs[step], step)
+            for place, env in list(running.items()):
+                obs[step + 1, place], reward[step, place], terminated[place], over, _ = env.step(action[step, place])
+                if terminated[place] or over:
+                    ends[place] = step + 1
+                    del running[place]
+            if not running:
+                break
+        dims = {spec.name: (spec.obs_dim, spec.action_dim)}
+        for number in numbers:
+            place, source = number % size, self._behaviour.source
+            end, ended = int(ends[place]), bool(terminated[place])
+            arrays = obs[: end + 1, place], action[:end, place], reward[:end, place]
+            rows = checked_rows(dims, spec.name, *arrays, ended, source, f"episode {number}")
+            self._shard.append(task * EPISODE_KEYS + number, task, rows, ended, source)
+
+    def _env(self, spec: TaskSpec, place: int) -> DMControlEnv:
+        key = (spec.name, place)
+        if key not in self._envs:
+            from lit_pwm.tasks.environment import make_env  # loads a simulator
+
+            self._envs[key] = make_env(spec)
+        return self._envs[key]
+
+    def close(self) -> None:
+        """Close the shard."""
+        self._shard.close()
