@@ -133,12 +133,12 @@ def test_going_on_rolls_only_what_is_missing(tmp_path, monkeypatch):
 
     def counting(self, spec, task, block, numbers):
         if len(rolled) == 3:
-            raise KeyboardInterrupt
+            raise InterruptedError
         rolled.append((spec.name, numbers))
         roll(self, spec, task, block, numbers)
 
     monkeypatch.setattr(collecting.Collector, "_roll", counting)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedError):
         quick(path, episodes=2)
     assert not path.exists()
     rolled.clear()
@@ -249,11 +249,11 @@ def test_policy_episodes_are_the_same_after_an_interruption(policy_file, tmp_pat
 
     def breaking(self, *arguments):
         if len(appended) == 2:
-            raise KeyboardInterrupt
+            raise InterruptedError
         appended.append(append(self, *arguments))
 
     monkeypatch.setattr(rolling.Shard, "append", breaking)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedError):
         collect(**arguments, episodes=4, out=tmp_path / "broken.h5", workers=1, progress=False)
     monkeypatch.undo()
     collect(**arguments, episodes=4, out=tmp_path / "broken.h5", workers=1, progress=False)
