@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
 from lit_pwm.errors import LitPWMError, did_you_mean
@@ -13,9 +12,7 @@ _HOME = Path(__file__).resolve().parent.parent
 def config_root() -> Path:
     """The folder of shipped configs: `configs/` beside `lit_pwm/` in a checkout, else the wheel's copy."""
     checkout = _HOME / "configs"
-    if (checkout / "pretrain.yaml").is_file():
-        return checkout
-    return Path(str(resources.files("lit_pwm_configs")))
+    return checkout if (checkout / "pretrain.yaml").is_file() else _HOME / "lit_pwm_configs"
 
 
 def find_config(name: str) -> Path:

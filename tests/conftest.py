@@ -18,6 +18,7 @@ def one_thread():
 @pytest.fixture(autouse=True)
 def no_leaked_environment():
     """Seeding a run sets PL_GLOBAL_SEED, which would give the next test's datamodule another seed."""
+    os.environ.pop("PL_GLOBAL_SEED", None)  # session fixtures that ran a training leave it
     before = dict(os.environ)
     yield
     for key in set(os.environ) - set(before):

@@ -1,5 +1,6 @@
 """The callbacks in real runs: what they save, restore and show."""
 
+import io
 import random
 import re
 
@@ -43,7 +44,7 @@ def fit(root, store, extra, steps=6, ckpt_path=None, model=None):
         accelerator="cpu", max_steps=steps, val_check_interval=2, check_val_every_n_epoch=None, logger=False,
         num_sanity_val_steps=0, default_root_dir=root, callbacks=extra, enable_progress_bar=any(
             isinstance(c, callbacks.RunProgress) for c in extra
-        ), enable_model_summary=False,
+        ), enable_model_summary=False, log_every_n_steps=1,
     )  # fmt: skip
     data = MultitaskDataModule(store, horizon=3, batch_size=8, batches_per_epoch=10, seed=0)
     trainer.fit(model or module(), datamodule=data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
@@ -118,7 +119,7 @@ def test_random_states_continue_when_a_run_is_resumed(tmp_path, store):
 
 def test_progress_shows_throughput_and_remaining_time(tmp_path, store):
     progress = callbacks.RunProgress(line_seconds=0.0)
-    progress._console = Console(record=True, force_terminal=False, width=200, file=open("/dev/null", "w"))  # noqa: SIM115
+    progress._console = Console(record=True, force_terminal=False, width=200, file=io.StringIO())
     fit(tmp_path, store, [progress], steps=6)
     lines = progress._console.export_text().splitlines()
     shown = [re.search(r"(\d+)/6 updates, [\d.]+ updates/s, [\d,]+ slices/s, .* s remaining", line) for line in lines]

@@ -158,7 +158,7 @@ def fit() -> Callable[..., object]:
         **options: object,
     ) -> Trainer:
         seed_everything(seed, verbose=False)
-        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1}
         settings = quiet | {"enable_checkpointing": False, "num_sanity_val_steps": 0} | options
         trainer = Trainer(accelerator="cpu", devices=1, max_steps=updates, **settings)
         # Our checkpoints hold plain values only, so that resuming never has to run code from a file.
