@@ -7,6 +7,8 @@ export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 # One setting for installation and runs: with bytecode `import lightning` costs 3 s, without it 8 s.
 unexport PYTHONDONTWRITEBYTECODE
+# The certificates that this machine trusts, as pip does.
+export UV_SYSTEM_CERTS ?= true
 
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
