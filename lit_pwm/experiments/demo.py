@@ -32,7 +32,7 @@ from lit_pwm.processes import end_with_parent
 Points = list[tuple[int, float]]
 
 DEFAULT_MINUTES = 12.0
-"""About the minutes that the default plan takes on two idle cores, without installation."""
+"""Minutes of the default plan on two idle cores, without installation; estimated from its 20 CPU-minutes."""
 
 
 @dataclass(frozen=True)
