@@ -96,3 +96,27 @@ def test_no_verb_is_advertised_that_does_not_exist():
     text = build_parser().format_help()
     for verb in ("sweep", "checkpoint", "import"):
         assert f" {verb} " not in text
+
+
+def test_every_return_of_an_evaluation_is_the_trainings(store, world_model, tmp_path):
+    from callbacks import EnvironmentEvaluation
+    from lit_pwm.cli.trainer import build
+
+    argv = ["fit", "--config", "configs/policy_learning.yaml", "--config", "configs/policy/mlp.yaml"]
+    argv += ["--model.world_model_checkpoint", str(world_model), "--data.store", str(store), "--data.horizon", "4"]
+    argv += ["--data.batch_size", "16", "--data.tasks", "[cartpole-swingup]", "--trainer.limit_val_batches", "1"]
+    argv += [
+        "--trainer.max_steps",
+        "2",
+        "--trainer.val_check_interval",
+        "2",
+        "--trainer.default_root_dir",
+        str(tmp_path),
+    ]
+    trainer = build(argv).trainer
+    (evaluation,) = (c for c in trainer.callbacks if isinstance(c, EnvironmentEvaluation))
+    assert evaluation.latest is not None
+    out, checkpoint = tmp_path / "R.json", next(tmp_path.rglob("last.ckpt"))
+    assert run(["evaluate", "--checkpoint", str(checkpoint), "--seed", "10000", "--out", str(out)]) == 0
+    returns = json.loads(out.read_text())["tasks"]["cartpole-swingup"]["returns"]
+    assert returns == list(evaluation.latest.tasks["cartpole-swingup"].returns)
