@@ -65,10 +65,10 @@ def world_model_loss(
         targets = simnorm(target_logits)
     embedding = world_model.task_embedding(task)
     latents, consistency = [world_model.encode(obs[0], task)], []
-    for action, latent, logits in zip(actions, targets, target_logits, strict=True):
-        z, error = world_model.dynamics.predict_with_loss(
-            latents[-1], action, embedding, LatentTarget(latent=latent, logits=logits)
-        )
+    for t, action in enumerate(actions):
+        current = targets[t - 1] if t else latents[0].detach()
+        target = LatentTarget(latent=targets[t], logits=target_logits[t], current=current)
+        z, error = world_model.dynamics.predict_with_loss(latents[-1], action, embedding, target)
         latents.append(z)
         consistency.append(error)
     reward_logits = world_model.reward_logits_embedded(torch.stack(latents[:-1]), actions, embedding)
