@@ -46,9 +46,7 @@ class RefinementDynamics(Dynamics):
     ) -> None:
         super().__init__(latent_dim, action_dim, task_dim)
         if substeps < 1:
-            raise LitPWMError(
-                f"RefinementDynamics has substeps {substeps}; it takes at least one: give 1 or more."
-            )
+            raise LitPWMError(f"RefinementDynamics has substeps {substeps}; it takes at least one: give 1 or more.")
         self.hidden_dim, self.layers, self.substeps = hidden_dim, layers, substeps
         self.readout_weight, self.rescale_inputs = readout_weight, rescale_inputs
         width, sees_state = latent_dim + task_dim + action_dim, substeps > 1 or not rescale_inputs

@@ -28,7 +28,9 @@ ORDER = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
 class Network(VelocityField):
     def __init__(self, dim, dtype=torch.float32):
         super().__init__()
-        self.net = torch.nn.Sequential(torch.nn.Linear(dim + 1, 16), torch.nn.Tanh(), torch.nn.Linear(16, dim)).to(dtype)
+        self.net = torch.nn.Sequential(torch.nn.Linear(dim + 1, 16), torch.nn.Tanh(), torch.nn.Linear(16, dim)).to(
+            dtype
+        )
 
     def velocity(self, tau, x, context):
         tau = torch.as_tensor(tau, dtype=x.dtype).expand(*x.shape[:-1], 1)
