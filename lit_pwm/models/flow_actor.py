@@ -149,7 +149,8 @@ class FlowActor(Actor):
     def log_prob(self, z: Tensor, task: Tensor, noise: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor]:
         """The actions that follow from `noise`, and the logarithm of their density, exact for the K-step map.
 
-        log N(x_0) − log |det ∂Φ_K/∂x_0| − Σ log(1 − a²), over the dimensions that are not padding.
+        log N(x_0) − log |det ∂Φ_K/∂x_0| − Σ log(1 − a²), over the dimensions that are not padding. It is the density
+        while the map does not fold, as continuous flows never do and a few large steps may.
 
         Args:
             z: latents [B, Z].

@@ -196,14 +196,21 @@ class FlowDynamics(Dynamics):
         if self.rollout == "estimate":
             return self._estimate_with_loss(z, action, embedding, condition, start, target)
         predicted, estimates = self._solve(start, condition)
-        loss = self.end_weight * consistency_error(predicted, target.latent)
-        if self.readout_weight and self.end_weight and len(estimates) > 1:
-            errors = [consistency_error(self._space.read_out(x), target.latent) for x in estimates[:-1]]
-            loss = loss + self.end_weight * self.readout_weight / len(errors) * sum(errors)
+        loss = torch.zeros_like(predicted[..., 0])
+        if self.end_weight:
+            loss = loss + self.end_weight * self._end_error(predicted, estimates, target)
         if self.flow_weight:
             matching, _ = self._match(z, action, embedding, condition, start, target)
             loss = loss + self.flow_weight * matching
         return predicted, loss
+
+    def _end_error(self, predicted: Tensor, estimates: list[Tensor], target: LatentTarget) -> Tensor:
+        """Squared error of the prediction, and of the estimates before the last."""
+        error = consistency_error(predicted, target.latent)
+        if self.readout_weight and len(estimates) > 1:
+            earlier = [consistency_error(self._space.read_out(x), target.latent) for x in estimates[:-1]]
+            error = error + self.readout_weight / len(earlier) * sum(earlier)
+        return error
 
     def _estimate_with_loss(
         self, z: Tensor, action: Tensor, embedding: Tensor, condition: Tensor, start: Tensor, target: LatentTarget
@@ -220,8 +227,9 @@ class FlowDynamics(Dynamics):
     ) -> tuple[Tensor, Tensor]:
         """Flow matching's loss [B] in units of the end point's, and the one-step estimate of x(1) [B, Z]."""
         if self.starts == "teacher_forced":
-            condition = self._condition(target.current, action, embedding)
-            start = self._space.of_latent(target.current) if self.source == "latent" else start
+            current = target.current.detach()
+            condition = self._condition(current, action, embedding)
+            start = self._space.of_latent(current) if self.source == "latent" else start
         begin, end = start.detach(), self._space.of_target(target).detach()
         tau = sample_tau(self.tau, z.shape[:-1], z)
         state = straight_path(begin, end, tau)

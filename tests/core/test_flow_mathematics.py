@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def exact(x0):
 def test_order_of_convergence(method):
     x0 = torch.linspace(-1, 2, 7, dtype=torch.float64)[:, None]
     errors = [(integrate(forced, x0, Solver(method, k)) - exact(x0)).abs().max().item() for k in (8, 16, 32)]
-    observed = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    observed = [math.log2(a / b) for a, b in pairwise(errors)]
     assert observed == pytest.approx([ORDER[method]] * 2, abs=0.2)
 
 
