@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_pwm.batch import Batch, DataSource
@@ -32,6 +32,7 @@ from lit_pwm.models.world_model import WorldModel
 from lit_pwm.optim import (
     apply_settings,
     check_each_parameter_once,
+    follow_,
     linear_decay,
     logs_now,
     planned_updates,
@@ -215,8 +216,8 @@ class PolicyLearning(LightningModule):
         # The actor is the one that counts updates, because it steps once in each.
         actor_norm = take_step(self, actor_optimizer, loss, self.actor_clip_norm, "actor")
         critic_loss, critic_norm = self._fit_critics(rollout, task, critic_optimizer, generator)
-        _follow(self.target_critic, self.critic, self.target_rate)
-        _follow(self.averaged_actor, self.actor, self.actor_average_rate)
+        follow_(self.target_critic, self.critic, self.target_rate)
+        follow_(self.averaged_actor, self.actor, self.actor_average_rate)
         for scheduler in cast("list[LambdaLR]", self.lr_schedulers()):
             scheduler.step()
 
@@ -302,10 +303,3 @@ class PolicyLearning(LightningModule):
         if not self.is_built:
             self._build_described(description)
         check_same_networks(self._description(), description, path)
-
-
-@torch.no_grad()
-def _follow(slow: nn.Module, fast: nn.Module, rate: float) -> None:
-    """Move the parameters of a slow copy towards those of the trained network."""
-    pairs = [(a, b) for a, b in zip(slow.parameters(), fast.parameters(), strict=True) if a.numel()]
-    torch._foreach_lerp_([a for a, _ in pairs], [b for _, b in pairs], rate)

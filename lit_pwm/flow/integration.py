@@ -65,17 +65,17 @@ class Solver:
 
 
 def _euler(f: Velocity, t: float, dt: float, x: Tensor) -> Tensor:
-    return x + dt * f(t, x)
+    return x.add(f(t, x), alpha=dt)
 
 
 def _midpoint(f: Velocity, t: float, dt: float, x: Tensor) -> Tensor:
-    return x + dt * f(t + dt / 2, x + dt / 2 * f(t, x))
+    return x.add(f(t + dt / 2, x.add(f(t, x), alpha=dt / 2)), alpha=dt)
 
 
 def _heun(f: Velocity, t: float, dt: float, x: Tensor) -> Tensor:
     k1 = f(t, x)
-    k2 = f(t + dt, x + dt * k1)
-    return x + dt / 2 * (k1 + k2)
+    k2 = f(t + dt, x.add(k1, alpha=dt))
+    return x.add(k1 + k2, alpha=dt / 2)
 
 
 def _rk4(f: Velocity, t: float, dt: float, x: Tensor) -> Tensor:

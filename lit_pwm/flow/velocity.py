@@ -51,9 +51,19 @@ class TimeEmbedding(nn.Module):
         self.dim = dim
         self.linear = nn.Linear(dim, out_dim, bias=False)
         self.register_buffer("frequencies", math.pi * torch.arange(1, dim // 2 + 1), persistent=False)
+        self._grid: dict[tuple[float, torch.dtype, torch.device], Tensor] = {}
 
     def forward(self, tau: float | Tensor) -> Tensor:
         """A number → [out_dim]; tensor [...] → [..., out_dim]."""
         weight = self.linear.weight
-        angles = torch.as_tensor(tau, dtype=weight.dtype, device=weight.device)[..., None] * self.frequencies
-        return self.linear(torch.cat([angles.sin(), angles.cos()], dim=-1))
+        if isinstance(tau, Tensor):
+            return self.linear(self._features(tau.to(weight)))
+        # A fixed-step solver asks for the same few times for ever.
+        key = (tau, weight.dtype, weight.device)
+        if key not in self._grid:
+            self._grid[key] = self._features(torch.tensor(tau, dtype=weight.dtype, device=weight.device))
+        return self.linear(self._grid[key])
+
+    def _features(self, tau: Tensor) -> Tensor:
+        angles = tau[..., None] * self.frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)

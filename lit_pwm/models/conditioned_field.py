@@ -9,13 +9,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_pwm.flow import TimeEmbedding, VelocityField
-from lit_pwm.models.layers import SIMNORM_GROUP, NormedLinear, init_tdmpc2_
+from lit_pwm.models.layers import SIMNORM_GROUP, Constrained, NormedLinear, init_tdmpc2_
 
 
 def centred(x: Tensor, group: int = SIMNORM_GROUP) -> Tensor:
     """Subtract the mean of each group of the last axis; SimNorm does not see what is subtracted."""
     groups = x.unflatten(-1, (-1, group))
     return (groups - groups.mean(-1, keepdim=True)).flatten(-2)
+
+
+class CentredLinear(nn.Linear, Constrained):
+    """A linear layer whose outputs have mean zero in each group: its weights are kept so, at no cost to a forward."""
+
+    @torch.no_grad()
+    def constrain_(self) -> None:
+        """Subtract each group's mean from the rows of the weight and from the bias."""
+        self.weight.copy_(centred(self.weight.T).T)
+        self.bias.copy_(centred(self.bias))
 
 
 class ConditionedField(VelocityField):
@@ -47,8 +57,9 @@ class ConditionedField(VelocityField):
         self.from_time = TimeEmbedding(time_dim, hidden_dim) if time_dim else None
         self.ln = nn.LayerNorm(hidden_dim)
         self.hidden = nn.Sequential(*(NormedLinear(a, b) for a, b in pairwise([hidden_dim] * layers)))
-        self.head = nn.Linear(hidden_dim, state_dim)
+        self.head = CentredLinear(hidden_dim, state_dim)
         init_tdmpc2_(self)
+        self.head.constrain_()
 
     def condition(self, *parts: Tensor) -> Tensor:
         """Tensors [..., *] that together are the condition → its part of the first layer [..., hidden_dim]."""
@@ -59,4 +70,4 @@ class ConditionedField(VelocityField):
         first = context if x is None or self.from_state is None else context + self.from_state(x)
         if self.from_time is not None:
             first = first + self.from_time(tau)
-        return centred(self.head(self.hidden(F.mish(self.ln(first)))))
+        return self.head(self.hidden(F.mish(self.ln(first))))

@@ -165,8 +165,8 @@ class FlowDynamics(Dynamics):
         if self.source == "latent":
             return self._space.of_latent(z)
         if self.source == "noise":
-            return self._space.origin(z) + self.source_scale * centred(torch.randn_like(z))
-        return self._space.origin(z)
+            return self._space.origin + self.source_scale * centred(torch.randn_like(z))
+        return torch.full_like(z, self._space.origin)
 
     def _evaluate(self, tau: float | Tensor, x: Tensor, condition: Tensor) -> Tensor:
         """The network's value at a state: a velocity or an end point, as the parametrisation says."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor
 
 from lit_pwm.models.conditioned_field import centred
@@ -18,9 +17,8 @@ SMALLEST = 1e-8
 class LatentSpace(ABC):
     """Translates between latents and the states that a flow moves."""
 
-    @abstractmethod
-    def origin(self, like: Tensor) -> Tensor:
-        """The state of the uniform latent."""
+    origin: float
+    """The entries of the state of the uniform latent."""
 
     @abstractmethod
     def of_latent(self, z: Tensor) -> Tensor:
@@ -42,9 +40,7 @@ class LatentSpace(ABC):
 class LogitSpace(LatentSpace):
     """States are logits with group mean zero; the latent is their group softmax."""
 
-    def origin(self, like: Tensor) -> Tensor:
-        """Zeros."""
-        return torch.zeros_like(like)
+    origin = 0.0
 
     def of_latent(self, z: Tensor) -> Tensor:
         """c(log max(z, 1e-8))."""
@@ -66,9 +62,7 @@ class LogitSpace(LatentSpace):
 class SimplexSpace(LatentSpace):
     """States are the latent's own entries, which a step may take off the simplex; the read-out brings them back."""
 
-    def origin(self, like: Tensor) -> Tensor:
-        """1/G everywhere."""
-        return torch.full_like(like, 1 / SIMNORM_GROUP)
+    origin = 1 / SIMNORM_GROUP
 
     def of_latent(self, z: Tensor) -> Tensor:
         """The latent."""

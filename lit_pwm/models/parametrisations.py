@@ -27,7 +27,7 @@ class Parametrisation(ABC):
 
     def velocity(self, value: Tensor, x: Tensor, tau: float | Tensor, space: LatentSpace) -> Tensor:
         """dx/dτ: straight towards the estimate."""
-        return (self.estimate(value, x, tau, space) - x) / (1 - _column(tau))
+        return (self.estimate(value, x, tau, space) - x) * (1 / (1 - _column(tau)))
 
     @abstractmethod
     def matching_error(
@@ -63,7 +63,7 @@ class EndpointParametrisation(Parametrisation):
 
     def estimate(self, value: Tensor, x: Tensor, tau: float | Tensor, space: LatentSpace) -> Tensor:
         """x̂: the centred network around the space's origin."""
-        return space.origin(value) + value
+        return value + space.origin if space.origin else value
 
     def matching_error(
         self, value: Tensor, begin: Tensor, end: Tensor, x: Tensor, tau: Tensor, space: LatentSpace
@@ -81,10 +81,9 @@ class ResidualParametrisation(EndpointParametrisation):
 
     def seen(self, x: Tensor, tau: float | Tensor, space: LatentSpace) -> Tensor:
         """The straight line's end."""
-        origin = space.origin(x)
-        # At τ = 0 the state is the origin itself and the line has no direction yet.
-        scale = 1.0 if isinstance(tau, float) and tau == 0 else 1 / _floored(_column(tau))
-        return origin + (x - origin) * scale
+        if isinstance(tau, float) and tau == 0:
+            return x  # the origin itself: the line has no direction yet
+        return space.origin + (x - space.origin) / _floored(_column(tau))
 
     def estimate(self, value: Tensor, x: Tensor, tau: float | Tensor, space: LatentSpace) -> Tensor:
         """x/τ + value."""
