@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -26,6 +27,7 @@ from lit_pwm.imagination import Imagined, RewardSpace, discounted_return, imagin
 from lit_pwm.models.actors import Actor, MLPActor
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.critics import CriticEnsemble
+from lit_pwm.models.parity import Parity, match_parameters, parity_of
 from lit_pwm.models.policy import Policy
 from lit_pwm.models.running_stats import RunningStats
 from lit_pwm.models.world_model import WorldModel
@@ -74,6 +76,9 @@ class PolicyLearning(LightningModule):
         actor_average_rate: fraction by which the averaged actor moves towards the trained one after each update. The
             averaged one is the policy: it is what is evaluated, saved for use and continued from. A policy trained by
             gradients through a model swings between updates, and its average does not. 1 is PWM's, without average.
+        actor_reference: an actor whose number of parameters this one is to have: the width that comes nearest is chosen
+            when the networks are built, and is saved with them.
+        parameter_tolerance: largest relative difference from the reference's number of parameters.
     """
 
     world_model: WorldModel
@@ -105,16 +110,19 @@ class PolicyLearning(LightningModule):
         critic_minibatches: int = 4,
         target_rate: float = 1.0,
         actor_average_rate: float = 1.0,
+        actor_reference: Callable[[int, int, int], Actor] | None = None,
+        parameter_tolerance: float = 0.02,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.save_hyperparameters(
-            ignore=[name for name, part in (("actor", actor), ("critic", critic)) if not isinstance(part, Mapping)]
-        )
+        parts = {"actor": actor, "actor_reference": actor_reference, "critic": critic}
+        self.save_hyperparameters(ignore=[name for name, part in parts.items() if not isinstance(part, Mapping)])
         self.world_model_checkpoint = world_model_checkpoint
         self.initial_policy_checkpoint = initial_policy_checkpoint
         self._make_actor = factory_from(actor, Actor)
         self._make_critic = factory_from(critic, CriticEnsemble)
+        self._reference = None if actor_reference is None else factory_from(actor_reference, Actor)
+        self.parameter_tolerance = parameter_tolerance
         self.horizon, self.gamma, self.lam = horizon, gamma, lam
         self.reward_space: RewardSpace = reward_space
         self.reward_scale, self.detach_actor_input = reward_scale, detach_actor_input
@@ -150,7 +158,7 @@ class PolicyLearning(LightningModule):
                     "PolicyLearning needs a world model, but world_model_checkpoint is not set. Give the checkpoint of "
                     "a pre-training run: --model.world_model_checkpoint RUN/.../last.ckpt."
                 )
-            self._build(load_world_model(self.world_model_checkpoint).train(), tuple(source.tasks))
+            self._build(load_world_model(self.world_model_checkpoint).train(), tuple(source.tasks), self._matched_actor)
             if self.initial_policy_checkpoint:
                 load_actor_and_critic(self.initial_policy_checkpoint, self.actor, self.critic)
                 self.averaged_actor.load_state_dict(self.actor.state_dict())
@@ -158,19 +166,36 @@ class PolicyLearning(LightningModule):
             source.bind_tasks(self.world_model.task_names, self.world_model.obs_dim, self.world_model.action_dim)
 
     def _build_described(self, description: Mapping[str, Any]) -> None:
-        self._make_actor = factory_from(description["actor"], Actor)
         self._make_critic = factory_from(description["critic"], CriticEnsemble)
-        self._build(WorldModel.from_description(description["world_model"]), tuple(description["trained_tasks"]))
+        world_model, make_actor = WorldModel.from_description(description["world_model"]), description["actor"]
+        self._build(world_model, tuple(description["trained_tasks"]), factory_from(make_actor, Actor))
 
-    def _build(self, world_model: WorldModel, trained_tasks: tuple[str, ...]) -> None:
+    def _matched_actor(self, *dimensions: int) -> Actor:
+        make = self._make_actor
+        if self._reference is not None:
+            make = match_parameters(make, self._reference, dimensions, self.parameter_tolerance)
+        return make(*dimensions)
+
+    def parity(self) -> Parity | None:
+        """How the actor's number of parameters compares with the reference's; None without a reference."""
+        if self._reference is None:
+            return None
+        return parity_of(self.actor, self._reference, self._actor_dimensions(self.world_model))
+
+    @staticmethod
+    def _actor_dimensions(world_model: WorldModel) -> tuple[int, int, int]:
+        return world_model.latent_dim, world_model.action_dim, len(world_model.task_names)
+
+    def _build(
+        self, world_model: WorldModel, trained_tasks: tuple[str, ...], make_actor: Callable[..., Actor]
+    ) -> None:
         # The optimizer never sees the world model, and eval() and frozen weights come in `on_train_start`, after
         # DistributedDataParallel has wrapped the module.
         self.world_model, self.trained_tasks = world_model, trained_tasks
-        num_tasks = len(world_model.task_names)
-        self.actor = self._make_actor(world_model.latent_dim, world_model.action_dim, num_tasks)
+        self.actor = make_actor(*self._actor_dimensions(world_model))
         self.actor.set_action_mask(world_model.action_mask())
         self.averaged_actor = copy.deepcopy(self.actor)
-        self.critic = self._make_critic(world_model.latent_dim, num_tasks)
+        self.critic = self._make_critic(world_model.latent_dim, len(world_model.task_names))
         self.target_critic = copy.deepcopy(self.critic)
         self.return_stats = RunningStats()
         # Drawn from the run's seed and saved, so that the noise of update k is the same after resuming.
@@ -193,6 +218,9 @@ class PolicyLearning(LightningModule):
 
     def on_train_start(self) -> None:
         """Freeze the world model and the slow copies; when resuming, let this run's learning rates win."""
+        if (parity := self.parity()) is not None:
+            parity.require(self.parameter_tolerance)
+            rank_zero_info(f"actor {parity}")
         apply_settings(self._settings, self.trainer.optimizers, cast("list[LambdaLR]", self.lr_schedulers()))
         self.world_model.eval().requires_grad_(False)
         self.target_critic.requires_grad_(False)

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -24,6 +25,7 @@ from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.losses import sigreg, world_model_loss
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.dynamics import Dynamics, MLPDynamics
+from lit_pwm.models.parity import Parity, match_parameters, parity_of
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.open_loop import OpenLoopError
 from lit_pwm.optim import (
@@ -75,6 +77,10 @@ class WorldModelPretraining(LightningModule):
         warmup_steps: updates of linear warm-up.
         final_lr_fraction: the cosine schedule ends at this fraction of the learning rate; 1 keeps it constant.
         open_loop_steps: numbers of open-loop steps after which held-out errors are reported.
+        parameter_reference: dynamics whose number of parameters these are to have: the width that comes nearest is
+            chosen when the networks are built, and is saved with them. A model that starts from `initial_checkpoint`
+            keeps its own width.
+        parameter_tolerance: largest relative difference from the reference's number of parameters.
     """
 
     world_model: WorldModel
@@ -104,13 +110,18 @@ class WorldModelPretraining(LightningModule):
         warmup_steps: int = 0,
         final_lr_fraction: float = 1.0,
         open_loop_steps: tuple[int, ...] = (1, 4, 16),
+        parameter_reference: Callable[[int, int, int], Dynamics] | None = None,
+        parameter_tolerance: float = 0.02,
     ) -> None:
         super().__init__()
         if task_set is not None and task_set not in TASK_SETS:
             raise LitPWMError(f"There is no task set {task_set!r}. {did_you_mean(task_set, TASK_SETS)}")
         self.automatic_optimization = False
-        self.save_hyperparameters(ignore=[] if isinstance(dynamics, Mapping) else ["dynamics"])
+        parts = {"dynamics": dynamics, "parameter_reference": parameter_reference}
+        self.save_hyperparameters(ignore=[name for name, part in parts.items() if not isinstance(part, Mapping)])
         self._make_dynamics = factory_from(dynamics, Dynamics)
+        self._reference = None if parameter_reference is None else factory_from(parameter_reference, Dynamics)
+        self.parameter_tolerance = parameter_tolerance
         self.widths = {
             "latent_dim": latent_dim,
             "encoder_dim": encoder_dim,
@@ -140,11 +151,24 @@ class WorldModelPretraining(LightningModule):
                 self._build(load_world_model(self.initial_checkpoint).train())
             else:
                 tasks = self._tasks(source)
-                self._build(WorldModel(tasks, self._make_dynamics, **self.widths))
+                self._build(WorldModel(tasks, self._matched_dynamics, **self.widths))
             # Before the statistics, because this is what refuses tasks that the model does not know.
             source.bind_tasks(self.world_model.task_names, self.world_model.obs_dim, self.world_model.action_dim)
             if self.standardise_observations and not self.initial_checkpoint:
                 self.world_model.set_observation_statistics(source.observation_statistics())
+
+    def _matched_dynamics(self, *dimensions: int) -> Dynamics:
+        make = self._make_dynamics
+        if self._reference is not None:
+            make = match_parameters(make, self._reference, dimensions, self.parameter_tolerance)
+        return make(*dimensions)
+
+    def parity(self) -> Parity | None:
+        """How the dynamics' number of parameters compares with the reference's; None without a reference."""
+        if self._reference is None:
+            return None
+        dynamics = self.world_model.dynamics
+        return parity_of(dynamics, self._reference, (dynamics.latent_dim, dynamics.action_dim, dynamics.task_dim))
 
     def _data(self) -> DataSource:
         source = getattr(self.trainer, "datamodule", None)
@@ -182,6 +206,9 @@ class WorldModelPretraining(LightningModule):
 
     def on_train_start(self) -> None:
         """Freeze the encoder of targets; when resuming, let this run's learning rates win over the checkpoint's."""
+        if (parity := self.parity()) is not None:
+            parity.require(self.parameter_tolerance)
+            rank_zero_info(f"dynamics {parity}")
         if self.target_encoder_rate != 1:
             self.target_encoder.requires_grad_(False)
         apply_settings(self._settings, self.trainer.optimizers, [cast("LambdaLR", self.lr_schedulers())])

@@ -93,6 +93,8 @@ class MLPActor(Actor):
         log_std_floor: lowest log σ.
     """
 
+    width_option = "hidden_dims"
+
     def __init__(
         self,
         latent_dim: int,

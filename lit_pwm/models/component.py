@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import nn
 
@@ -18,7 +18,13 @@ class Component(nn.Module, ABC):
     """A part that a config swaps by `class_path`.
 
     Its constructor takes the dimensions first (they come from the data or the checkpoint) and then its own options.
+
+    Attributes:
+        width_option: the option that sets the width of the hidden layers, a number or a sequence of numbers; None where
+            there is none. Comparisons at equal parameters scale it (`lit_pwm.models.parity`).
     """
+
+    width_option: ClassVar[str | None] = None
 
     @property
     @abstractmethod

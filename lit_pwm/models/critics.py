@@ -54,6 +54,8 @@ class CriticEnsemble(Component):
         task_dim: width of the critics' own task embedding; 0 for critics that do not look at the task.
     """
 
+    width_option = "hidden_dims"
+
     def __init__(
         self,
         latent_dim: int,

@@ -75,6 +75,8 @@ class MLPDynamics(Dynamics):
             Comparisons with flow dynamics use it in both; imported checkpoints were trained without.
     """
 
+    width_option = "hidden_dim"
+
     def __init__(
         self,
         latent_dim: int,

@@ -87,6 +87,8 @@ class FlowActor(Actor):
         LitPWMError: an unknown form or method.
     """
 
+    width_option = "hidden_dims"
+
     def __init__(
         self,
         latent_dim: int,

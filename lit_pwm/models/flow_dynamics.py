@@ -68,6 +68,8 @@ class FlowDynamics(Dynamics):
         LitPWMError: options that do not go together.
     """
 
+    width_option = "hidden_dim"
+
     def __init__(
         self,
         latent_dim: int,

@@ -33,6 +33,8 @@ class RefinementDynamics(Dynamics):
         LitPWMError: substeps below one.
     """
 
+    width_option = "hidden_dim"
+
     def __init__(
         self,
         latent_dim: int,
