@@ -61,7 +61,8 @@ class TimeEmbedding(nn.Module):
         # A fixed-step solver asks for the same few times for ever.
         key = (tau, weight.dtype, weight.device)
         if key not in self._grid:
-            self._grid[key] = self._features(torch.tensor(tau, dtype=weight.dtype, device=weight.device))
+            with torch.inference_mode(False):  # or a validation before the first update would break its backward
+                self._grid[key] = self._features(torch.tensor(tau, dtype=weight.dtype, device=weight.device))
         return self.linear(self._grid[key])
 
     def _features(self, tau: Tensor) -> Tensor:
