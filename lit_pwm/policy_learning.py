@@ -237,10 +237,9 @@ class PolicyLearning(LightningModule):
         actor_optimizer, critic_optimizer = cast("list[LightningOptimizer]", self.optimizers())
         with torch.no_grad():
             z = self.world_model.encode(batch["obs"][0], task)
-        noise = torch.randn(self.horizon, len(task), self.world_model.action_dim, generator=generator, device=z.device)
-        rollout = self._imagine(z, task, noise)
-
-        loss, mean_return = self._actor_loss(rollout, task)
+        rollout, returns = self.imagined_returns(z, task, self._draw_noise(len(task), generator))
+        self.return_stats.update(cast("Tensor", self.all_gather(RunningStats.moments(-returns))))
+        loss, mean_return = self.actor_loss(returns), returns.detach().mean()
         # The actor is the one that counts updates, because it steps once in each.
         actor_norm = take_step(self, actor_optimizer, loss, self.actor_clip_norm, "actor")
         critic_loss, critic_norm = self._fit_critics(rollout, task, critic_optimizer, generator)
@@ -261,19 +260,33 @@ class PolicyLearning(LightningModule):
             }
             self.log_dict(parts, batch_size=len(task), sync_dist=True)
 
-    def _imagine(self, z: Tensor, task: Tensor, noise: Tensor, deterministic: bool = False) -> Imagined:
-        rollout = imagine(
-            self.world_model, self.actor, z, task, noise, self.reward_space, self.detach_actor_input, deterministic
-        )
-        return Imagined(rollout.latents, rollout.actions, self.reward_scale * rollout.rewards)
+    def imagined_returns(self, z: Tensor, task: Tensor, noise: Tensor) -> tuple[Imagined, Tensor]:
+        """What an update of the actor is made from; nothing of this module changes.
 
-    def _actor_loss(self, rollout: Imagined, task: Tensor) -> tuple[Tensor, Tensor]:
-        """PWM's normalised loss, and the mean return before normalisation."""
+        Args:
+            z: first latents [B, Z].
+            task: task ids [B].
+            noise: the actor's standard normal noise [H, B, A].
+
+        Returns:
+            The rollout, and the discounted return of each start [B], with gradient to the actor.
+        """
+        found = imagine(self.world_model, self.actor, z, task, noise, self.reward_space, self.detach_actor_input)
+        rollout = Imagined(found.latents, found.actions, self.reward_scale * found.rewards)
         value = self.target_critic.minimum(rollout.latents[-1], task)
-        returns = discounted_return(rollout.rewards, value, self.gamma, self.gamma**self.horizon)
-        self.return_stats.update(cast("Tensor", self.all_gather(RunningStats.moments(-returns))))
-        loss = -returns.mean() / (self.return_stats.var + 1e-5).sqrt().to(returns.dtype)
-        return loss, returns.detach().mean()
+        return rollout, discounted_return(rollout.rewards, value, self.gamma, self.gamma**self.horizon)
+
+    def actor_loss(self, returns: Tensor) -> Tensor:
+        """PWM's loss of returns [B]: their negative mean, divided by the running deviation of all returns so far."""
+        return -returns.mean() / (self.return_stats.var + 1e-5).sqrt().to(returns.dtype)
+
+    def update_noise(self, batch_size: int) -> Tensor:
+        """The actor's noise [H, B, A] in the next update, which draws the same again."""
+        return self._draw_noise(batch_size, self._generator())
+
+    def _draw_noise(self, batch_size: int, generator: torch.Generator) -> Tensor:
+        shape = self.horizon, batch_size, self.world_model.action_dim
+        return torch.randn(shape, generator=generator, device=self.device)
 
     def _fit_critics(
         self, rollout: Imagined, task: Tensor, optimizer: LightningOptimizer, generator: torch.Generator

@@ -258,3 +258,12 @@ def test_running_variance_starts_at_the_first_batch_and_follows():
     stats.update(3 * x)
     expected = (0.75 + 0.25 * 9) * x.var(0, unbiased=False).mean()
     torch.testing.assert_close(stats.value, expected)
+
+
+def test_a_flow_that_was_used_in_inference_mode_first_can_be_trained():
+    dynamics = FlowDynamics(16, 2, 4, hidden_dim=8)
+    inputs = torch.full((3, 16), 1 / 8), torch.zeros(3, 2), torch.zeros(3, 4)
+    with torch.inference_mode():
+        dynamics(*inputs)
+    dynamics(*inputs).square().sum().backward()
+    assert dynamics.field.from_time.linear.weight.grad.abs().sum() > 0
