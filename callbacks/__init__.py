@@ -1,5 +1,6 @@
 """Lightning callbacks of lit_pwm."""
 
+from callbacks.compute_ledger import ComputeLedger
 from callbacks.decoded_error import DecodedErrors
 from callbacks.dynamics_smoothness import DynamicsSmoothness
 from callbacks.environment_evaluation import EnvironmentEvaluation
@@ -10,6 +11,7 @@ from callbacks.progress import RunProgress
 from callbacks.rng_state import RNGState
 
 __all__ = [
+    "ComputeLedger",
     "DecodedErrors",
     "DynamicsSmoothness",
     "EnvironmentEvaluation",

@@ -63,7 +63,10 @@ class DynamicsSmoothness(Callback):
             with torch.inference_mode(False), torch.no_grad():
                 z, embedding = world_model.encode(batch["obs"][0], task), world_model.task_embedding(task)
             squares = jacobian_square_norms(
-                lambda z, action: world_model.dynamics(z, action, embedding), (z, batch["action"][0]), self.probes, generator
+                lambda z, action: world_model.dynamics(z, action, embedding),
+                (z, batch["action"][0]),
+                self.probes,
+                generator,
             )
         names = "diagnostics/dz_dz", "diagnostics/dz_da"
         norms = {name: square.mean().sqrt() for name, square in zip(names, squares, strict=True)}

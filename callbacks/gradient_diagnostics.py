@@ -17,7 +17,9 @@ from lit_pwm.pretraining import WorldModelPretraining
 
 
 class GradientDiagnostics(Callback):
-    """Logs, at every so many updates of either module:
+    """Measures gradients at every so many updates of either module.
+
+    Logs:
 
     - `diagnostics/gradient_norm/PART`: norm of the gradient of each part of the world model, or of each part of the
       actor and of the critics (in their first minibatch), before clipping and, under several ranks, before averaging;
@@ -62,7 +64,7 @@ class GradientDiagnostics(Callback):
         """Take the norms of the parts whose gradients this backward computed."""
         if self._awaited:
             for name, part in self._awaited.pop(0).items():
-                gradients = [p.grad for p in part.parameters() if p.grad is not None]
+                gradients = [p.grad for p in part.parameters() if p.grad is not None and p.numel()]
                 if gradients:
                     norm = torch.nn.utils.get_total_norm(gradients)
                     self._metrics[f"diagnostics/gradient_norm/{name}"] = norm

@@ -186,9 +186,7 @@ class PolicyLearning(LightningModule):
     def _actor_dimensions(world_model: WorldModel) -> tuple[int, int, int]:
         return world_model.latent_dim, world_model.action_dim, len(world_model.task_names)
 
-    def _build(
-        self, world_model: WorldModel, trained_tasks: tuple[str, ...], make_actor: Callable[..., Actor]
-    ) -> None:
+    def _build(self, world_model: WorldModel, trained_tasks: tuple[str, ...], make_actor: Callable[..., Actor]) -> None:
         # The optimizer never sees the world model, and eval() and frozen weights come in `on_train_start`, after
         # DistributedDataParallel has wrapped the module.
         self.world_model, self.trained_tasks = world_model, trained_tasks

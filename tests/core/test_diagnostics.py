@@ -39,9 +39,7 @@ def test_random_products_give_the_frobenius_norm_of_the_full_jacobian(kind):
     z, action, embedding = torch.rand(5, 2, 8).softmax(-1).flatten(-2), torch.randn(5, 3), torch.randn(5, 4)
     probes, generator, before = 600, torch.Generator().manual_seed(1), torch.get_rng_state()
     with torch.inference_mode():  # as in a validation
-        to_z, to_action = jacobian_square_norms(
-            lambda z, a: dynamics(z, a, embedding), (z, action), probes, generator
-        )
+        to_z, to_action = jacobian_square_norms(lambda z, a: dynamics(z, a, embedding), (z, action), probes, generator)
     assert torch.equal(before, torch.get_rng_state())
     for row in range(5):
         full = torch.autograd.functional.jacobian(

@@ -59,7 +59,9 @@ def test_a_sequence_of_widths_keeps_its_ratios():
 class Fixed(Dynamics):
     """A kind without a width."""
 
-    init_args = {}
+    @property
+    def init_args(self):
+        return {}
 
     def forward(self, z, action, embedding):
         return z

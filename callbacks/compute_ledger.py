@@ -1,0 +1,199 @@
+"""What a run costs: parameters, evaluations, FLOPs, seconds, memory."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+
+from callbacks.measuring import write_metrics
+from lit_pwm.atomic import replacing
+from lit_pwm.batch import Batch
+from lit_pwm.compute import UpdateCost, cost_of_update, device_name, peak_memory
+from lit_pwm.errors import LitPWMError
+from lit_pwm.models.component import Component
+from lit_pwm.models.parity import count_parameters
+from lit_pwm.optim import logs_now
+from lit_pwm.policy_learning import PolicyLearning
+from lit_pwm.pretraining import WorldModelPretraining
+
+RECORD = "compute.json"
+FORMAT_VERSION = 1
+
+
+@dataclass
+class Totals:
+    """Sums over the updates of a run, over all ranks, also those before it was resumed; seconds are wall-clock."""
+
+    updates: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    flops: float = 0.0
+
+
+class ComputeLedger(Callback):
+    """Records what a run costs, so that results can be compared at equal compute.
+
+    Logs at the updates at which the Trainer logs: `compute/flops` and `compute/seconds`, sums since the run's first
+    update, `compute/samples_per_second` since the last logged update, and `compute/peak_memory_bytes`. At the end, also
+    when the run is interrupted, writes `compute.json` into the run's folder (`default_root_dir`); docs/metrics.md
+    explains its entries.
+
+    Seconds are those within training steps: data, validation and other callbacks are left out. FLOPs and evaluations
+    are counted in the first update with each shape of batch, which is slower for it: its seconds are those of the
+    updates beside it. While training, the module's `training_step` is wrapped, so that what other callbacks compute is
+    never counted. Weights are the same to the bit with and without it.
+
+    Hooks: `on_train_start`, `on_train_batch_end`, `on_train_end`, `on_exception`, `teardown`. The sums are in
+    checkpoints. Under several ranks, FLOPs and samples are this rank's times their number.
+    """
+
+    def __init__(self) -> None:
+        self.totals = Totals()
+        self._costs: dict[tuple[int, ...], UpdateCost] = {}
+        self._last: UpdateCost | None = None
+        self._measured_uncounted = 0
+        self._logged = Totals()
+
+    # -- measuring --------------------------------------------------------------------------------------------------
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wrap the training step."""
+        parts = swapped_parts(pl_module)
+        step = pl_module.training_step
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
+        self._logged = Totals(**asdict(self.totals))
+
+        @wraps(step)
+        def measured(batch: Batch, *arguments: Any, **options: Any) -> Any:
+            shape = tuple(batch["action"].shape)
+            started = time.perf_counter()
+            if shape in self._costs:
+                result = step(batch, *arguments, **options)
+                seconds, known = time.perf_counter() - started, True
+            else:
+                result, self._costs[shape] = cost_of_update(lambda: step(batch, *arguments, **options), parts)
+                seconds, known = 0.0, False
+            self._add(trainer, self._costs[shape], batch["task"].numel(), seconds, known)
+            return result
+
+        cast("Any", pl_module).training_step = measured
+
+    def _add(self, trainer: Trainer, cost: UpdateCost, samples: int, seconds: float, known: bool) -> None:
+        totals, self._last = self.totals, cost
+        totals.updates += 1
+        totals.samples += samples * trainer.world_size
+        totals.flops += cost.flops * trainer.world_size
+        if known:
+            # Updates that were counted take the time of the next one that was not.
+            totals.seconds += seconds * (1 + self._measured_uncounted)
+            self._measured_uncounted = 0
+        else:
+            self._measured_uncounted += 1
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the sums."""
+        if not logs_now(pl_module):
+            return
+        since = self.totals.seconds - self._logged.seconds
+        metrics: dict[str, float] = {
+            "compute/flops": self.totals.flops,
+            "compute/seconds": self.totals.seconds,
+            "compute/peak_memory_bytes": peak_memory(pl_module.device),
+        }
+        if since > 0:
+            metrics["compute/samples_per_second"] = (self.totals.samples - self._logged.samples) / since
+        write_metrics(trainer, pl_module, metrics)
+        self._logged = Totals(**asdict(self.totals))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Unwrap the training step."""
+        self._unwrap(pl_module)
+
+    @staticmethod
+    def _unwrap(module: LightningModule) -> None:
+        module.__dict__.pop("training_step", None)
+
+    # -- keeping ----------------------------------------------------------------------------------------------------
+    def state_dict(self) -> dict[str, Any]:
+        """The sums."""
+        return asdict(self.totals)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the sums of the run that is resumed."""
+        self.totals = Totals(**state_dict)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the record."""
+        self._write(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write the record of a run that ends early, if it had begun, and unwrap the training step."""
+        self._unwrap(pl_module)
+        if self._last is not None:
+            self._write(trainer, pl_module)
+
+    def _write(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.is_global_zero and not cast("Any", trainer).fast_dev_run:
+            with replacing(Path(trainer.default_root_dir) / RECORD, "The record of what a run costs") as beside:
+                beside.write_text(json.dumps(self.record(trainer, module), indent=1) + "\n", encoding="utf-8")
+
+    def record(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+        """The content of compute.json, plain values."""
+        totals, last, parts = self.totals, self._last, swapped_parts(module)
+        parity = module.parity() if isinstance(module, (WorldModelPretraining, PolicyLearning)) else None
+        nfe = {} if last is None else last.nfe
+        return {
+            "format": FORMAT_VERSION,
+            "module": type(module).__name__,
+            "components": {name: part.description() for name, part in parts.items() if isinstance(part, Component)},
+            "parameters": parameters_by_part(module),
+            "parity": None if parity is None else parity.to_json(),
+            **asdict(totals),
+            "flops_per_update": None if last is None else last.flops * trainer.world_size,
+            "nfe_per_update": sum(nfe.values()),
+            "nfe_per_update_by_part": nfe,
+            "seconds_per_update": totals.seconds / totals.updates if totals.updates else None,
+            "samples_per_second": totals.samples / totals.seconds if totals.seconds else None,
+            "peak_memory_bytes": peak_memory(module.device),
+            "device": device_name(module.device),
+            "world_size": trainer.world_size,
+            "threads": torch.get_num_threads(),
+            "precision": str(trainer.precision),
+            "torch": torch.__version__,
+        }
+
+
+def swapped_parts(module: LightningModule) -> dict[str, nn.Module]:
+    """The parts that a comparison swaps and whose evaluations are counted."""
+    if isinstance(module, WorldModelPretraining):
+        return {"dynamics": module.world_model.dynamics}
+    if isinstance(module, PolicyLearning):
+        return {"dynamics": module.world_model.dynamics, "actor": module.actor}
+    raise LitPWMError(
+        f"ComputeLedger records WorldModelPretraining and PolicyLearning, but the Trainer fits a "
+        f"{type(module).__name__}. Remove the callback from trainer.callbacks."
+    )
+
+
+def parameters_by_part(module: LightningModule) -> dict[str, int]:
+    """Numbers of parameters of the parts and of all together; slow copies of parts are not counted."""
+    if not isinstance(module, (WorldModelPretraining, PolicyLearning)):
+        return {"total": count_parameters(module)}
+    model = module.world_model
+    parts: dict[str, nn.Module] = {"world_model": model, **dict(model.named_children())}
+    whole: list[nn.Module] = [model]
+    if isinstance(module, PolicyLearning):
+        parts |= {"actor": module.actor, "critic": module.critic}
+        whole += [module.actor, module.critic]
+    found = {name: count_parameters(part) for name, part in parts.items()}
+    return {"total": sum(count_parameters(part) for part in whole)} | {name: n for name, n in found.items() if n}

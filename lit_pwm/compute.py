@@ -1,0 +1,101 @@
+"""What an update costs: floating-point operations, network evaluations, memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from lit_pwm.flow import VelocityField
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class UpdateCost:
+    """What one update costs on one rank.
+
+    Attributes:
+        flops: floating-point operations of matrix products and attention, forward and backward, as counted by torch.
+        nfe: swapped part → evaluations of its network: those its velocity fields count, or else its calls.
+    """
+
+    flops: int
+    nfe: dict[str, int]
+
+
+class FlopCounter(TorchDispatchMode):
+    """Counts floating-point operations by torch's own formulas, and changes no bit of what is computed.
+
+    `torch.utils.flop_counter.FlopCounterMode` gives the same counts, but replaces some operations by decompositions,
+    Mish's backward among them, whose results differ in the last bits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation, and count it if it is one that torch has a formula for."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=result)
+        return result
+
+
+def cost_of_update(update: Callable[[], R], parts: Mapping[str, nn.Module]) -> tuple[R, UpdateCost]:
+    """Run an update, forward and backward, and count what it costs; it computes what it would, but slower.
+
+    Args:
+        update: the update.
+        parts: networks whose evaluations are counted.
+
+    Returns:
+        What the update returned, and its cost.
+    """
+    calls = dict.fromkeys(parts, 0)
+    fields = {name: [m for m in part.modules() if isinstance(m, VelocityField)] for name, part in parts.items()}
+    before = {name: sum(field.nfe for field in found) for name, found in fields.items()}
+
+    def count(name: str) -> Callable[..., None]:
+        def called(*_: object) -> None:
+            calls[name] += 1
+
+        return called
+
+    handles = [part.register_forward_hook(count(name)) for name, part in parts.items()]
+    try:
+        with FlopCounter() as counter:
+            result = update()
+    finally:
+        for handle in handles:
+            handle.remove()
+    nfe = {
+        name: sum(field.nfe for field in found) - before[name] if found else calls[name]
+        for name, found in fields.items()
+    }
+    return result, UpdateCost(counter.flops, nfe)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: most memory allocated on a GPU since training started, or the process's largest resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else 1024 * largest
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the kind of device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
