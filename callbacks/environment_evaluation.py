@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,14 +11,20 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.evaluation import EvaluationResult, Evaluator
+from lit_pwm.model_gap import STEPS
 from lit_pwm.policy_learning import PolicyLearning
+
+_METRICS = ("eval/return", f"eval/imagined_return_{STEPS}", f"eval/real_return_{STEPS}", "eval/model_gap")
 
 
 class EnvironmentEvaluation(Callback):
     """Evaluates the deterministic policy over seeded episodes, once before the first update and at each validation.
 
     Logs `eval/return/TASK`, the mean return of each task, and `eval/return`, the mean over tasks, which
-    `ModelCheckpoint(monitor="eval/return", mode="max")` can choose by. The seeds are the callback's own: report results
+    `ModelCheckpoint(monitor="eval/return", mode="max")` can choose by. From states visited in these episodes it also
+    compares what the world model promises for the next 16 steps with what they brought (`lit_pwm.model_gap`), in
+    environment units: `eval/imagined_return_16`, `eval/real_return_16` and their difference `eval/model_gap`, means
+    over tasks, and for each task with `/TASK` behind the name. The seeds are the callback's own: report results
     on other seeds, or the best checkpoint's return is biased upwards. Under several ranks each evaluates its share of
     the tasks. The environments stay open during the run. Hooks: `on_train_start` (before the first update, unless the
     run was resumed), `on_validation_epoch_end`; nothing of it is in checkpoints.
@@ -46,11 +53,11 @@ class EnvironmentEvaluation(Callback):
         self.latest: EvaluationResult | None = None
         self._evaluator: Evaluator | None = None
 
-    def _evaluate(self, trainer: Trainer, module: PolicyLearning) -> dict[str, float]:
-        """Mean return of each task, on every rank."""
+    def _evaluate(self, trainer: Trainer, module: PolicyLearning) -> dict[str, dict[str, float]]:
+        """Metric → task → value, on every rank."""
         tasks = self.tasks or module.trained_tasks
         share = tasks[trainer.global_rank :: trainer.world_size]
-        means = torch.full((len(tasks),), torch.nan, dtype=torch.float64)
+        table = torch.full((len(_METRICS), len(tasks)), torch.nan, dtype=torch.float64)
         if share:
             if self._evaluator is None:
                 self._evaluator = Evaluator(share, self.episodes, self.seed)
@@ -59,16 +66,24 @@ class EnvironmentEvaluation(Callback):
             self.latest = self._evaluator.run(module.policy())
             module.train(was_training)
             for name, result in self.latest.tasks.items():
-                means[tasks.index(name)] = result.mean
-        gathered = module.all_gather(means.to(module.device))
+                gap = result.model_gap
+                compared = [torch.nan] * 3 if gap is None else [gap.imagined, gap.real, gap.gap]
+                table[:, tasks.index(name)] = torch.tensor([result.mean, *compared], dtype=torch.float64)
+        gathered = module.all_gather(table.to(module.device))
         assert isinstance(gathered, torch.Tensor)
-        mean_of = gathered.reshape(-1, len(tasks)).nanmean(0).tolist()
-        return dict(zip(tasks, mean_of, strict=True))
+        rows = gathered.reshape(-1, *table.shape).nanmean(0).tolist()
+        return {name: dict(zip(tasks, row, strict=True)) for name, row in zip(_METRICS, rows, strict=True)}
 
     @staticmethod
-    def _as_metrics(means: dict[str, float]) -> dict[str, Any]:
-        metrics = {f"eval/return/{task}": mean for task, mean in means.items()}
-        return metrics | {"eval/return": sum(means.values()) / len(means)}
+    def _as_metrics(table: dict[str, dict[str, float]]) -> dict[str, Any]:
+        """Each metric of each task, and its mean over tasks; without those that could not be measured."""
+        metrics: dict[str, Any] = {}
+        for name, values in table.items():
+            known = {task: value for task, value in values.items() if not math.isnan(value)}
+            if known:
+                metrics[name] = sum(known.values()) / len(known)
+            metrics |= {f"{name}/{task}": value for task, value in known.items()}
+        return metrics
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate the untrained policy and log it at update zero."""

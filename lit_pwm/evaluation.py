@@ -17,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lit_pwm.acting import ROWS, Policy, RandomPolicy, act_for_seeds
 from lit_pwm.errors import LitPWMError, did_you_mean
+from lit_pwm.model_gap import ModelGap, VisitedStates, merge_gaps
+from lit_pwm.models.policy import Policy as LatentPolicy
 from lit_pwm.results import EvaluationResult, TaskResult, print_result, write_result
 from lit_pwm.tasks.registry import task_spec
 from lit_pwm.tasks.vector import Mode, close_vector_env, make_vector_env
@@ -71,10 +73,15 @@ def evaluate_task(
     env = make_vector_env(task, min(episodes, ROWS), mode) if vector_env is None else vector_env
     try:
         returns: list[float] = []
+        gaps: list[ModelGap] = []
         together = min(env.num_envs, ROWS)
         for start in range(0, episodes, together):
             seeds = range(seed + start, seed + min(start + together, episodes))
-            returns += _run_batch(policy, task, env, seeds, deterministic, on_step)
+            # A world model is asked what it promises where its own deterministic policy acts.
+            visited = VisitedStates(policy, task) if deterministic and isinstance(policy, LatentPolicy) else None
+            returns += _run_batch(policy, task, env, seeds, deterministic, on_step, visited)
+            if visited is not None:
+                gaps.append(visited.compare())
     except (EOFError, BrokenPipeError, ConnectionResetError) as error:
         raise LitPWMError(
             f"A process that ran environments of {task!r} ended unexpectedly during an evaluation, perhaps for lack of "
@@ -83,7 +90,7 @@ def evaluate_task(
     finally:
         if vector_env is None:
             close_vector_env(env)
-    return TaskResult(tuple(returns))
+    return TaskResult(tuple(returns), merge_gaps(gaps))
 
 
 def _run_batch(
@@ -93,6 +100,7 @@ def _run_batch(
     seeds: Sequence[int],
     deterministic: bool,
     on_step: Callable[[int], None] | None,
+    visited: VisitedStates | None,
 ) -> list[float]:
     """The episodes of these seeds, in the first environments of the vector; the others idle."""
     count = len(seeds)
@@ -102,7 +110,10 @@ def _run_batch(
     actions = np.zeros((env.num_envs, task_spec(task).action_dim), np.float32)
     while running.any():
         actions[:count] = act_for_seeds(policy, task, obs[:count], seeds, deterministic)
+        before = obs
         obs, rewards, terminated, truncated, _ = env.step(actions)
+        if visited is not None:
+            visited.add(before[:count], rewards[:count], running)
         if on_step is not None:
             on_step(int(running.sum()))
         totals[running] += rewards[:count][running]

@@ -16,6 +16,7 @@ from rich.table import Table
 
 import lit_pwm
 from lit_pwm.atomic import replacing
+from lit_pwm.model_gap import ModelGap
 from lit_pwm.statistics import Interval, bootstrap_interval
 
 _PACKAGES = ("torch", "numpy", "mujoco", "dm_control", "gymnasium")
@@ -29,9 +30,16 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The returns of a policy's episodes in one task, in the order of their seeds."""
+    """The returns of a policy's episodes in one task, in the order of their seeds.
+
+    Attributes:
+        returns: sums of rewards.
+        model_gap: what the policy's world model promises in visited states, and what was earned; None for policies
+            without a world model, and for sampled actions.
+    """
 
     returns: tuple[float, ...]
+    model_gap: ModelGap | None = None
 
     @property
     def mean(self) -> float:
@@ -87,6 +95,7 @@ class EvaluationResult:
                     "std": result.std,
                     "normalised": result.normalised,
                     "interval_95": None if result.interval is None else list(result.interval),
+                    "model_gap": None if result.model_gap is None else result.model_gap.to_json(),
                 }
                 for name, result in self.tasks.items()
             },
