@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 from pathlib import Path
 
@@ -43,11 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.launcher not in LAUNCHERS:
         raise LitPWMError(
             f"--launcher is {arguments.launcher!r}, which lit-pwm does not have. {did_you_mean('', LAUNCHERS)} On a "
-            f"cluster, run `lit-pwm sweep --launcher local` within a job, and share the cells out with --only and --out."
+            f"cluster, run `lit-pwm sweep --launcher local` within a job, and share its cells out by --only and --out."
         )
-    workers = arguments.workers if arguments.workers is not None else len(os.sched_getaffinity(0))
-    if workers < 1:
-        raise LitPWMError(f"--workers is {workers}; give 1 or more.")
+    if arguments.workers is not None and arguments.workers < 1:
+        raise LitPWMError(f"--workers is {arguments.workers}; give 1 or more.")
 
     from lit_pwm.experiments.sweep import cells_of, read_sweep
 
@@ -70,11 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
     from lit_pwm.experiments.sweep.launch import LocalLauncher
     from lit_pwm.experiments.sweep.records import write_records
     from lit_pwm.experiments.sweep.state import changed_since, refuse_changed
+    from lit_pwm.tasks.vector import usable_cores
 
     changed = changed_since(cells.values(), out)
     if not arguments.rerun_changed:
         refuse_changed(changed, out)
-    console = Console()
+    console, workers = Console(), arguments.workers or usable_cores()
     outcome = LocalLauncher(cells, out, workers, Display(list(cells.values()), workers, console)).run()
     written = write_records(sweep, cells, out, Path(arguments.records) if arguments.records else None)
     print_outcome(outcome, cells, out, console)

@@ -108,17 +108,15 @@ class Grid:
         scores = self.scores(cell, kind).get(task)
         return None if scores is None else _estimate([scores], mean)
 
-    def improvement(self, cell: Labels, kind: str, over: Labels | None = None) -> Estimate | None:
-        """The probability that a run of the cell beats one of the baseline (or of `over`) in the same task.
+    def improvement(self, cell: Labels, kind: str) -> Estimate | None:
+        """The probability that a run of the cell beats one of the baseline in the same task.
 
-        Over the tasks in which both have runs; None for the baseline itself.
+        None for the baseline itself, and unless both have runs in every task.
         """
-        other = self.baseline if over is None else over
-        ours, theirs = self.scores(cell, kind), self.scores(other, kind)
-        shared = [task for task in self.tasks if task in ours and task in theirs]
-        if cell == other or not shared:
+        ours, theirs = self.scores(cell, kind), self.scores(self.baseline, kind)
+        if cell == self.baseline or min(len(ours), len(theirs)) < len(self.tasks):
             return None
-        a, b = [ours[task] for task in shared], [theirs[task] for task in shared]
+        a, b = list(ours.values()), list(theirs.values())
         interval = improvement_interval(a, b) if all(len(x) > 1 for x in (*a, *b)) else None
         return Estimate(float(probability_of_improvement(a, b)), interval)
 

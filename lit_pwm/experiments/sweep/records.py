@@ -12,7 +12,7 @@ from typing import Any
 from lit_pwm.atomic import replacing
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.metrics import read_curves
-from lit_pwm.experiments.sweep.cells import OUT, Cell, label_of
+from lit_pwm.experiments.sweep.cells import Cell, label_of
 from lit_pwm.experiments.sweep.plan import RecordPlan, Sweep
 from lit_pwm.experiments.sweep.state import CellState, read_state
 
@@ -112,8 +112,7 @@ def _record(
         **{role: _run(ran[stage][0].folder(out)) for role, stage in plan.runs.items()},
         "cells": {
             stage: {
-                # Commands as they ran, but for the folder's place.
-                "command": " ".join(argument.replace(str(out), OUT) for argument in ran[stage][1].command),
+                "command": " ".join(["lit-pwm", *ran[stage][1].arguments]),  # with $OUT for the sweep's folder
                 "configs": ran[stage][1].configs,
                 "seconds": ran[stage][1].seconds,
                 "started": ran[stage][1].started,
@@ -136,11 +135,12 @@ def _returns(folder: Path) -> dict[str, Any]:
 
 
 def _run(folder: Path) -> dict[str, Any]:
-    """A training run: the last value of each metric, the thinned curve of returns, and the compute ledger."""
+    """A training run: its updates, the last value of each metric, the curve of returns, and the compute ledger."""
     curves = read_curves(_single(folder, "metrics.csv"))
     ledgers = sorted(folder.rglob(COMPUTE))
     return {
-        "updates": max(update for points in curves.values() for update, _ in points),
+        # Metrics are logged under the number of the update before.
+        "updates": 1 + max(step for points in curves.values() for step, _ in points),
         "final": {metric: points[-1][1] for metric, points in sorted(curves.items())},
         "curve": {"columns": list(CURVE_COLUMNS), "rows": _curve(curves)},
         "compute": _json(ledgers[0], "compute ledger") if ledgers else None,
@@ -152,8 +152,12 @@ def _curve(curves: Mapping[str, Sequence[tuple[int, float]]]) -> list[list[float
     if len(points) > CURVE_POINTS:
         chosen = [round(i * (len(points) - 1) / (CURVE_POINTS - 1)) for i in range(CURVE_POINTS)]
         points = [points[i] for i in chosen]
-    costs = [curves.get(_COSTS[name], []) for name in CURVE_COLUMNS[2:]]
-    return [[update, value, *(_cost_at(cost, update) for cost in costs)] for update, value in points]
+    costs = [[(step + 1, cost) for step, cost in curves.get(_COSTS[name], [])] for name in CURVE_COLUMNS[2:]]
+    rows = []
+    for number, (step, value) in enumerate(points):
+        update = step + 1 if number or step else 0  # the first evaluation comes before the first update
+        rows.append([update, value, *(_cost_at(cost, update) for cost in costs)])
+    return rows
 
 
 def _cost_at(points: Sequence[tuple[int, float]], update: int) -> float | None:

@@ -113,7 +113,7 @@ def report_sweep(paths: Sequence[Path], out: Path, console: Console | None = Non
         sections,
         out,
         title=f"lit_pwm: {name}",
-        lead="Every cell of the comparison, trained from the same data with the same budgets of updates.",
+        lead="Every cell of the sweep beside the others, from its records alone.",
         facts={"cells": str(len(grid.cells)), "tasks": str(len(grid.tasks)), "runs": str(len(records))},
     )
     head, rows = comparison_table(grid)
