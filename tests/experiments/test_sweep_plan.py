@@ -1,5 +1,7 @@
 """Sweep files: what they mean, and what is refused before anything runs."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -209,3 +211,15 @@ def test_a_dry_run_prints_the_commands_and_leaves_nothing(tmp_path, monkeypatch,
     assert "--seed_everything 3" in lines[1]
     assert "runs/factorial/pretrain/world_model=mlp,seed=3" in lines[2]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_imports_nothing_heavy(tmp_path):
+    script = (
+        "import sys; from lit_pwm.cli.main import run; code = run(sys.argv[1:]); "
+        "heavy = {'torch', 'lightning', 'dm_control', 'mujoco'} & set(sys.modules); assert not heavy, heavy; "
+        "sys.exit(code)"
+    )
+    only = ["--only", "world_model=mlp", "--only", "policy=mlp"]
+    argv = [sys.executable, "-c", script, "sweep", FACTORIAL, "--dry-run", *only]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ from lit_pwm.cli.main import run
 from lit_pwm.experiments.report.comparison import comparison_table, crossed_table, task_table
 from lit_pwm.experiments.report.costs import figures_table, mean_curve, quantity
 from lit_pwm.experiments.report.grid import Grid, RunResult
+from lit_pwm.experiments.sweep.readings import figures_of, is_diagnostic
 from lit_pwm.statistics import bootstrap_interval, improvement_interval, interquartile_mean
 
 TASKS = ("cup-catch", "walker-run")
@@ -176,6 +177,18 @@ def test_other_figures_are_means_with_their_ratio_to_the_first_cell():
         [("flow", ""), ("3 G", "× 1.50"), ("–", "")],
     ]
     assert [quantity(x) for x in (0.01234, 12.0, 135424, 2.5e12)] == ["0.0123", "12", "135 k", "2.5 T"]
+
+
+def test_figures_of_a_record_are_named_by_what_they_are():
+    record = record_of("flow", "mlp", "cup-catch", "0", [1.0])
+    ledger = {"parameters": {"actor": 7, "critic": 9}, "flops_per_update": 2e9, "nfe_per_update": 32}
+    record["policy"]["compute"] = ledger
+    found = figures_of(record)
+    assert found == {
+        "actor parameters": 7.0, "policy: FLOPs": 2e9, "policy: NFE": 32.0, "eval/model_gap": 12.5,
+        "reward error, 16 steps": 0.5, "latent error, 1 step": 0.01,
+    }  # fmt: skip
+    assert [name for name in found if is_diagnostic(name)] == ["eval/model_gap"]
 
 
 def test_one_axis_has_no_crossed_table_and_one_run_no_interval():

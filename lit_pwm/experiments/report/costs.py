@@ -122,7 +122,7 @@ def mean_curve(grid: Grid, labels: Labels, task: str, cost: str) -> list[tuple[f
 
 @figures.drawing
 def _draw(grid: Grid, task: str, cost: str, lines: dict[Labels, list[tuple[float, float]]]) -> Figure:
-    figure, axes = figures.panel()
+    figure, axes = figures.panel(3.9, 2.5 + 0.18 * len(lines))
     for labels, points in lines.items():
         number = grid.cells.index(labels)  # a cell keeps its colour in every drawing
         axes.plot(
