@@ -49,6 +49,7 @@ def test_the_record_condenses_what_the_runs_left(swept):
         assert record["returns"][kind]["seeds"] == [0, 1]
     assert record["world_model"]["updates"] == record["policy"]["updates"] == 4
     assert record["world_model"]["final"]["val/reward_error_16"] > 0
+    assert record["world_model"]["final"]["val/decoded_error_16/cartpole-balance"] > 0
     rows = record["policy"]["curve"]["rows"]
     assert [row[0] for row in rows] == [0, 4]
     with next((out / "policy").rglob("metrics.csv")).open() as file:

@@ -42,7 +42,8 @@ def record_of(world_model, policy, task, seed, returns):
         "labels": {"world_model": world_model, "policy": policy, "task": task, "seed": seed}, "axes": AXES,
         "returns": {"best": evaluated(returns), "last": evaluated([value - 40 for value in returns])},
         "world_model": {
-            "updates": 100, "final": {"val/reward_error_16": 0.25 * scale, "val/latent_error_1": 0.01},
+            "updates": 100, "final": {"val/reward_error_16": 0.25 * scale, "val/latent_error_1": 0.01,
+                                      "val/decoded_error_16": 9.0, "val/decoded_error_16/walker-run": 0.4 * scale},
             "curve": {"columns": ["update", "return", "flops", "seconds"], "rows": []}, "compute": None,
         },
         "policy": {
@@ -111,7 +112,11 @@ def test_every_number_of_the_table(records, tmp_path, capsys):
     assert crossed["flow"][0].startswith("555 (")
     assert rows_of(text, "By task, best")["walker-run"][2] == "605 (600–610)"
     assert rows_of(text, "By task, last")["cup-catch"][0] == "265 (260–270)"
-    assert rows_of(text, "World models")["flow / mlp"] == ["0.01", "0.5"]
+    # Decoded errors of one task are its own (0.8), of the other the mean over the model's tasks (9).
+    models = rows_of(text, "World models, open loop")
+    assert models == {"mlp": ["4.7 (× 1.00)", "0.25 (× 1.00)", "0.01 (× 1.00)"],
+                      "flow": ["4.9 (× 1.04)", "0.5 (× 2.00)", "0.01 (× 1.00)"]}  # fmt: skip
+    assert rows_of(text, "World models, decoded")["walker-run"] == ["0.4 (× 1.00)", "0.8 (× 2.00)"]
 
 
 def test_the_page_has_every_part_and_its_figures(records, tmp_path, capsys):
@@ -183,10 +188,11 @@ def test_figures_of_a_record_are_named_by_what_they_are():
     record = record_of("flow", "mlp", "cup-catch", "0", [1.0])
     ledger = {"parameters": {"actor": 7, "critic": 9}, "flops_per_update": 2e9, "nfe_per_update": 32}
     record["policy"]["compute"] = ledger
-    found = figures_of(record)
+    found = figures_of(record, "cup-catch")
     assert found == {
         "actor parameters": 7.0, "policy: FLOPs": 2e9, "policy: NFE": 32.0, "eval/model_gap": 12.5,
         "reward error, 16 steps": 0.5, "latent error, 1 step": 0.01,
+        "decoded error, 16 steps": 9.0,
     }  # fmt: skip
     assert [name for name in found if is_diagnostic(name)] == ["eval/model_gap"]
 

@@ -46,6 +46,19 @@ def figures_table(grid: Grid, names: Sequence[str], ratios: bool = True) -> tupl
     return ["cell", *names], rows
 
 
+def figure_by_task(grid: Grid, name: str) -> tuple[list[str], list[list[Entry]]]:
+    """A row for each task, with each cell's mean of one figure and the ratio to the baseline's."""
+    rows = []
+    for task in grid.tasks:
+        row: list[Entry] = [(task, "")]
+        for labels in grid.cells:
+            value, base = grid.figure(labels, name, task), grid.figure(grid.baseline, name, task)
+            ratio = f"× {value / base:.2f}" if value is not None and base else ""
+            row.append((MISSING, "") if value is None else (quantity(value), ratio))
+        rows.append(row)
+    return ["task", *(name_of(labels) for labels in grid.cells)], rows
+
+
 class FiguresSection:
     """A table of other figures of the cells.
 
@@ -56,18 +69,33 @@ class FiguresSection:
         names: the figures; those that no run has are left out.
         note: what they are, plain text.
         ratios: show the ratio to the baseline under each.
+        by_task: a figure that is also shown for each task.
     """
 
-    def __init__(self, title: str, anchor: str, grid: Grid, names: Sequence[str], note: str, ratios: bool) -> None:
+    def __init__(
+        self,
+        title: str,
+        anchor: str,
+        grid: Grid,
+        names: Sequence[str],
+        note: str,
+        ratios: bool = True,
+        by_task: str | None = None,
+    ) -> None:
+        self.by_task = by_task
         self.title, self.anchor, self.grid, self.note, self.ratios = title, anchor, grid, note, ratios
         self.names = [name for name in names if any(name in run.figures for run in grid.runs)]
 
     def render(self, page: Page) -> str:
-        """The note and the table."""
+        """The note and the tables."""
         if not self.names:
             return notice("Nothing of this was recorded.")
         head, rows = figures_table(self.grid, self.names, self.ratios)
-        return paragraph(self.note) + html_table(head, rows, self.title + ".")
+        tables = html_table(head, rows, self.title + ".")
+        if self.by_task in self.names:
+            assert self.by_task is not None
+            tables += html_table(*figure_by_task(self.grid, self.by_task), f"By task: {self.by_task}.")
+        return paragraph(self.note) + tables
 
 
 class CostCurvesSection:

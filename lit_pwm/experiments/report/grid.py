@@ -7,7 +7,7 @@ a task is its mean return over episodes; statistics are over runs, stratified by
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -125,9 +125,15 @@ class Grid:
         numbers = [len(self.of(cell, task)) for task in self.tasks]
         return str(numbers[0]) if min(numbers) == max(numbers) else f"{min(numbers)}–{max(numbers)}"
 
-    def figure(self, cell: Labels, name: str) -> float | None:
-        """The mean of another figure over the cell's runs."""
-        values = [run.figures[name] for run in self.of(cell) if name in run.figures]
+    def along(self, axis: str) -> Grid:
+        """The grid of one axis alone, for figures that do not depend on the others; one run of each task and seed."""
+        place = list(self.axes).index(axis)
+        runs = {(run.cell[place], run.task, run.seed): replace(run, cell=(run.cell[place],)) for run in self.runs}
+        return Grid({axis: self.axes[axis]}, list(runs.values()))
+
+    def figure(self, cell: Labels, name: str, task: str | None = None) -> float | None:
+        """The mean of another figure over the cell's runs, in one task or in all."""
+        values = [run.figures[name] for run in self.of(cell, task) if name in run.figures]
         return float(np.mean(values)) if values else None
 
 

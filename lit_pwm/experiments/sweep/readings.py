@@ -20,14 +20,17 @@ _PER_UPDATE = {"FLOPs": "flops_per_update", "NFE": "nfe_per_update", "seconds": 
 _SWAPPED = {"world_model": "dynamics", "policy": "actor"}
 
 OPEN_LOOP_NAMES = tuple(
-    f"{what} error, {k} {'step' if k == 1 else 'steps'}" for what in ("latent", "reward") for k in (1, 4, 16)
+    f"{what} error, {k} {'step' if k == 1 else 'steps'}" for what in ("decoded", "reward", "latent") for k in (1, 4, 16)
 )
+"""Open-loop errors of the world model. Those of latents cannot be compared between encoders."""
+BY_TASK = "decoded error, 16 steps"
 _DIAGNOSTICS = ("diagnostics/", "eval/imagined", "eval/real", "eval/model_gap")
 
 
-def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
+def figures_of(record: Mapping[str, Any], task: str) -> dict[str, float]:
     """The figures of one record by name; those that were not recorded are left out.
 
+    Open-loop errors are those of the task where they were logged for each task, else means over the model's tasks.
     Names with a slash are metrics as they were logged at the end of policy learning (see `is_diagnostic`).
     """
     found: dict[str, Any] = {}
@@ -39,7 +42,8 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
     held_out = record.get("world_model", {}).get("final", {})
     for name in OPEN_LOOP_NAMES:
         what, steps = name.split(" error, ")
-        found[name] = held_out.get(f"val/{what}_error_{steps.split()[0]}")
+        metric = f"val/{what}_error_{steps.split()[0]}"
+        found[name] = held_out.get(f"{metric}/{task}", held_out.get(metric))
     learned = record.get("policy", {}).get("final", {})
     found |= {key: value for key, value in learned.items() if key.startswith(_DIAGNOSTICS)}
     return {name: float(value) for name, value in found.items() if value is not None}

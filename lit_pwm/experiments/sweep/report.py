@@ -21,9 +21,9 @@ from lit_pwm.experiments.report.comparison import (
     markdown,
     task_table,
 )
-from lit_pwm.experiments.report.costs import CostCurvesSection, FiguresSection, figures_table
+from lit_pwm.experiments.report.costs import CostCurvesSection, FiguresSection, figure_by_task, figures_table
 from lit_pwm.experiments.report.grid import Grid, RunResult
-from lit_pwm.experiments.sweep.readings import COMPUTE_NAMES, OPEN_LOOP_NAMES, figures_of, is_diagnostic
+from lit_pwm.experiments.sweep.readings import BY_TASK, COMPUTE_NAMES, OPEN_LOOP_NAMES, figures_of, is_diagnostic
 from lit_pwm.experiments.sweep.records import read_records
 
 NOT_COMPARED = ("task", "seed")
@@ -63,10 +63,15 @@ def grid_of(records: Sequence[Mapping[str, Any]]) -> Grid:
                         for kind, found in record["returns"].items()
                     },
                     curve={name: [row[i] for row in rows] for i, name in enumerate(columns)},
-                    figures=figures_of(record),
+                    figures=figures_of(record, task),
                 )
             )
     return Grid({axis: list(found) for axis, found in labels.items()}, runs)
+
+
+def world_models_of(grid: Grid) -> Grid:
+    """The grid of world models alone, where they are an axis."""
+    return grid.along("world_model") if "world_model" in grid.axes else grid
 
 
 def report_sweep(paths: Sequence[Path], out: Path, console: Console | None = None) -> Path:
@@ -94,13 +99,14 @@ def report_sweep(paths: Sequence[Path], out: Path, console: Console | None = Non
         FiguresSection(
             "Compute", "compute", grid, COMPUTE_NAMES,
             "Mean over runs; below it the ratio to the first cell's. FLOPs, network evaluations (NFE) and seconds are "
-            "those of one update.", ratios=True,
+            "those of one update.",
         ),
         FiguresSection(
-            "World models", "world-models", grid, OPEN_LOOP_NAMES,
+            "World models", "world-models", world_models_of(grid), OPEN_LOOP_NAMES,
             "Errors after open-loop steps on held-out episodes at the end of pre-training, divided by the variance of "
-            "what is predicted; cells with the same world model share it. Latents differ between kinds of models, so "
-            "that errors of rewards are the ones to compare.", ratios=False,
+            "what is predicted; means over seeds. Encoders vary between kinds of models, so that errors of rewards and "
+            "of observations decoded by a linear probe are the ones to compare, and those of latents are not.",
+            by_task=BY_TASK,
         ),
         FiguresSection(
             "Diagnostics", "diagnostics", grid, diagnostics,
@@ -140,9 +146,12 @@ def _markdown(grid: Grid, name: str) -> str:
     names = [name for name in COMPUTE_NAMES if any(name in run.figures for run in grid.runs)]
     if names:
         parts.append("Compute (ratio to the first cell's):\n\n" + markdown(*figures_table(grid, names)))
-    names = [name for name in OPEN_LOOP_NAMES if any(name in run.figures for run in grid.runs)]
+    models = world_models_of(grid)
+    names = [name for name in OPEN_LOOP_NAMES if any(name in run.figures for run in models.runs)]
     if names:
-        parts.append("World models, open loop:\n\n" + markdown(*figures_table(grid, names, ratios=False)))
+        parts.append("World models, open loop (ratio to the first):\n\n" + markdown(*figures_table(models, names)))
+    if BY_TASK in names:
+        parts.append(f"World models, {BY_TASK}:\n\n" + markdown(*figure_by_task(models, BY_TASK)))
     return "\n".join(parts)
 
 
