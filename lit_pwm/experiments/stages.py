@@ -6,7 +6,6 @@ each other can run side by side.
 
 from __future__ import annotations
 
-import csv
 import logging
 import time
 import warnings
@@ -22,6 +21,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 import callbacks
 import datamodules
+from lit_pwm.experiments.metrics import read_curves
 from lit_pwm.models import CriticEnsemble, MLPActor, MLPDynamics
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.pretraining import WorldModelPretraining
@@ -235,14 +235,3 @@ def _trained(keeper: ModelCheckpoint, last: ModelCheckpoint, folder: str, starte
         curves=read_curves(Path(folder) / "metrics.csv"),
         seconds=time.perf_counter() - started,
     )
-
-
-def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """The curves in a CSVLogger's file: metric → list of (update, value)."""
-    curves: dict[str, list[tuple[int, float]]] = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            for key, value in row.items():
-                if key not in ("step", "epoch") and value:
-                    curves.setdefault(key, []).append((int(row["step"]), float(value)))
-    return curves
