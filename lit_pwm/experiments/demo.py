@@ -69,12 +69,12 @@ class DemoPlan:
     tasks: tuple[str, ...] = ("cartpole-swingup", "cup-catch", "cartpole-balance")
     noise_episodes: int = 80
     rounds: tuple[Round, ...] = (
-        Round(1500, 300, 6, 20, continues=False),
-        Round(1000, 300, 6, 20, continues=False),
-        Round(1000, 300, 6, 20, continues=True),
-        Round(1500, 500, 10, 0, continues=True),
+        Round(1500, 300, 5, 20, continues=False),
+        Round(1000, 300, 5, 20, continues=False),
+        Round(1000, 300, 5, 20, continues=False),
+        Round(1500, 600, 8, 0, continues=False),
     )
-    selection_episodes: int = 6
+    selection_episodes: int = 12
     report_episodes: int = 10
 
 
