@@ -82,7 +82,7 @@ class Study:
             plan = WorldModelPlan(self.updates, arm.batch_size, arm.horizon, dynamics=arm.dynamics)
             trained = train_world_model([str(self.store_path)], str(folder), plan, seed, progress=False)
             variance = trained.curves["train/latent_variance"][-1][1]
-            _write(done, {"checkpoint": trained.last, "seconds": trained.seconds, "latent_variance": variance})
+            write_record(done, {"checkpoint": trained.last, "seconds": trained.seconds, "latent_variance": variance})
         return json.loads(done.read_text())["checkpoint"]
 
     def subject(self, model: str, seed: int) -> Subject:
@@ -135,7 +135,7 @@ class Study:
                 "parameters": sum(p.numel() for p in subject.model.dynamics.parameters()),
                 "probe_error": self._probe_error(subject),
             }
-        _write(path, record | scores(samples, self.futures))
+        write_record(path, record | scores(samples, self.futures))
         print(f"{arm} seed {seed}: energy score", json.loads(path.read_text())["energy_score"])
 
     def _probe_error(self, subject: Subject) -> float:
@@ -186,7 +186,8 @@ def scores(samples: np.ndarray, futures: Futures) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def write_record(path: Path, content: dict[str, Any]) -> None:
+    """Write a small JSON file, whole or not at all."""
     with replacing(path, "A record of the study") as part:
         part.write_text(json.dumps(content, indent=1) + "\n")
 

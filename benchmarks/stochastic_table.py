@@ -1,4 +1,4 @@
-"""The table of the study on stochastic dynamics, made from its records."""
+"""The tables of the study on stochastic dynamics, made from its records."""
 
 from __future__ import annotations
 
@@ -23,12 +23,7 @@ def table(records: Path) -> str:
     Raises:
         LitPWMError: the folder holds no record.
     """
-    tasks: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-    for path in sorted(records.glob("*.json")):
-        record = json.loads(path.read_text())
-        tasks[record["task"]][record["arm"]].append(record)
-    if not tasks:
-        raise LitPWMError(f"The study's table was asked for of {str(records)!r}, which holds no record. Run the study.")
+    tasks = _read(records, "arm")
     parts = []
     for task, arms in tasks.items():
         ordered = sorted(arms, key=lambda arm: np.mean([record["energy_score"]["16"] for record in arms[arm]]))
@@ -38,11 +33,37 @@ def table(records: Path) -> str:
     return "\n".join(parts)
 
 
+def policy_table(records: Path) -> str:
+    """A Markdown table for each task: mean return ± standard deviation over seeds, each the mean of its episodes.
+
+    Raises:
+        LitPWMError: the folder holds no record.
+    """
+    parts = []
+    for task, models in _read(records, "model").items():
+        lines = ["| world model | seeds | return, best | return, last |", "| --- | --- | --- | --- |"]
+        for model, runs in models.items():
+            means = {name: [float(np.mean(run[name])) for run in runs] for name in ("best", "last")}
+            lines.append(f"| {model} | {len(runs)} | {' | '.join(_over_seeds(v, 0) for v in means.values())} |")
+        parts.append(f"## {task}\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _read(records: Path, kind: str) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Records by task and by what they are of, in the order of their names."""
+    tasks: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for path in sorted(records.glob("*.json")):
+        record = json.loads(path.read_text())
+        tasks[record["task"]][record[kind]].append(record)
+    if not tasks:
+        raise LitPWMError(f"The study's table was asked for of {str(records)!r}, which holds no record. Run the study.")
+    return tasks
+
+
 def _row(arm: str, records: list[dict[str, Any]]) -> list[str]:
     energy = [_over_seeds([record["energy_score"][k] for record in records]) for k in ("1", "4", "16")]
     spread = np.array([record["spread_ratio"] for record in records])
     mean = spread.mean(0)
-    spreads = [f"{_short(low)} to {_short(high)}" for low, high in [(mean.min(), mean.max())]]
     of_model = [record for record in records if "parameters" in record]
     return [
         arm,
@@ -50,16 +71,12 @@ def _row(arm: str, records: list[dict[str, Any]]) -> list[str]:
         str(of_model[0]["parameters"]) if of_model else "–",
         *energy,
         *(_over_seeds(spread[:, k - 1]) for k in (1, 4, 16)),
-        *spreads,
+        f"{mean.min():.3f} to {mean.max():.3f}",
         _over_seeds([record["spread_error_ratio"][-1] for record in records]),
         _over_seeds([record["probe_error"] for record in of_model]) if of_model else "–",
     ]
 
 
-def _over_seeds(values: Any) -> str:
-    text = _short(np.mean(values))
-    return text if len(values) < 2 else f"{text} ± {_short(np.std(values, ddof=1))}"
-
-
-def _short(value: float) -> str:
-    return f"{value:.3f}"
+def _over_seeds(values: Any, digits: int = 3) -> str:
+    text = f"{np.mean(values):.{digits}f}"
+    return text if len(values) < 2 else f"{text} ± {np.std(values, ddof=1):.{digits}f}"

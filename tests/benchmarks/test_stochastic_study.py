@@ -7,11 +7,13 @@ import pytest
 import torch
 from stochastic_arms import ARMS, MODELS
 from stochastic_controls import GaussianDynamics, resampled_residuals, simplex_basis
+from stochastic_policies import run_policy
 from stochastic_study import Study, fit_probe
-from stochastic_table import table
+from stochastic_table import policy_table, table
 from torch.distributions import MultivariateNormal
 
 from lit_pwm.errors import LitPWMError
+from lit_pwm.experiments.stages import PolicyPlan
 from lit_pwm.losses import world_model_loss
 from lit_pwm.models import LatentTarget, WorldModel
 from lit_pwm.models.layers import simnorm
@@ -150,3 +152,19 @@ def test_the_table_is_made_from_the_records(study, tmp_path):
     assert "| gaussian | 2 | 137708 | 0.500 ± 0.354 |" in table(tmp_path)
     with pytest.raises(LitPWMError, match="holds no record"):
         table(tmp_path / "nothing")
+
+
+def test_a_policy_learns_through_samples(study):
+    plan = PolicyPlan(updates=2, evaluate_every=2, episodes=1, batch_size=8, horizon=3)
+    run_policy(study, "gaussian", 0, plan, episodes=2)
+    path = study.out / "policies" / f"{study.task}_gaussian_0.json"
+    record = json.loads(path.read_text())
+    assert len(record["best"]) == len(record["last"]) == 2
+    assert f"| gaussian | 1 | {np.mean(record['best']):.0f} | {np.mean(record['last']):.0f} |" in policy_table(
+        path.parent
+    )
+    before = path.stat().st_mtime_ns
+    run_policy(study, "gaussian", 0, plan)
+    assert path.stat().st_mtime_ns == before
+    with pytest.raises(LitPWMError, match="a policy of 2 updates"):
+        run_policy(study, "gaussian", 0, PolicyPlan(updates=3, evaluate_every=3))
