@@ -36,7 +36,6 @@ class ModelArm:
 MODELS: dict[str, ModelArm] = {
     "mlp": ModelArm(partial(MLPDynamics, hidden_dim=256, rescale_inputs=True)),
     "gaussian": ModelArm(partial(GaussianDynamics, hidden_dim=228), horizon=1, batch_size=512),
-    "gaussian-rank4": ModelArm(partial(GaussianDynamics, hidden_dim=142, rank=4), horizon=1, batch_size=512),
     "gaussian-chained": ModelArm(partial(GaussianDynamics, hidden_dim=228)),
 }
 
@@ -113,7 +112,6 @@ ARMS: dict[str, Arm] = {
     "mlp": Arm("mlp", point),
     "mlp-residuals": Arm("mlp", with_residuals),
     "gaussian": Arm("gaussian", rollouts),
-    "gaussian-rank4": Arm("gaussian-rank4", rollouts),
     "gaussian-chained": Arm("gaussian-chained", rollouts),
 }
 

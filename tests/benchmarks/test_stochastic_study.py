@@ -10,7 +10,7 @@ from stochastic_controls import GaussianDynamics, resampled_residuals, simplex_b
 from stochastic_policies import run_policy
 from stochastic_study import Study, fit_probe
 from stochastic_table import policy_table, table
-from torch.distributions import MultivariateNormal
+from torch.distributions import Normal
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.stages import PolicyPlan
@@ -40,27 +40,26 @@ def test_the_basis_holds_all_that_matters_of_logits():
     torch.testing.assert_close(simnorm((coordinates @ basis.T).flatten(-2)), simnorm(logits))
 
 
-@pytest.mark.parametrize("rank", [0, 2])
-def test_gaussian_likelihood_and_samples_are_those_of_the_full_normal(rank):
-    dynamics = moved(GaussianDynamics(16, 2, 3, hidden_dim=12, rank=rank))
+def test_gaussian_likelihood_and_samples_are_those_of_the_normal():
+    dynamics = moved(GaussianDynamics(16, 2, 3, hidden_dim=12))
     z, action, embedding = inputs(4)
-    mean, variance, factor = dynamics._moments(z, action, embedding)
-    full = MultivariateNormal(mean, torch.diag_embed(variance) + factor @ factor.mT)
+    mean, variance = dynamics.moments(z, action, embedding)
+    assert variance.std() > 0.01
     logits = torch.randn(4, 16)
     target = LatentTarget(**dict.fromkeys(LatentTarget.__dataclass_fields__, simnorm(logits)) | {"logits": logits})
     predicted, loss = dynamics.predict_with_loss(z, action, embedding, target)
     y = (logits.unflatten(-1, (-1, 8)) @ dynamics.basis).flatten(-2)
-    torch.testing.assert_close(loss, -0.05 * full.log_prob(y) / 14)
+    torch.testing.assert_close(loss, -0.05 * Normal(mean, variance.sqrt()).log_prob(y).mean(-1))
     torch.testing.assert_close(predicted.unflatten(-1, (-1, 8)).sum(-1), torch.ones(4, 2))
     torch.manual_seed(0)
     draws = dynamics(*(x[:1].expand(40_000, -1) for x in (z, action, embedding)))
     seen = (draws.detach().log().unflatten(-1, (-1, 8)) @ dynamics.basis).flatten(-2)
-    covariance = full.covariance_matrix[0].detach()
-    torch.testing.assert_close(seen.T.cov(), covariance, atol=0.06 * float(covariance.diagonal().max()), rtol=0.05)
+    torch.testing.assert_close(seen.mean(0), mean[0].detach(), atol=0.03, rtol=0)
+    torch.testing.assert_close(seen.T.cov(), variance[0].detach().diag(), atol=0.03, rtol=0.05)
 
 
 def test_samples_differ_and_a_seed_repeats_them():
-    dynamics, (z, action, embedding) = moved(GaussianDynamics(16, 2, 3, hidden_dim=12, rank=1)), inputs(4)
+    dynamics, (z, action, embedding) = moved(GaussianDynamics(16, 2, 3, hidden_dim=12)), inputs(4)
     draws = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
