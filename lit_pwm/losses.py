@@ -43,6 +43,7 @@ def world_model_loss(
     rho: float = 0.99,
     consistency_coef: float = 20.0,
     reward_coef: float = 0.1,
+    target_logits: Tensor | None = None,
 ) -> WorldModelLoss:
     """TD-MPC2's world-model loss over open-loop rollouts of slices (arXiv 2310.16828, eq. 3, without the value term).
 
@@ -55,20 +56,23 @@ def world_model_loss(
         rho: discount of later steps.
         consistency_coef: c_z.
         reward_coef: c_r.
+        target_logits: what the next observations are encoded to before SimNorm, [H, B, Z], without gradient, by another
+            encoder than the model's own.
 
     Returns:
         The loss and its parts.
     """
     obs, actions, task = batch["obs"], batch["action"], batch["task"]
     with torch.no_grad():
-        target_logits = world_model.encode_logits(obs[1:], task)
+        if target_logits is None:
+            target_logits = world_model.encode_logits(obs[1:], task)
         targets = simnorm(target_logits)
     embedding = world_model.task_embedding(task)
     latents, consistency = [world_model.encode(obs[0], task)], []
-    for action, latent, logits in zip(actions, targets, target_logits, strict=True):
-        z, error = world_model.dynamics.predict_with_loss(
-            latents[-1], action, embedding, LatentTarget(latent=latent, logits=logits)
-        )
+    for t, action in enumerate(actions):
+        current = targets[t - 1] if t else latents[0].detach()
+        target = LatentTarget(latent=targets[t], logits=target_logits[t], current=current)
+        z, error = world_model.dynamics.predict_with_loss(latents[-1], action, embedding, target)
         latents.append(z)
         consistency.append(error)
     reward_logits = world_model.reward_logits_embedded(torch.stack(latents[:-1]), actions, embedding)
@@ -80,3 +84,26 @@ def world_model_loss(
         reward=reward_loss,
         latent_variance=targets[0].var(0, unbiased=False).mean(),
     )
+
+
+def sigreg(x: Tensor, directions: Tensor, points: int = 17, reach: float = 5.0) -> Tensor:
+    """How far projections of a batch are from a standard normal (SIGReg, arXiv 2511.08544): the Epps–Pulley statistic.
+
+    ∫ |φ̂_u(t) − e^{−t²/2}|² e^{−t²/2} dt, averaged over directions u, where φ̂_u is the empirical characteristic function
+    of the projections: near zero for a normal batch, √(2π)(1 − √2 + 1/√3) = 0.41 for one collapsed to zero. By the
+    trapezoid rule on `points` of [0, `reach`], doubled.
+
+    Args:
+        x: samples [N, D].
+        directions: unit vectors [D, M].
+        points: points of the quadrature.
+        reach: largest t.
+
+    Returns:
+        A scalar with gradient.
+    """
+    t = torch.linspace(0, reach, points, dtype=x.dtype, device=x.device)
+    phases = (x @ directions)[..., None] * t
+    normal = torch.exp(-0.5 * t.square())
+    gap = (phases.cos().mean(0) - normal).square() + phases.sin().mean(0).square()
+    return 2 * torch.trapezoid(gap * normal, t, dim=-1).mean()

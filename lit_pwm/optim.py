@@ -137,6 +137,13 @@ def _reduce_gradients(parameters: list[nn.Parameter]) -> None:
         start += gradient.numel()
 
 
+@torch.no_grad()
+def follow_(slow: nn.Module, fast: nn.Module, rate: float) -> None:
+    """Move the parameters of a slow copy towards those of the trained network by a fraction `rate`."""
+    pairs = [(a, b) for a, b in zip(slow.parameters(), fast.parameters(), strict=True) if a.numel()]
+    torch._foreach_lerp_([a for a, _ in pairs], [b for _, b in pairs], rate)
+
+
 def warmup_cosine(total_steps: int, warmup_steps: int, final_fraction: float) -> Callable[[int], float]:
     """Learning-rate factor: linear warm-up, then a cosine from 1 to `final_fraction` (1 keeps it constant)."""
 

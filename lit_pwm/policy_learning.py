@@ -32,6 +32,7 @@ from lit_pwm.models.world_model import WorldModel
 from lit_pwm.optim import (
     apply_settings,
     check_each_parameter_once,
+    follow_,
     linear_decay,
     logs_now,
     planned_updates,
@@ -70,10 +71,14 @@ class PolicyLearning(LightningModule):
         critic_minibatches: minibatches of each pass.
         target_rate: fraction by which the slow critics, which provide the values of targets and of the last state, move
             towards the trained ones after each update; 1 is PWM's, which has no slow critics.
+        actor_average_rate: fraction by which the averaged actor moves towards the trained one after each update. The
+            averaged one is the policy: it is what is evaluated, saved for use and continued from. A policy trained by
+            gradients through a model swings between updates, and its average does not. 1 is PWM's, without average.
     """
 
     world_model: WorldModel
     actor: Actor
+    averaged_actor: Actor
     critic: CriticEnsemble
     target_critic: CriticEnsemble
     noise_seed: Tensor
@@ -99,6 +104,7 @@ class PolicyLearning(LightningModule):
         critic_passes: int = 8,
         critic_minibatches: int = 4,
         target_rate: float = 1.0,
+        actor_average_rate: float = 1.0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -115,6 +121,7 @@ class PolicyLearning(LightningModule):
         self.actor_lr, self.critic_lr, self.final_lr, self.betas = actor_lr, critic_lr, final_lr, tuple(betas)
         self.actor_clip_norm, self.critic_clip_norm = actor_clip_norm, critic_clip_norm
         self.critic_passes, self.critic_minibatches, self.target_rate = critic_passes, critic_minibatches, target_rate
+        self.actor_average_rate = actor_average_rate
         self.trained_tasks: tuple[str, ...] = ()
 
     # -- building ---------------------------------------------------------------------------------------------------
@@ -146,6 +153,7 @@ class PolicyLearning(LightningModule):
             self._build(load_world_model(self.world_model_checkpoint).train(), tuple(source.tasks))
             if self.initial_policy_checkpoint:
                 load_actor_and_critic(self.initial_policy_checkpoint, self.actor, self.critic)
+                self.averaged_actor.load_state_dict(self.actor.state_dict())
                 self.target_critic.load_state_dict(self.critic.state_dict())
             source.bind_tasks(self.world_model.task_names, self.world_model.obs_dim, self.world_model.action_dim)
 
@@ -161,6 +169,7 @@ class PolicyLearning(LightningModule):
         num_tasks = len(world_model.task_names)
         self.actor = self._make_actor(world_model.latent_dim, world_model.action_dim, num_tasks)
         self.actor.set_action_mask(world_model.action_mask())
+        self.averaged_actor = copy.deepcopy(self.actor)
         self.critic = self._make_critic(world_model.latent_dim, num_tasks)
         self.target_critic = copy.deepcopy(self.critic)
         self.return_stats = RunningStats()
@@ -183,14 +192,15 @@ class PolicyLearning(LightningModule):
         return [actor, critic], schedulers
 
     def on_train_start(self) -> None:
-        """Freeze the world model and the slow critics; when resuming, let this run's learning rates win."""
+        """Freeze the world model and the slow copies; when resuming, let this run's learning rates win."""
         apply_settings(self._settings, self.trainer.optimizers, cast("list[LambdaLR]", self.lr_schedulers()))
         self.world_model.eval().requires_grad_(False)
         self.target_critic.requires_grad_(False)
+        self.averaged_actor.requires_grad_(False)
 
     def policy(self) -> Policy:
         """The policy as it is now, to act in environments with; shares its weights with this module."""
-        return Policy(self.world_model, self.actor, self.trained_tasks)
+        return Policy(self.world_model, self.averaged_actor, self.trained_tasks)
 
     # -- training ---------------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -206,7 +216,8 @@ class PolicyLearning(LightningModule):
         # The actor is the one that counts updates, because it steps once in each.
         actor_norm = take_step(self, actor_optimizer, loss, self.actor_clip_norm, "actor")
         critic_loss, critic_norm = self._fit_critics(rollout, task, critic_optimizer, generator)
-        self._move_target()
+        follow_(self.target_critic, self.critic, self.target_rate)
+        follow_(self.averaged_actor, self.actor, self.actor_average_rate)
         for scheduler in cast("list[LambdaLR]", self.lr_schedulers()):
             scheduler.step()
 
@@ -254,11 +265,6 @@ class PolicyLearning(LightningModule):
                 losses.append(loss.detach())
         return torch.stack(losses).mean(), norm
 
-    @torch.no_grad()
-    def _move_target(self) -> None:
-        targets = [p.data for p in self.target_critic.parameters() if p.numel()]
-        torch._foreach_lerp_(targets, [p.data for p in self.critic.parameters() if p.numel()], self.target_rate)
-
     def _generator(self) -> torch.Generator:
         """Noise that is a function of the run's seed, the update and the rank, so that resuming repeats it."""
         generator = torch.Generator(self.device)
@@ -270,7 +276,7 @@ class PolicyLearning(LightningModule):
         task = batch["task"]
         z = self.world_model.encode(batch["obs"][0], task)
         noise = z.new_zeros(self.horizon, len(task), self.world_model.action_dim)
-        rollout = imagine(self.world_model, self.actor, z, task, noise, "raw", deterministic=True)
+        rollout = imagine(self.world_model, self.averaged_actor, z, task, noise, "raw", deterministic=True)
         self.log("val/imagined_reward", rollout.rewards.mean(), batch_size=len(task), sync_dist=True)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:

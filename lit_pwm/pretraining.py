@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_pwm.batch import Batch, DataSource
@@ -19,7 +21,7 @@ from lit_pwm.checkpoints.native import (
     load_world_model,
 )
 from lit_pwm.errors import LitPWMError, did_you_mean
-from lit_pwm.losses import world_model_loss
+from lit_pwm.losses import sigreg, world_model_loss
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.dynamics import Dynamics, MLPDynamics
 from lit_pwm.models.world_model import WorldModel
@@ -27,6 +29,7 @@ from lit_pwm.open_loop import OpenLoopError
 from lit_pwm.optim import (
     apply_settings,
     check_each_parameter_once,
+    follow_,
     logs_now,
     planned_updates,
     refuse_float16,
@@ -60,6 +63,10 @@ class WorldModelPretraining(LightningModule):
         rho: discount of later steps in the loss.
         consistency_coef: weight of the dynamics' loss.
         reward_coef: weight of the reward's cross-entropy.
+        target_encoder_rate: fraction by which the encoder of targets follows the trained one after each update; 1 is
+            TD-MPC2's, whose targets are encoded by the trained encoder itself.
+        sigreg_coef: weight of a term that keeps the encoder's outputs before SimNorm normally distributed, against
+            collapse (`lit_pwm.losses.sigreg`, over 64 random directions).
         lr: learning rate of AdamW.
         encoder_lr_scale: the encoder's learning rate as a fraction of `lr`.
         betas: AdamW's betas.
@@ -87,6 +94,8 @@ class WorldModelPretraining(LightningModule):
         rho: float = 0.99,
         consistency_coef: float = 20.0,
         reward_coef: float = 0.1,
+        target_encoder_rate: float = 1.0,
+        sigreg_coef: float = 0.0,
         lr: float = 3e-4,
         encoder_lr_scale: float = 0.3,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -111,7 +120,8 @@ class WorldModelPretraining(LightningModule):
         }
         self.task_set, self.initial_checkpoint = task_set, initial_checkpoint
         self.standardise_observations = standardise_observations
-        self.loss_weights = {"rho": rho, "consistency_coef": consistency_coef, "reward_coef": reward_coef}
+        self.loss_weights = rho, consistency_coef, reward_coef
+        self.target_encoder_rate, self.sigreg_coef = target_encoder_rate, sigreg_coef
         self.lr, self.encoder_lr_scale, self.betas, self.weight_decay = lr, encoder_lr_scale, tuple(betas), weight_decay
         self.clip_norm, self.warmup_steps, self.final_lr_fraction = clip_norm, warmup_steps, final_lr_fraction
         self.open_loop_steps = tuple(open_loop_steps)
@@ -153,6 +163,9 @@ class WorldModelPretraining(LightningModule):
 
     def _build(self, world_model: WorldModel) -> None:
         self.world_model = world_model
+        if self.target_encoder_rate != 1:
+            parts = {"encoder": world_model.encoder, "task_embedding": world_model.task_embedding}
+            self.target_encoder = nn.ModuleDict({name: copy.deepcopy(part) for name, part in parts.items()})
         self.open_loop = OpenLoopError(world_model.task_names, world_model.latent_dim, self.open_loop_steps)
 
     def configure_optimizers(self) -> Any:
@@ -168,15 +181,18 @@ class WorldModelPretraining(LightningModule):
         return [optimizer], [scheduler]
 
     def on_train_start(self) -> None:
-        """When resuming, let this run's learning rates win over the checkpoint's."""
+        """Freeze the encoder of targets; when resuming, let this run's learning rates win over the checkpoint's."""
+        if self.target_encoder_rate != 1:
+            self.target_encoder.requires_grad_(False)
         apply_settings(self._settings, self.trainer.optimizers, [cast("LambdaLR", self.lr_schedulers())])
 
     # -- training ---------------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update of the whole world model."""
         optimizer = cast("LightningOptimizer", self.optimizers())
-        loss = world_model_loss(self.world_model, batch, **self.loss_weights)
-        norm = take_step(self, optimizer, loss.total, self.clip_norm, "world-model")
+        loss = world_model_loss(self.world_model, batch, *self.loss_weights, self._target_logits(batch))
+        norm = take_step(self, optimizer, loss.total + self._regularisation(batch), self.clip_norm, "world-model")
+        self._move_target_encoder()
         cast("LambdaLR", self.lr_schedulers()).step()
         if logs_now(self):
             size = batch["task"].numel()
@@ -189,9 +205,30 @@ class WorldModelPretraining(LightningModule):
             }
             self.log_dict({key: value.detach() for key, value in parts.items()}, batch_size=size, sync_dist=True)
 
+    @torch.no_grad()
+    def _target_logits(self, batch: Batch) -> Tensor | None:
+        """What the slow encoder says of the next observations; None where the trained one is to be asked."""
+        if self.target_encoder_rate == 1:
+            return None
+        obs, task = batch["obs"][1:], batch["task"].expand(batch["obs"].shape[:2])[1:]
+        embedding = self.target_encoder["task_embedding"](task)
+        return self.target_encoder["encoder"](torch.cat([self.world_model.standardise(obs, task), embedding], dim=-1))
+
+    def _regularisation(self, batch: Batch) -> Tensor:
+        if not self.sigreg_coef:
+            return torch.zeros((), device=self.device)
+        logits = self.world_model.encode_logits(batch["obs"][0], batch["task"])
+        directions = nn.functional.normalize(torch.randn(logits.shape[-1], 64, device=self.device), dim=0)
+        return self.sigreg_coef * sigreg(logits, directions)
+
+    def _move_target_encoder(self) -> None:
+        if self.target_encoder_rate != 1:
+            for name, part in self.target_encoder.items():
+                follow_(part, getattr(self.world_model, name), self.target_encoder_rate)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Held-out loss and open-loop errors."""
-        loss = world_model_loss(self.world_model, batch, **self.loss_weights)
+        loss = world_model_loss(self.world_model, batch, *self.loss_weights)
         self.log("val/loss", loss.total, batch_size=batch["task"].numel(), sync_dist=True)
         self.open_loop.update(self.world_model, batch)
 

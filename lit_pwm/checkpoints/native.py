@@ -130,38 +130,42 @@ def load_policy(path: str | Path) -> Policy:
     Raises:
         LitPWMError: the file is missing, unreadable, or holds no policy.
     """
-    checkpoint = read_checkpoint(path)
-    description = description_of(checkpoint, path)
-    if description["kind"] != "policy":
-        raise LitPWMError(
-            f"The checkpoint {str(path)!r} holds a {description['kind']}, and a policy is needed here. Train one on "
-            f"it: lit-pwm fit --config configs/policy_learning.yaml --model.world_model_checkpoint {path} ..."
-        )
+    checkpoint, description = _read_policy(
+        path,
+        f"Train one on it: lit-pwm fit --config configs/policy_learning.yaml --model.world_model_checkpoint {path} ...",
+    )
     world_model = WorldModel.from_description(description["world_model"])
     dimensions = (world_model.latent_dim, world_model.action_dim, len(world_model.tasks))
     actor = factory_from(description["actor"], Actor)(*dimensions)
     _load(world_model, checkpoint["state_dict"], "world_model.", path)
-    _load(actor, checkpoint["state_dict"], "actor.", path)
+    _load(actor, checkpoint["state_dict"], "averaged_actor.", path)
     return Policy(world_model, actor, tuple(description["trained_tasks"])).eval()
 
 
 def load_actor_and_critic(path: str | Path, actor: Actor, critic: Component) -> None:
-    """Copy the weights of a policy's actor and critics into networks of the same kinds and sizes.
+    """Copy the weights of a policy (its averaged actor) and of its critics into networks of the same kinds and sizes.
 
     Raises:
         LitPWMError: the file is missing, unreadable, holds no policy, or one of other kinds or sizes.
     """
+    checkpoint, description = _read_policy(
+        path, "Name a checkpoint of policy learning, or leave it out to start from fresh weights."
+    )
+    ours = {"actor": actor.description(), "critic": critic.description()}
+    check_same_networks(ours, {key: description[key] for key in ours}, path)
+    _load(actor, checkpoint["state_dict"], "averaged_actor.", path)
+    _load(critic, checkpoint["state_dict"], "critic.", path)
+
+
+def _read_policy(path: str | Path, advice: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A policy's checkpoint and its description; `advice` ends the error if it holds something else."""
     checkpoint = read_checkpoint(path)
     description = description_of(checkpoint, path)
     if description["kind"] != "policy":
         raise LitPWMError(
-            f"The checkpoint {str(path)!r} holds a {description['kind']}, and a policy to start from is needed here. "
-            f"Name a checkpoint of policy learning, or leave it out to start from fresh weights."
+            f"The checkpoint {str(path)!r} holds a {description['kind']}, and a policy is needed here. {advice}"
         )
-    ours = {"actor": actor.description(), "critic": critic.description()}
-    check_same_networks(ours, {key: description[key] for key in ours}, path)
-    _load(actor, checkpoint["state_dict"], "actor.", path)
-    _load(critic, checkpoint["state_dict"], "critic.", path)
+    return checkpoint, description
 
 
 def _load(module: nn.Module, state: Mapping[str, Tensor], prefix: str, path: str | Path) -> None:

@@ -71,8 +71,8 @@ class DemoPlan:
     rounds: tuple[Round, ...] = (
         Round(1500, 300, 6, 20, continues=False),
         Round(1000, 300, 6, 20, continues=False),
-        Round(1000, 300, 8, 20, continues=True),
-        Round(1500, 600, 14, 0, continues=True),
+        Round(1000, 300, 6, 20, continues=True),
+        Round(1500, 500, 10, 0, continues=True),
     )
     selection_episodes: int = 6
     report_episodes: int = 10

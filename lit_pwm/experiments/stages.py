@@ -83,7 +83,7 @@ class PolicyPlan:
     batch_size: int = 64
     horizon: int = 16
     lr: float = 5e-4
-    target_rate: float = 1.0
+    actor_average_rate: float = 0.02
     initial_checkpoint: str | None = None
 
 
@@ -200,7 +200,7 @@ def train_policy(
         reward_scale=0.1,
         critic_passes=1,
         critic_minibatches=4,
-        target_rate=plan.target_rate,
+        actor_average_rate=plan.actor_average_rate,
         actor_lr=plan.lr,
         critic_lr=plan.lr,
         horizon=plan.horizon,

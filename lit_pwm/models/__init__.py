@@ -3,7 +3,10 @@
 from lit_pwm.models.actors import Actor, MLPActor
 from lit_pwm.models.critics import CriticEnsemble
 from lit_pwm.models.dynamics import Dynamics, LatentTarget, MLPDynamics
+from lit_pwm.models.flow_actor import FlowActor
+from lit_pwm.models.flow_dynamics import FlowDynamics
 from lit_pwm.models.policy import Policy
+from lit_pwm.models.refinement_dynamics import RefinementDynamics
 from lit_pwm.models.running_stats import RunningStats
 from lit_pwm.models.two_hot import TwoHot, symexp, symlog
 from lit_pwm.models.world_model import WorldModel
@@ -12,10 +15,13 @@ __all__ = [
     "Actor",
     "CriticEnsemble",
     "Dynamics",
+    "FlowActor",
+    "FlowDynamics",
     "LatentTarget",
     "MLPActor",
     "MLPDynamics",
     "Policy",
+    "RefinementDynamics",
     "RunningStats",
     "TwoHot",
     "WorldModel",

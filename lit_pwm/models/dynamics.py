@@ -20,10 +20,12 @@ class LatentTarget:
     Attributes:
         latent: the next latent, on the simplex, [B, Z].
         logits: the encoder's output before SimNorm, [B, Z].
+        current: the latent of the observation before it, for kinds that train from the encoder's own starts, [B, Z].
     """
 
     latent: Tensor
     logits: Tensor
+    current: Tensor
 
 
 def consistency_error(predicted: Tensor, target: Tensor) -> Tensor:

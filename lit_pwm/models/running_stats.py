@@ -35,3 +35,32 @@ class RunningStats(nn.Module):
             self.mean += delta * count / total
             self.var.copy_(spread / total)
             self.count.copy_(total)
+
+
+class RunningVariance(nn.Module):
+    """Running mean over updates of a batch's variance per entry, averaged over entries; the same on all ranks.
+
+    Args:
+        rate: fraction by which each update moves it; the first one sets it.
+    """
+
+    value: Tensor
+    updates: Tensor
+
+    def __init__(self, rate: float = 0.01) -> None:
+        super().__init__()
+        self.rate = rate
+        self.register_buffer("value", torch.ones(()))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Merge a batch [B, D], of which each rank holds its share."""
+        moments = torch.stack([x.mean(0), x.square().mean(0)]).float()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(moments)
+            moments /= torch.distributed.get_world_size()
+        variance = (moments[1] - moments[0].square()).clamp_min(0).mean()
+        rate = torch.where(self.updates == 0, 1.0, self.rate)
+        self.value.lerp_(variance, rate.to(variance.dtype))
+        self.updates += 1

@@ -134,9 +134,13 @@ class WorldModel(nn.Module):
     # -- what it does -----------------------------------------------------------------------------------------------
     def encode_logits(self, obs: Tensor, task: Tensor) -> Tensor:
         """Observations [..., O] and task ids [...] → the encoder's output before SimNorm [..., Z]."""
+        embedding = self.task_embedding(task.expand(obs.shape[:-1]))
+        return self.encoder(torch.cat([self.standardise(obs, task), embedding], dim=-1))
+
+    def standardise(self, obs: Tensor, task: Tensor) -> Tensor:
+        """Observations [..., O] and task ids [...] → observations with each task's mean 0 and deviation 1 [..., O]."""
         task = task.expand(obs.shape[:-1])
-        standardised = (obs - self.obs_mean[task]) / self.obs_std[task]
-        return self.encoder(torch.cat([standardised, self.task_embedding(task)], dim=-1))
+        return (obs - self.obs_mean[task]) / self.obs_std[task]
 
     def encode(self, obs: Tensor, task: Tensor) -> Tensor:
         """Observations [..., O] and task ids [...] → latents [..., Z]."""

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from lit_pwm.models import Actor, MLPActor
+from lit_pwm.models import Actor, FlowActor, MLPActor
 from lit_pwm.models.actors import LOG_STD_FLOOR, LOG_STD_INIT
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.layers import constrain_, simnorm
@@ -15,6 +15,9 @@ from lit_pwm.models.layers import constrain_, simnorm
 FACTORIES = {
     "mlp": partial(MLPActor, hidden_dims=(24, 16)),
     "mlp-tasks": partial(MLPActor, hidden_dims=(24,), task_dim=7),
+    "flow": partial(FlowActor, hidden_dims=(24, 16)),
+    "flow-tasks-gated": partial(FlowActor, hidden_dims=(24,), task_dim=7, form="gated"),
+    "flow-heun": partial(FlowActor, hidden_dims=(24, 16), method="heun", substeps=3),
 }
 Z, A, N = 32, 4, 3
 MASK = torch.tensor([[1.0, 1, 1, 1], [1, 0, 0, 0], [1, 1, 0, 0]])

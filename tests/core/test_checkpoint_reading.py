@@ -50,7 +50,12 @@ def policy_file(tmp_path):
     actor.set_action_mask(model.action_mask())
     path = tmp_path / "policy.ckpt"
     content = {
-        "state_dict": prefixed(world_model=model, actor=actor, critic=critic),
+        "state_dict": prefixed(
+            world_model=model,
+            actor=MLPActor(16, 6, 2, hidden_dims=(12,), task_dim=3),
+            averaged_actor=actor,
+            critic=critic,
+        ),
         DESCRIPTION_KEY: describe_policy(model, actor, critic, ["cup-catch"]),
     }
     torch.save(content, path)

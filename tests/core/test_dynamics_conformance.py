@@ -9,13 +9,27 @@ import torch
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.losses import world_model_loss
-from lit_pwm.models import Dynamics, LatentTarget, MLPDynamics, WorldModel
+from lit_pwm.models import Dynamics, FlowDynamics, LatentTarget, MLPDynamics, RefinementDynamics, WorldModel
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.layers import simnorm
 
 FACTORIES = {
     "mlp": partial(MLPDynamics, hidden_dim=48),
     "mlp-rescaled": partial(MLPDynamics, hidden_dim=32, layers=1, rescale_inputs=True),
+    "refinement": partial(RefinementDynamics, hidden_dim=48),
+    "refinement-one-step-plain": partial(RefinementDynamics, hidden_dim=48, substeps=1, rescale_inputs=False),
+    "flow": partial(FlowDynamics, hidden_dim=48),
+    "flow-one-step": partial(FlowDynamics, hidden_dim=48, substeps=1),
+    "flow-plain-inputs": partial(FlowDynamics, hidden_dim=48, rescale_inputs=False),
+    "flow-velocity-matching": partial(FlowDynamics, hidden_dim=48, parametrisation="velocity", flow_weight=1.0),
+    "flow-velocity-heun": partial(FlowDynamics, hidden_dim=48, parametrisation="velocity", method="heun"),
+    "flow-velocity-rk4-latent-source": partial(
+        FlowDynamics, hidden_dim=48, parametrisation="velocity", method="rk4", source="latent"
+    ),
+    "flow-midpoint": partial(FlowDynamics, hidden_dim=48, method="midpoint"),
+    "flow-residual": partial(FlowDynamics, hidden_dim=48, parametrisation="residual", flow_weight=1.0),
+    "flow-simplex-space": partial(FlowDynamics, hidden_dim=48, space="latent", source="latent"),
+    "flow-dopri5": partial(FlowDynamics, hidden_dim=48, parametrisation="velocity", method="dopri5"),
 }
 Z, A, E = 32, 3, 5
 TASKS = {"one": (6, 3), "two": (4, 2)}
@@ -69,7 +83,7 @@ def test_leading_axes(dynamics, lead):
 def test_gradient_reaches_latent_action_embedding_and_every_parameter(dynamics):
     z, action, embedding = (x.requires_grad_() for x in inputs(16))
     target = inputs(16, seed=2)[0]
-    predicted, loss = dynamics.predict_with_loss(z, action, embedding, LatentTarget(target, target.log()))
+    predicted, loss = dynamics.predict_with_loss(z, action, embedding, LatentTarget(target, target.log(), z.detach()))
     (loss.sum() + (predicted * torch.randn(16, Z)).sum()).backward()
     for name, tensor in [("z", z), ("action", action), ("embedding", embedding), *dynamics.named_parameters()]:
         assert tensor.grad is not None, name
@@ -109,18 +123,18 @@ def test_description_and_weights_round_trip(dynamics):
 def test_predict_with_loss_predicts_what_forward_does_and_is_least_at_its_own_prediction(dynamics):
     z, action, embedding = inputs(16)
     target = inputs(16, seed=2)[0]
-    predicted, loss = dynamics.predict_with_loss(z, action, embedding, LatentTarget(target, target.log()))
+    predicted, loss = dynamics.predict_with_loss(z, action, embedding, LatentTarget(target, target.log(), z.detach()))
     assert predicted.shape == (16, Z)
     assert loss.shape == (16,)
     torch.testing.assert_close(predicted, dynamics(z, action, embedding))
     with torch.no_grad():
-        own = LatentTarget(predicted, predicted.log())
+        own = LatentTarget(predicted, predicted.log(), z.detach())
         assert (dynamics.predict_with_loss(z, action, embedding, own)[1] <= loss).all()
 
 
 def test_descends_on_a_fixed_target(dynamics):
     z, action, embedding = inputs(32)
-    target = LatentTarget(inputs(32, seed=2)[0], inputs(32, seed=2)[0].log())
+    target = LatentTarget(inputs(32, seed=2)[0], inputs(32, seed=2)[0].log(), inputs(32)[0])
     optimizer = torch.optim.Adam(dynamics.parameters(), lr=3e-3)
     losses = []
     for _ in range(60):

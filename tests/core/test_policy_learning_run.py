@@ -153,7 +153,10 @@ class Rates(Callback):
 
 def test_the_first_update_is_that_of_the_plain_functions(world_model_file, linear_store, fit):
     record = Record()
-    options = {"horizon": 3, "gamma": 0.9, "lam": 0.7, "reward_scale": 3.0, "reward_space": "raw", "target_rate": 0.25}
+    options = {
+        "horizon": 3, "gamma": 0.9, "lam": 0.7, "reward_scale": 3.0, "reward_space": "raw",
+        "target_rate": 0.25, "actor_average_rate": 0.1,
+    }  # fmt: skip
     module = learner(world_model_file, **options, critic_passes=1, critic_minibatches=1, actor_lr=1e-3, critic_lr=1e-3)
     fit(module, data_of(linear_store), 1, callbacks=[record])
 
@@ -191,6 +194,9 @@ def test_the_first_update_is_that_of_the_plain_functions(world_model_file, linea
     for key, value in critic.state_dict().items():
         slow = torch.lerp(record.before["critic." + key], value, 0.25)
         torch.testing.assert_close(after["target_critic." + key], slow, atol=2e-6, rtol=1e-5)
+    for key, value in actor.state_dict().items():
+        average = torch.lerp(record.before["actor." + key], value, 0.1)
+        torch.testing.assert_close(after["averaged_actor." + key], average, atol=2e-6, rtol=1e-5)
     assert after["return_stats.var"].item() == pytest.approx(stats.var.item())
     assert record.returns[0] == pytest.approx(returns.mean().item(), rel=1e-5)
 
@@ -299,7 +305,7 @@ def test_numbers_that_overflow_stop_the_run_before_any_weight_moves(world_model_
     module = learner(world_model_file)
     with pytest.raises(NonFiniteLossError, match="actor loss"):
         fit(module, data_of(store), 1, callbacks=[record])
-    networks = ("actor.", "critic.", "target_critic.", "world_model.")
+    networks = ("actor.", "averaged_actor.", "critic.", "target_critic.", "world_model.")
     after = {k: v for k, v in weights(module).items() if k.startswith(networks)}
     assert_same(after, {k: v for k, v in record.before.items() if k.startswith(networks)})
 

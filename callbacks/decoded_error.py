@@ -1,0 +1,56 @@
+"""Open-loop errors in decoded observations while a world model trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_pwm.decoded_error import DecodedError
+from lit_pwm.errors import LitPWMError
+from lit_pwm.pretraining import WorldModelPretraining
+
+
+class DecodedErrors(Callback):
+    """Logs `val/decoded_error_k` and, for each task, `val/decoded_error_k/TASK` (see `lit_pwm.decoded_error`).
+
+    Latent errors depend on the encoder; these can be compared between world models. Hooks: `on_validation_batch_end`,
+    `on_validation_epoch_end`; nothing of it is in checkpoints.
+
+    Args:
+        steps: numbers of open-loop steps; those beyond the validation slices' horizon are left out.
+        samples: rollouts to average, for world models that sample.
+    """
+
+    def __init__(self, steps: Sequence[int] = (1, 4, 16), samples: int = 1) -> None:
+        self.steps, self.samples = tuple(steps), samples
+        self._metric: DecodedError | None = None
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add the batch."""
+        if not isinstance(pl_module, WorldModelPretraining):
+            raise LitPWMError(
+                f"DecodedErrors measures world models in pre-training, but the Trainer fits a "
+                f"{type(pl_module).__name__}. Remove the callback from trainer.callbacks."
+            )
+        if self._metric is None:
+            model = pl_module.world_model
+            metric = DecodedError(model.task_names, model.latent_dim, model.obs_dim, self.steps, self.samples)
+            self._metric = metric.to(pl_module.device)
+        self._metric.update(pl_module.world_model, batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the errors, which the metric reduces over ranks, and start anew."""
+        if self._metric is None:
+            return
+        pl_module.log_dict({f"val/{key}": value for key, value in self._metric.compute().items()}, sync_dist=True)
+        self._metric.reset()

@@ -1,0 +1,114 @@
+"""Open-loop error in observations that a linear probe decodes: the figure that is fair between encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lit_pwm.batch import Batch
+from lit_pwm.models.world_model import WorldModel
+
+
+class DecodedError(Metric):
+    """Squared error of observations decoded from latents after k open-loop steps, relative to their variance.
+
+    Latent errors of two world models cannot be compared: each is relative to its own encoder, and slow latents make
+    small errors. Here a ridge regression for each task from encoded latents to standardised observations, fitted on the
+    held-out slices themselves, decodes the predicted latents; 1 is what the mean observation scores, and step 0 shows
+    what the encoder lost. Predictions of a world model that samples are averaged over `samples` rollouts.
+
+    Only sums of second moments are kept, in float64, and added over ranks; the memory is that of N (K + 1) matrices of
+    latent_dim².
+
+    Args:
+        task_names: the world model's tasks.
+        latent_dim: width of the latent.
+        obs_dim: padded width of the observation.
+        steps: the k to report; those beyond the slices' horizon are left out.
+        samples: rollouts to average.
+        ridge: penalty, as a fraction of the latents' mean variance.
+    """
+
+    full_state_update = False
+    count: Tensor  # [N, 1 + K]
+    pp: Tensor  # [N, 1 + K, Z + 1, Z + 1], of predicted latents and a one; column 0 is of encoded latents
+    po: Tensor  # [N, 1 + K, Z + 1, O]
+    o: Tensor  # [N, 1 + K, O]
+    oo: Tensor  # [N, 1 + K]
+
+    def __init__(
+        self,
+        task_names: Sequence[str],
+        latent_dim: int,
+        obs_dim: int,
+        steps: Sequence[int] = (1, 4, 16),
+        samples: int = 1,
+        ridge: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.task_names, self.steps, self.samples, self.ridge = tuple(task_names), tuple(steps), samples, ridge
+        lead, width = (len(self.task_names), 1 + len(self.steps)), latent_dim + 1
+        for name, shape in {
+            "count": (),
+            "pp": (width, width),
+            "po": (width, obs_dim),
+            "o": (obs_dim,),
+            "oo": (),
+        }.items():
+            self.add_state(name, torch.zeros(*lead, *shape, dtype=torch.float64), dist_reduce_fx="sum")
+
+    @torch.no_grad()
+    def update(self, world_model: WorldModel, batch: Batch) -> None:
+        """Add a batch of slices `obs [H+1, B, O]`, `action [H, B, A]`, `task [B]`."""
+        actions, task = batch["action"], batch["task"]
+        truth = world_model.encode(batch["obs"], task)
+        observed = world_model.standardise(batch["obs"], task)
+        runs = [world_model.rollout(truth[0], actions, task)[0] for _ in range(self.samples)]
+        predicted = torch.stack(runs).mean(0)
+        for row in task.unique().tolist():
+            mine = task == row
+            self._add(row, 0, truth[:, mine].flatten(0, 1), observed[:, mine].flatten(0, 1))
+            for column, k in enumerate(self.steps, start=1):
+                if k <= len(actions):
+                    self._add(row, column, predicted[k, mine], observed[k, mine])
+
+    def _add(self, row: int, column: int, latents: Tensor, observed: Tensor) -> None:
+        x = torch.cat([latents, torch.ones_like(latents[:, :1])], dim=-1).double()
+        o = observed.double()
+        self.count[row, column] += len(x)
+        self.pp[row, column] += x.T @ x
+        self.po[row, column] += x.T @ o
+        self.o[row, column] += o.sum(0)
+        self.oo[row, column] += o.square().sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """`decoded_error_k`, the mean over tasks with data, and `decoded_error_k/TASK`; k = 0 is the probe's own."""
+        table = {name: self._errors(row) for row, name in enumerate(self.task_names) if float(self.count[row, 0]) > 0}
+        keys = next(iter(table.values()), {})
+        means = {key: torch.stack([errors[key] for errors in table.values()]).mean() for key in keys}
+        own = {f"{key}/{name}": value for name, errors in table.items() for key, value in errors.items()}
+        return {key: value.float() for key, value in (means | own).items()}
+
+    def _errors(self, row: int) -> dict[str, Tensor]:
+        probe = self._probe(row)
+        errors = {}
+        for column, k in enumerate((0, *self.steps)):
+            count = self.count[row, column]
+            if count > 0:
+                explained = 2 * (probe * self.po[row, column]).sum() - (probe * (self.pp[row, column] @ probe)).sum()
+                total = self.oo[row, column] - self.o[row, column].square().sum() / count
+                errors[f"decoded_error_{k}"] = (self.oo[row, column] - explained) / total
+        return errors
+
+    def _probe(self, row: int) -> Tensor:
+        """Ridge weights with the intercept in the last row, [Z + 1, O]."""
+        n, pp, po = self.count[row, 0], self.pp[row, 0], self.po[row, 0]
+        mean_x, mean_o = pp[-1, :-1] / n, self.o[row, 0] / n
+        covariance = pp[:-1, :-1] / n - torch.outer(mean_x, mean_x)
+        cross = po[:-1] / n - torch.outer(mean_x, mean_o)
+        penalty = self.ridge * covariance.diagonal().mean().clamp_min(1e-12)
+        weights = torch.linalg.solve(covariance + penalty * torch.eye(len(cross)).to(cross), cross)
+        return torch.cat([weights, (mean_o - mean_x @ weights)[None]])

@@ -1,0 +1,21 @@
+"""Continuous-time maps: velocity fields, their integration, paths to regress them on, and densities.
+
+Mathematics only: the networks behind a velocity, and what a state means, belong to `lit_pwm.models`.
+"""
+
+from lit_pwm.flow.density import log_abs_det_jacobian
+from lit_pwm.flow.integration import Method, Solver, integrate
+from lit_pwm.flow.paths import TauDistribution, sample_tau, straight_path
+from lit_pwm.flow.velocity import TimeEmbedding, VelocityField
+
+__all__ = [
+    "Method",
+    "Solver",
+    "TauDistribution",
+    "TimeEmbedding",
+    "VelocityField",
+    "integrate",
+    "log_abs_det_jacobian",
+    "sample_tau",
+    "straight_path",
+]

@@ -1,0 +1,171 @@
+"""A policy whose action is where a flow ends that starts from the actor's noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_pwm.errors import LitPWMError, did_you_mean
+from lit_pwm.flow import Method, Solver, TimeEmbedding, VelocityField, integrate, log_abs_det_jacobian
+from lit_pwm.models.actors import LOG_STD_FLOOR, LOG_STD_INIT, Actor, LogStd, policy_trunk
+from lit_pwm.models.layers import TaskEmbedding
+
+VelocityForm = Literal["plain", "gated"]
+
+
+class ActorField(VelocityField):
+    """PWM's policy blocks (Linear → Mish → LayerNorm) over [state, z, task, φ(τ)] with a linear head.
+
+    The first layer's product with [z, task] is the same in all substeps: `condition` computes it once.
+
+    Args:
+        action_dim: width of the state, and of the result.
+        condition_dim: width of [z, task].
+        hidden_dims: widths of the hidden layers.
+        time_dim: features of τ.
+        form: the head gives the velocity; or a gate g and a goal c, and the velocity is sigmoid(g) ⊙ (c − x), whose
+            steps contract (SAC Flow, arXiv 2509.25756: a flow policy is a residual recurrent network over K).
+    """
+
+    def __init__(
+        self, action_dim: int, condition_dim: int, hidden_dims: Sequence[int], time_dim: int, form: VelocityForm
+    ) -> None:
+        super().__init__()
+        first = hidden_dims[0]
+        self.from_condition = nn.Linear(condition_dim, first)
+        self.from_state = nn.Linear(action_dim, first, bias=False)
+        self.from_time = TimeEmbedding(time_dim, first)
+        self.ln = nn.LayerNorm(first)
+        self.hidden = nn.Sequential(*(policy_trunk(a, [b]) for a, b in pairwise(hidden_dims)))
+        self.form = form
+        self.head = nn.Linear(hidden_dims[-1], action_dim * (2 if form == "gated" else 1))
+
+    def condition(self, z: Tensor, embedding: Tensor) -> Tensor:
+        """z [B, Z] and task embedding [B, E] → their part of the first layer [B, hidden]."""
+        return self.from_condition(torch.cat([z, embedding], dim=-1))
+
+    def velocity(self, tau: float | Tensor, x: Tensor | None, context: Tensor) -> Tensor:
+        """State [B, A] and what `condition` returned → dx/dτ [B, A]."""
+        first = context + self.from_time(tau)
+        if x is not None:
+            first = first + self.from_state(x)
+        value = self.head(self.hidden(self.ln(F.mish(first))))
+        if self.form == "plain":
+            return value
+        gate, goal = value.chunk(2, dim=-1)
+        return gate.sigmoid() * (goal if x is None else goal - x)
+
+
+class FlowActor(Actor):
+    """a = m ⊙ tanh x_1, where x_1 = Φ_K(x_0; z, task) is the K-step flow map and x_0 = m ⊙ e^s ⊙ ε, ε ~ N(0, I).
+
+    s starts at and is floored like `MLPActor`'s. The deterministic action is that of ε = 0, which is not the mean
+    action: a flow may bend.
+
+    Args:
+        latent_dim: width of the latent.
+        action_dim: width of the padded action.
+        num_tasks: number of tasks that task ids count.
+        hidden_dims: widths of the hidden layers.
+        task_dim: width of the actor's own task embedding; 0 for a policy that does not look at the task.
+        time_dim: features of τ.
+        form: `plain` or `gated` velocity, see `ActorField`.
+        method: how the ODE is integrated.
+        substeps: K.
+        rtol: relative tolerance of dopri5.
+        atol: absolute tolerance of dopri5.
+        log_std_init: initial log σ.
+        log_std_floor: lowest log σ.
+
+    Raises:
+        LitPWMError: an unknown form or method.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        action_dim: int,
+        num_tasks: int,
+        hidden_dims: Sequence[int] = (400, 200, 100),
+        task_dim: int = 0,
+        time_dim: int = 8,
+        form: VelocityForm = "plain",
+        method: Method = "euler",
+        substeps: int = 2,
+        rtol: float = 1e-5,
+        atol: float = 1e-5,
+        log_std_init: float = LOG_STD_INIT,
+        log_std_floor: float = LOG_STD_FLOOR,
+    ) -> None:
+        super().__init__(latent_dim, action_dim, num_tasks)
+        if form not in get_args(VelocityForm):
+            raise LitPWMError(f"FlowActor has no form {form!r}. {did_you_mean(form, get_args(VelocityForm))}")
+        self.hidden_dims, self.task_dim, self.time_dim = tuple(hidden_dims), task_dim, time_dim
+        self.solver = Solver(method, substeps, rtol, atol)
+        self.task_embedding = TaskEmbedding(num_tasks, task_dim)
+        self.field = ActorField(action_dim, latent_dim + task_dim, self.hidden_dims, time_dim, form)
+        self.log_std = LogStd(action_dim, log_std_init, log_std_floor)
+        self._log_std_init = log_std_init
+
+    @property
+    def init_args(self) -> dict[str, Any]:
+        """The options this was built with."""
+        return {
+            "hidden_dims": list(self.hidden_dims),
+            "task_dim": self.task_dim,
+            "time_dim": self.time_dim,
+            "form": self.field.form,
+            "method": self.solver.method,
+            "substeps": self.solver.substeps,
+            "rtol": self.solver.rtol,
+            "atol": self.solver.atol,
+            "log_std_init": self._log_std_init,
+            "log_std_floor": self.log_std.floor,
+        }
+
+    def forward(self, z: Tensor, task: Tensor, deterministic: bool = False, noise: Tensor | None = None) -> Tensor:
+        """z [B, Z], task [B] → actions [B, A] in (-1, 1)."""
+        mask = self.action_mask[task]
+        return mask * self._flow(z, task, mask, self._start(mask, deterministic, noise)).tanh()
+
+    def _start(self, mask: Tensor, deterministic: bool, noise: Tensor | None) -> Tensor:
+        """x_0 [B, A]."""
+        if deterministic:
+            return torch.zeros_like(mask)
+        noise = torch.randn_like(mask) if noise is None else noise
+        return mask * self.log_std().exp() * noise
+
+    def _flow(self, z: Tensor, task: Tensor, mask: Tensor, start: Tensor) -> Tensor:
+        """Φ_K(x_0) [B, A]; padded dimensions stay at zero, so that they cannot influence others."""
+        condition = self.field.condition(z, self.task_embedding(task))
+        return integrate(lambda tau, x: mask * self.field(tau, x, condition), start, self.solver)
+
+    def log_prob(self, z: Tensor, task: Tensor, noise: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+        """The actions that follow from `noise`, and the logarithm of their density, exact for the K-step map.
+
+        log N(x_0) − log |det ∂Φ_K/∂x_0| − Σ log(1 − a²), over the dimensions that are not padding. It is the density
+        while the map does not fold, as continuous flows never do and a few large steps may.
+
+        Args:
+            z: latents [B, Z].
+            task: task ids [B].
+            noise: standard normal noise [B, A].
+            create_graph: keep the result differentiable.
+
+        Returns:
+            Actions [B, A] and log densities [B].
+        """
+        mask, scale = self.action_mask[task], self.log_std()
+        start = self._start(mask, deterministic=False, noise=noise)
+        end, log_det = log_abs_det_jacobian(lambda x: self._flow(z, task, mask, x), start, mask, create_graph)
+        log_source = mask * (-0.5 * noise.square() - scale - 0.5 * math.log(2 * math.pi))
+        # log(1 − tanh²x), which underflows as written.
+        log_squash = mask * 2 * (math.log(2) - end - F.softplus(-2 * end))
+        log_density = (log_source - log_squash).sum(-1) - log_det
+        return mask * end.tanh(), log_density if create_graph else log_density.detach()

@@ -1,0 +1,242 @@
+"""Latent dynamics by a flow: the next latent is where an ODE ends that is conditioned on this latent and the action."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from lit_pwm.errors import LitPWMError, did_you_mean
+from lit_pwm.flow import Method, Solver, TauDistribution, integrate, sample_tau, straight_path
+from lit_pwm.models.conditioned_field import ConditionedField, centred
+from lit_pwm.models.dynamics import Dynamics, LatentTarget, consistency_error
+from lit_pwm.models.latent_spaces import SPACES
+from lit_pwm.models.layers import SIMNORM_GROUP
+from lit_pwm.models.parametrisations import PARAMETRISATIONS
+from lit_pwm.models.running_stats import RunningVariance
+
+Space = Literal["logit", "latent"]
+Source = Literal["zero", "latent", "noise"]
+Parametrisation = Literal["velocity", "endpoint", "residual"]
+Rollout = Literal["solver", "estimate"]
+Starts = Literal["rolled_out", "teacher_forced"]
+
+
+class FlowDynamics(Dynamics):
+    """ẑ_{t+1} = read-out of x(1), where dx/dτ = c(v_θ[S(x), ẑ_t, task, a_t, φ(τ)]) and x(0) is the source.
+
+    The consistency loss of a step is `end_weight` · (squared error of ẑ_{t+1} + `readout_weight` · mean error of the
+    one-step estimates x + (1 − τ) v at earlier evaluations) + `flow_weight` · L_fm, where L_fm is flow matching on the
+    straight path from the source to the target (arXiv 2209.03003), in units of relative error: multiplied by the
+    ratio of the running variances of latents and states. No gradient of a target reaches the encoder, nor does flow
+    matching move what its path starts from.
+
+    Known to fail, and why (docs/flow_dynamics.md has the measurements): a velocity added to a source of `latent` lets
+    the encoder collapse; flow matching from a `zero` source shows the network its answer for τ > 0; an end-point error
+    silences a `noise` source, so train that one by `rollout: estimate` with `end_weight: 0`; the number of substeps in
+    training and in use must agree.
+
+    Args:
+        latent_dim: width of the latent.
+        action_dim: width of the padded action.
+        task_dim: width of the task embedding.
+        hidden_dim: width of the hidden layers.
+        layers: number of hidden layers.
+        time_dim: features of τ.
+        space: the state is logits before SimNorm (`logit`), or simplex entries (`latent`).
+        source: x(0) is the uniform latent (`zero`), the current latent (`latent`), or `source_scale` times centred
+            Gaussian noise (`noise`), drawn from torch's global generator: predictions are then samples.
+        source_scale: σ of the noise.
+        parametrisation: the network gives the velocity; the `endpoint` x̂ (velocity (x̂ − x) / (1 − τ)); or a `residual`
+            of the straight line's own end point, x̂ = x/τ + network, which needs a zero source.
+        method: how the ODE is integrated.
+        substeps: K.
+        rtol: relative tolerance of dopri5.
+        atol: absolute tolerance of dopri5.
+        adjoint: see `lit_pwm.flow.Solver`.
+        end_weight: weight of the prediction's squared error.
+        readout_weight: weight of the earlier estimates' errors within it.
+        flow_weight: w, the ratio of the flow-matching error to the end point's.
+        tau: distribution of flow matching's times.
+        rollout: training rolls out the solver's end point, or the one-step estimate at the time drawn for flow
+            matching (`estimate`: one evaluation a step).
+        starts: flow matching is conditioned on the rolled-out latent, or on the encoder's.
+        rescale_inputs: show the network G·z − 1 (G = 8, the group size) instead of simplex entries z.
+
+    Raises:
+        LitPWMError: options that do not go together.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        action_dim: int,
+        task_dim: int,
+        hidden_dim: int = 512,
+        layers: int = 2,
+        time_dim: int = 8,
+        space: Space = "logit",
+        source: Source = "zero",
+        source_scale: float = 1.0,
+        parametrisation: Parametrisation = "endpoint",
+        method: Method = "euler",
+        substeps: int = 2,
+        rtol: float = 1e-5,
+        atol: float = 1e-5,
+        adjoint: bool = False,
+        end_weight: float = 1.0,
+        readout_weight: float = 0.5,
+        flow_weight: float = 0.0,
+        tau: TauDistribution = "uniform",
+        rollout: Rollout = "solver",
+        starts: Starts = "rolled_out",
+        rescale_inputs: bool = True,
+    ) -> None:
+        super().__init__(latent_dim, action_dim, task_dim)
+        self.hidden_dim, self.layers, self.time_dim = hidden_dim, layers, time_dim
+        for option, value, known in (
+            ("space", space, get_args(Space)),
+            ("source", source, get_args(Source)),
+            ("parametrisation", parametrisation, get_args(Parametrisation)),
+            ("tau", tau, get_args(TauDistribution)),
+            ("rollout", rollout, get_args(Rollout)),
+            ("starts", starts, get_args(Starts)),
+        ):
+            if value not in known:
+                raise LitPWMError(f"FlowDynamics has no {option} {value!r}. {did_you_mean(value, known)}")
+        self.space, self.source, self.parametrisation = space, source, parametrisation
+        self.source_scale = source_scale
+        self.solver = Solver(method, substeps, rtol, atol, adjoint)
+        self.end_weight, self.readout_weight, self.flow_weight = end_weight, readout_weight, flow_weight
+        self.tau, self.rollout, self.starts, self.rescale_inputs = tau, rollout, starts, rescale_inputs
+        self._refuse_what_cannot_be()
+        self._space, self._parametrisation = SPACES[space], PARAMETRISATIONS[parametrisation]
+        # One Euler step from the uniform latent never shows the network another state.
+        sees_state = self.solver.evaluations != 1 or not self._starts_at_zero or bool(flow_weight)
+        width = latent_dim + task_dim + action_dim
+        self.field = ConditionedField(latent_dim, width, hidden_dim, layers, time_dim, sees_state)
+        self.latent_variance, self.state_variance = RunningVariance(), RunningVariance()
+
+    def _refuse_what_cannot_be(self) -> None:
+        if self.parametrisation != "velocity" and self.solver.reads_end:
+            raise LitPWMError(
+                f"FlowDynamics with parametrisation {self.parametrisation!r} has no velocity at τ = 1, which method "
+                f"{self.solver.method!r} evaluates. Use euler or midpoint, or parametrisation: velocity."
+            )
+        if self.parametrisation == "residual" and self.source != "zero":
+            raise LitPWMError(
+                f"FlowDynamics with parametrisation 'residual' continues the straight line from a zero source, but the "
+                f"source is {self.source!r}. Use source: zero, or parametrisation: endpoint."
+            )
+        if not (self.end_weight or self.flow_weight):
+            raise LitPWMError(
+                "FlowDynamics has end_weight 0 and flow_weight 0, so nothing trains it. Set one of them above zero."
+            )
+
+    @property
+    def init_args(self) -> dict[str, Any]:
+        """The options this was built with."""
+        names = (
+            "hidden_dim", "layers", "time_dim", "space", "source", "source_scale", "parametrisation", "end_weight",
+            "readout_weight", "flow_weight", "tau", "rollout", "starts", "rescale_inputs",
+        )  # fmt: skip
+        solver = {name: getattr(self.solver, name) for name in ("method", "substeps", "rtol", "atol", "adjoint")}
+        return {name: getattr(self, name) for name in names} | solver
+
+    @property
+    def _starts_at_zero(self) -> bool:
+        """Whether the network is shown zeros at τ = 0."""
+        return self.source == "zero" and self.rescale_inputs
+
+    # -- prediction -------------------------------------------------------------------------------------------------
+    def forward(self, z: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
+        """z [..., Z], action [..., A], embedding [..., E] → next latent [..., Z], sampled if the source is noise."""
+        return self._solve(self._start(z), self._condition(z, action, embedding))[0]
+
+    def _seen(self, point: Tensor) -> Tensor:
+        return SIMNORM_GROUP * point - 1 if self.rescale_inputs else point
+
+    def _condition(self, z: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
+        return self.field.condition(self._seen(z), embedding, action)
+
+    def _start(self, z: Tensor) -> Tensor:
+        """x(0)."""
+        if self.source == "latent":
+            return self._space.of_latent(z)
+        if self.source == "noise":
+            return self._space.origin + self.source_scale * centred(torch.randn_like(z))
+        return torch.full_like(z, self._space.origin)
+
+    def _evaluate(self, tau: float | Tensor, x: Tensor, condition: Tensor) -> Tensor:
+        """The network's value at a state: a velocity or an end point, as the parametrisation says."""
+        if self._starts_at_zero and isinstance(tau, float) and tau == 0:
+            return self.field(tau, None, condition)  # the uniform latent, rescaled, is zero: no product
+        seen = self._parametrisation.seen(x, tau, self._space)
+        return self.field(tau, self._seen(self._space.point(seen)), condition)
+
+    def _solve(self, x: Tensor, condition: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The next latent, and the one-step estimates of x(1) at each evaluation, in order."""
+        estimates: list[Tensor] = []
+
+        def velocity(tau: float, state: Tensor) -> Tensor:
+            value = self._evaluate(tau, state, condition)
+            estimates.append(self._parametrisation.estimate(value, state, tau, self._space))
+            return self._parametrisation.velocity(value, state, tau, self._space)
+
+        end = integrate(velocity, x, self.solver, (condition, *self.field.parameters()))
+        return self._space.read_out(end), estimates
+
+    # -- training ---------------------------------------------------------------------------------------------------
+    def predict_with_loss(
+        self, z: Tensor, action: Tensor, embedding: Tensor, target: LatentTarget
+    ) -> tuple[Tensor, Tensor]:
+        """The next latent of the training rollout [B, Z], and this step's consistency loss [B]."""
+        condition, start = self._condition(z, action, embedding), self._start(z)
+        if self.rollout == "estimate":
+            return self._estimate_with_loss(z, action, embedding, condition, start, target)
+        predicted, estimates = self._solve(start, condition)
+        loss = torch.zeros_like(predicted[..., 0])
+        if self.end_weight:
+            loss = loss + self.end_weight * self._end_error(predicted, estimates, target)
+        if self.flow_weight:
+            matching, _ = self._match(z, action, embedding, condition, start, target)
+            loss = loss + self.flow_weight * matching
+        return predicted, loss
+
+    def _end_error(self, predicted: Tensor, estimates: list[Tensor], target: LatentTarget) -> Tensor:
+        """Squared error of the prediction, and of the estimates before the last."""
+        error = consistency_error(predicted, target.latent)
+        if self.readout_weight and len(estimates) > 1:
+            earlier = [consistency_error(self._space.read_out(x), target.latent) for x in estimates[:-1]]
+            error = error + self.readout_weight / len(earlier) * sum(earlier)
+        return error
+
+    def _estimate_with_loss(
+        self, z: Tensor, action: Tensor, embedding: Tensor, condition: Tensor, start: Tensor, target: LatentTarget
+    ) -> tuple[Tensor, Tensor]:
+        matching, estimate = self._match(z, action, embedding, condition, start, target)
+        predicted = self._space.read_out(estimate)
+        loss = self.flow_weight * matching
+        if self.end_weight:
+            loss = loss + self.end_weight * consistency_error(predicted, target.latent)
+        return predicted, loss
+
+    def _match(
+        self, z: Tensor, action: Tensor, embedding: Tensor, condition: Tensor, start: Tensor, target: LatentTarget
+    ) -> tuple[Tensor, Tensor]:
+        """Flow matching's loss [B] in units of the end point's, and the one-step estimate of x(1) [B, Z]."""
+        if self.starts == "teacher_forced":
+            current = target.current.detach()
+            condition = self._condition(current, action, embedding)
+            start = self._space.of_latent(current) if self.source == "latent" else start
+        begin, end = start.detach(), self._space.of_target(target).detach()
+        tau = sample_tau(self.tau, z.shape[:-1], z)
+        state = straight_path(begin, end, tau)
+        value = self._evaluate(tau, state, condition)
+        error = self._parametrisation.matching_error(value, begin, end, state, tau, self._space)
+        if self.training:
+            self.latent_variance.update(target.latent)
+            self.state_variance.update(end)
+        ratio = self.latent_variance.value / self.state_variance.value.clamp_min(1e-12)
+        return ratio * error, self._parametrisation.estimate(value, state, tau, self._space)
