@@ -15,7 +15,7 @@ from stochastic_controls import GaussianDynamics, resampled_residuals
 from stochastic_futures import Futures
 from torch import Tensor
 
-from lit_pwm.models import Dynamics, MLPDynamics, WorldModel
+from lit_pwm.models import Dynamics, MLPDynamics, RefinementDynamics, WorldModel
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class ModelArm:
 
 MODELS: dict[str, ModelArm] = {
     "mlp": ModelArm(partial(MLPDynamics, hidden_dim=256, rescale_inputs=True)),
+    "refinement": ModelArm(partial(RefinementDynamics, hidden_dim=219)),
     "gaussian": ModelArm(partial(GaussianDynamics, hidden_dim=228), horizon=1, batch_size=512),
     "gaussian-chained": ModelArm(partial(GaussianDynamics, hidden_dim=228)),
 }
@@ -111,6 +112,8 @@ def with_residuals(subject: Subject, futures: Futures, samples: int) -> np.ndarr
 ARMS: dict[str, Arm] = {
     "mlp": Arm("mlp", point),
     "mlp-residuals": Arm("mlp", with_residuals),
+    "refinement": Arm("refinement", point),
+    "refinement-residuals": Arm("refinement", with_residuals),
     "gaussian": Arm("gaussian", rollouts),
     "gaussian-chained": Arm("gaussian-chained", rollouts),
 }
