@@ -22,7 +22,7 @@ from lightning.pytorch.loggers import CSVLogger
 import callbacks
 import datamodules
 from lit_pwm.experiments.metrics import read_curves
-from lit_pwm.models import CriticEnsemble, MLPActor, MLPDynamics
+from lit_pwm.models import CriticEnsemble, Dynamics, MLPActor, MLPDynamics
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.pretraining import WorldModelPretraining
 
@@ -49,14 +49,27 @@ class Trained:
     seconds: float
 
 
+def _small_mlp(*dimensions: int) -> Dynamics:
+    return MLPDynamics(*dimensions, hidden_dim=256)
+
+
 @dataclass(frozen=True)
 class WorldModelPlan:
-    """How a small world model is trained. Updates are counted by the trainer's global step."""
+    """How a small world model is trained. Updates are counted by the trainer's global step.
+
+    Attributes:
+        updates: updates.
+        batch_size: slices of a batch.
+        horizon: transitions of a slice.
+        initial_checkpoint: start from this world model.
+        dynamics: makes the dynamics from latent, action and task-embedding width.
+    """
 
     updates: int
     batch_size: int = 128
     horizon: int = 4
     initial_checkpoint: str | None = None
+    dynamics: Callable[[int, int, int], Dynamics] = _small_mlp
 
 
 @dataclass(frozen=True)
@@ -114,7 +127,7 @@ def train_world_model(
     started = time.perf_counter()
     seed_everything(seed, verbose=False)
     module = WorldModelPretraining(
-        dynamics=lambda *dimensions: MLPDynamics(*dimensions, hidden_dim=256),
+        dynamics=plan.dynamics,
         latent_dim=128,
         encoder_dim=256,
         encoder_layers=1,

@@ -59,7 +59,7 @@ class FlowDynamics(Dynamics):
         adjoint: see `lit_pwm.flow.Solver`.
         end_weight: weight of the prediction's squared error.
         readout_weight: weight of the earlier estimates' errors within it.
-        energy_weight: weight of the energy score, for a noise source; training then rolls out two samples of each slice.
+        energy_weight: weight of the energy score, for a noise source; two samples of each slice are then rolled out.
         flow_weight: w, the ratio of the flow-matching error to the end point's.
         tau: distribution of flow matching's times.
         rollout: training rolls out the solver's end point, or the one-step estimate at the time drawn for flow
