@@ -17,6 +17,7 @@ from collections.abc import Generator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -146,10 +147,9 @@ class Demo:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         context = multiprocessing.get_context("spawn")
-        with (
-            context.Manager() as manager,
-            ProcessPoolExecutor(self.processes, mp_context=context, initializer=_start_worker) as pool,
-        ):
+        manager = SyncManager(ctx=context)
+        manager.start(initializer=end_with_parent)
+        with manager, ProcessPoolExecutor(self.processes, mp_context=context, initializer=_start_worker) as pool:
             self._pool, self._messages = pool, manager.Queue()
             return self._rounds()
 
