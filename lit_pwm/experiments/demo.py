@@ -80,7 +80,7 @@ class DemoPlan:
 
 
 def plan_for(minutes: float | None = None) -> DemoPlan:
-    """The default plan, or one scaled to about so many minutes.
+    """The default plan, or one scaled to about so many minutes; below a tenth of it, with two rounds.
 
     Raises:
         LitPWMError: not a positive number.
@@ -105,7 +105,7 @@ def plan_for(minutes: float | None = None) -> DemoPlan:
                 min(2 * r.episodes, scaled(r.episodes, 2)),
                 r.continues,
             )
-            for r in plan.rounds
+            for r in (plan.rounds if scale >= 0.1 else (plan.rounds[0], plan.rounds[-1]))
         ),
         selection_episodes=min(plan.selection_episodes, scaled(plan.selection_episodes, 2)),
         report_episodes=min(plan.report_episodes, scaled(plan.report_episodes, 2)),
