@@ -13,10 +13,10 @@ from lit_pwm.pretraining import WorldModelPretraining
 
 
 class DecodedErrors(Callback):
-    """Logs `val/decoded_error_k` and, for each task, `val/decoded_error_k/TASK` (see `lit_pwm.decoded_error`).
+    """Logs `val/decoded_error_k` and, for each task, `val/decoded_error_k/TASK` and `val/reward_error_k/TASK`.
 
-    Latent errors depend on the encoder; these can be compared between world models. Hooks: `on_validation_batch_end`,
-    `on_validation_epoch_end`; nothing of it is in checkpoints.
+    Latent errors depend on the encoder; these can be compared between world models (`lit_pwm.decoded_error`). Hooks:
+    `on_validation_batch_end`, `on_validation_epoch_end`; nothing of it is in checkpoints.
 
     Args:
         steps: numbers of open-loop steps; those beyond the validation slices' horizon are left out.
@@ -49,8 +49,18 @@ class DecodedErrors(Callback):
         self._metric.update(pl_module.world_model, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the errors, which the metric reduces over ranks, and start anew."""
-        if self._metric is None:
+        """Log the errors, which the metrics reduce over ranks, and start anew."""
+        if self._metric is None or not isinstance(pl_module, WorldModelPretraining):
             return
+        # The module logs the means over tasks of its own metric after this, and resets it.
+        with pl_module.open_loop.sync_context():
+            per_task = pl_module.open_loop.per_task()
+        rewards = {
+            f"val/{key}/{task}": value
+            for task, errors in per_task.items()
+            for key, value in errors.items()
+            if key.startswith("reward_error_") and "copy_last" not in key
+        }
+        pl_module.log_dict(rewards, sync_dist=True)
         pl_module.log_dict({f"val/{key}": value for key, value in self._metric.compute().items()}, sync_dist=True)
         self._metric.reset()

@@ -32,9 +32,9 @@ class WorldModelLoss:
 
 
 def discounted_mean(per_step: Tensor, rho: float) -> Tensor:
-    """(1/H) Σ_t ρ^t mean_B x_t for x [H, B]."""
+    """(1/H) Σ_t ρ^t mean_B x_t for x [H, ..., B]."""
     weights = rho ** torch.arange(len(per_step), dtype=per_step.dtype, device=per_step.device)
-    return (weights * per_step.mean(1)).mean()
+    return (weights * per_step.flatten(1).mean(1)).mean()
 
 
 def world_model_loss(
@@ -68,7 +68,11 @@ def world_model_loss(
             target_logits = world_model.encode_logits(obs[1:], task)
         targets = simnorm(target_logits)
     embedding = world_model.task_embedding(task)
-    latents, consistency = [world_model.encode(obs[0], task)], []
+    latents, consistency, rewards = [world_model.encode(obs[0], task)], [], batch["reward"]
+    if (samples := world_model.dynamics.samples) > 1:
+        latents = [latents[0].expand(samples, -1, -1)]
+        embedding, rewards = embedding.expand(samples, -1, -1), rewards[:, None].expand(-1, samples, -1)
+        actions = actions[:, None].expand(-1, samples, -1, -1)
     for t, action in enumerate(actions):
         current = targets[t - 1] if t else latents[0].detach()
         target = LatentTarget(latent=targets[t], logits=target_logits[t], current=current)
@@ -77,7 +81,7 @@ def world_model_loss(
         consistency.append(error)
     reward_logits = world_model.reward_logits_embedded(torch.stack(latents[:-1]), actions, embedding)
     consistency_loss = discounted_mean(torch.stack(consistency), rho)
-    reward_loss = discounted_mean(world_model.two_hot.cross_entropy(reward_logits, batch["reward"]), rho)
+    reward_loss = discounted_mean(world_model.two_hot.cross_entropy(reward_logits, rewards), rho)
     return WorldModelLoss(
         total=consistency_coef * consistency_loss + reward_coef * reward_loss,
         consistency=consistency_loss,

@@ -14,12 +14,13 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser(
         "evaluate",
         help="returns of a saved policy in the real environments",
-        description="Run the deterministic policy of a checkpoint; episode i uses environment seed SEED + i.",
+        description="Run the policy of a checkpoint, without noise; episode i uses environment seed SEED + i.",
     )
     parser.add_argument("--checkpoint", required=True, metavar="F", help="a policy's checkpoint")
     parser.add_argument("--tasks", metavar="A,B", help="tasks to evaluate; those it was trained for if not given")
     parser.add_argument("--episodes", type=int, default=10, metavar="N", help="episodes of each task (default 10)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="first environment seed (default 0)")
+    parser.add_argument("--sampled", action="store_true", help="let the policy act with its noise, drawn from SEED")
     parser.add_argument("--out", metavar="R.json", help="write the result as JSON")
     parser.add_argument("--video", metavar="DIR", help="write a video of one episode of each task")
     parser.set_defaults(run=run)
@@ -46,8 +47,15 @@ def run(arguments: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     policy = load_policy(arguments.checkpoint)
     tasks = named or list(policy.trained_tasks)
+    torch.manual_seed(arguments.seed)
     result = evaluate_policy(
-        policy, tasks, arguments.episodes, arguments.seed, checkpoint=arguments.checkpoint, progress=True
+        policy,
+        tasks,
+        arguments.episodes,
+        arguments.seed,
+        checkpoint=arguments.checkpoint,
+        deterministic=not arguments.sampled,
+        progress=True,
     )
     print_result(result)
     if arguments.out:

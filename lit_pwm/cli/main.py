@@ -10,7 +10,7 @@ import textwrap
 from typing import NoReturn
 
 import lit_pwm
-from lit_pwm.cli import data, demo, evaluate, report
+from lit_pwm.cli import data, demo, evaluate, report, sweep
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.paths import check_siblings
 
@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_data_parser(verbs)
     evaluate.add_parser(verbs)
     demo.add_parser(verbs)
+    sweep.add_parser(verbs)
     report.add_parser(verbs)
     return parser
 

@@ -17,6 +17,7 @@ from collections.abc import Generator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -69,17 +70,17 @@ class DemoPlan:
     tasks: tuple[str, ...] = ("cartpole-swingup", "cup-catch", "cartpole-balance")
     noise_episodes: int = 80
     rounds: tuple[Round, ...] = (
-        Round(1500, 300, 6, 20, continues=False),
-        Round(1000, 300, 6, 20, continues=False),
-        Round(1000, 300, 6, 20, continues=True),
-        Round(1500, 500, 10, 0, continues=True),
+        Round(1500, 300, 5, 20, continues=False),
+        Round(1000, 300, 5, 20, continues=False),
+        Round(1000, 300, 5, 20, continues=False),
+        Round(1500, 600, 8, 0, continues=False),
     )
-    selection_episodes: int = 6
+    selection_episodes: int = 12
     report_episodes: int = 10
 
 
 def plan_for(minutes: float | None = None) -> DemoPlan:
-    """The default plan, or one scaled to about so many minutes.
+    """The default plan, or one scaled to about so many minutes; below a tenth of it, with two rounds.
 
     Raises:
         LitPWMError: not a positive number.
@@ -104,7 +105,7 @@ def plan_for(minutes: float | None = None) -> DemoPlan:
                 min(2 * r.episodes, scaled(r.episodes, 2)),
                 r.continues,
             )
-            for r in plan.rounds
+            for r in (plan.rounds if scale >= 0.1 else (plan.rounds[0], plan.rounds[-1]))
         ),
         selection_episodes=min(plan.selection_episodes, scaled(plan.selection_episodes, 2)),
         report_episodes=min(plan.report_episodes, scaled(plan.report_episodes, 2)),
@@ -146,10 +147,9 @@ class Demo:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         context = multiprocessing.get_context("spawn")
-        with (
-            context.Manager() as manager,
-            ProcessPoolExecutor(self.processes, mp_context=context, initializer=_start_worker) as pool,
-        ):
+        manager = SyncManager(ctx=context)
+        manager.start(initializer=end_with_parent)
+        with manager, ProcessPoolExecutor(self.processes, mp_context=context, initializer=_start_worker) as pool:
             self._pool, self._messages = pool, manager.Queue()
             return self._rounds()
 

@@ -6,7 +6,6 @@ each other can run side by side.
 
 from __future__ import annotations
 
-import csv
 import logging
 import time
 import warnings
@@ -22,7 +21,8 @@ from lightning.pytorch.loggers import CSVLogger
 
 import callbacks
 import datamodules
-from lit_pwm.models import CriticEnsemble, MLPActor, MLPDynamics
+from lit_pwm.experiments.metrics import read_curves
+from lit_pwm.models import CriticEnsemble, Dynamics, MLPActor, MLPDynamics
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.pretraining import WorldModelPretraining
 
@@ -49,14 +49,27 @@ class Trained:
     seconds: float
 
 
+def _small_mlp(*dimensions: int) -> Dynamics:
+    return MLPDynamics(*dimensions, hidden_dim=256)
+
+
 @dataclass(frozen=True)
 class WorldModelPlan:
-    """How a small world model is trained. Updates are counted by the trainer's global step."""
+    """How a small world model is trained. Updates are counted by the trainer's global step.
+
+    Attributes:
+        updates: updates.
+        batch_size: slices of a batch.
+        horizon: transitions of a slice.
+        initial_checkpoint: start from this world model.
+        dynamics: makes the dynamics from latent, action and task-embedding width.
+    """
 
     updates: int
     batch_size: int = 128
     horizon: int = 4
     initial_checkpoint: str | None = None
+    dynamics: Callable[[int, int, int], Dynamics] = _small_mlp
 
 
 @dataclass(frozen=True)
@@ -114,7 +127,7 @@ def train_world_model(
     started = time.perf_counter()
     seed_everything(seed, verbose=False)
     module = WorldModelPretraining(
-        dynamics=lambda *dimensions: MLPDynamics(*dimensions, hidden_dim=256),
+        dynamics=plan.dynamics,
         latent_dim=128,
         encoder_dim=256,
         encoder_layers=1,
@@ -235,14 +248,3 @@ def _trained(keeper: ModelCheckpoint, last: ModelCheckpoint, folder: str, starte
         curves=read_curves(Path(folder) / "metrics.csv"),
         seconds=time.perf_counter() - started,
     )
-
-
-def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """The curves in a CSVLogger's file: metric → list of (update, value)."""
-    curves: dict[str, list[tuple[int, float]]] = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            for key, value in row.items():
-                if key not in ("step", "epoch") and value:
-                    curves.setdefault(key, []).append((int(row["step"]), float(value)))
-    return curves

@@ -28,6 +28,18 @@ class LatentTarget:
     current: Tensor
 
 
+def energy_error(predicted: Tensor, target: Tensor) -> Tensor:
+    """The energy score of two samples (Gneiting & Raftery 2007), for each entry's scale, [2, ..., Z] → [...].
+
+    ½ Σ_i ‖ẑ_i − z‖ − ½ ‖ẑ_1 − ẑ_2‖, over √Z: least in expectation where the samples are distributed as the target is.
+    """
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        return ((a - b).square().mean(-1) + 1e-12).sqrt()  # the square root has no slope at zero
+
+    return distance(predicted, target).mean(0) - 0.5 * distance(predicted[0], predicted[1])
+
+
 def consistency_error(predicted: Tensor, target: Tensor) -> Tensor:
     """Squared error averaged over latent entries (a sum would be 128 to 1376 times larger), [..., Z] → [...]."""
     return (predicted - target).square().mean(-1)
@@ -40,7 +52,12 @@ class Dynamics(Component):
         latent_dim: width Z of the latent, a multiple of the SimNorm group of 8.
         action_dim: width A of the padded action.
         task_dim: width of the task embedding.
+
+    Attributes:
+        samples: rollouts of each slice that the loss compares; training's leading axes are [samples, B] above one.
     """
+
+    samples: int = 1
 
     def __init__(self, latent_dim: int, action_dim: int, task_dim: int) -> None:
         super().__init__()
@@ -56,7 +73,7 @@ class Dynamics(Component):
         """One training step of a rollout: the next latent [B, Z] and this kind's consistency loss of it [B].
 
         Kinds with losses of their own (flow matching, supervised read-outs) override this; the rollout and the weights
-        over time are the world model's.
+        over time are the world model's. A kind with several `samples` is given [samples, B, ...] and one target [B, Z].
         """
         predicted = self(z, action, embedding)
         return predicted, consistency_error(predicted, target.latent)

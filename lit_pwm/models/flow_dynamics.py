@@ -10,7 +10,7 @@ from torch import Tensor
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.flow import Method, Solver, TauDistribution, integrate, sample_tau, straight_path
 from lit_pwm.models.conditioned_field import ConditionedField, centred
-from lit_pwm.models.dynamics import Dynamics, LatentTarget, consistency_error
+from lit_pwm.models.dynamics import Dynamics, LatentTarget, consistency_error, energy_error
 from lit_pwm.models.latent_spaces import SPACES
 from lit_pwm.models.layers import SIMNORM_GROUP
 from lit_pwm.models.parametrisations import PARAMETRISATIONS
@@ -29,7 +29,9 @@ class FlowDynamics(Dynamics):
     The consistency loss of a step is `end_weight` · (squared error of ẑ_{t+1} + `readout_weight` · mean error of the
     one-step estimates x + (1 − τ) v at earlier evaluations) + `flow_weight` · L_fm, where L_fm is flow matching on the
     straight path from the source to the target (arXiv 2209.03003), in units of relative error: multiplied by the
-    ratio of the running variances of latents and states. No gradient of a target reaches the encoder, nor does flow
+    ratio of the running variances of latents and states; + `energy_weight` · the energy score of two rolled-out samples
+    in units of squared error (times the latents' standard deviation), which is a proper score of the rollout's
+    distribution at every step. No gradient of a target reaches the encoder, nor does flow
     matching move what its path starts from.
 
     Known to fail, and why (docs/flow_dynamics.md has the measurements): a velocity added to a source of `latent` lets
@@ -57,6 +59,7 @@ class FlowDynamics(Dynamics):
         adjoint: see `lit_pwm.flow.Solver`.
         end_weight: weight of the prediction's squared error.
         readout_weight: weight of the earlier estimates' errors within it.
+        energy_weight: weight of the energy score, for a noise source; two samples of each slice are then rolled out.
         flow_weight: w, the ratio of the flow-matching error to the end point's.
         tau: distribution of flow matching's times.
         rollout: training rolls out the solver's end point, or the one-step estimate at the time drawn for flow
@@ -89,6 +92,7 @@ class FlowDynamics(Dynamics):
         adjoint: bool = False,
         end_weight: float = 1.0,
         readout_weight: float = 0.5,
+        energy_weight: float = 0.0,
         flow_weight: float = 0.0,
         tau: TauDistribution = "uniform",
         rollout: Rollout = "solver",
@@ -111,6 +115,8 @@ class FlowDynamics(Dynamics):
         self.source_scale = source_scale
         self.solver = Solver(method, substeps, rtol, atol, adjoint)
         self.end_weight, self.readout_weight, self.flow_weight = end_weight, readout_weight, flow_weight
+        self.energy_weight = energy_weight
+        self.samples = 2 if energy_weight else 1
         self.tau, self.rollout, self.starts, self.rescale_inputs = tau, rollout, starts, rescale_inputs
         self._refuse_what_cannot_be()
         self._space, self._parametrisation = SPACES[space], PARAMETRISATIONS[parametrisation]
@@ -131,9 +137,15 @@ class FlowDynamics(Dynamics):
                 f"FlowDynamics with parametrisation 'residual' continues the straight line from a zero source, but the "
                 f"source is {self.source!r}. Use source: zero, or parametrisation: endpoint."
             )
-        if not (self.end_weight or self.flow_weight):
+        if self.energy_weight and (self.source != "noise" or self.rollout != "solver"):
             raise LitPWMError(
-                "FlowDynamics has end_weight 0 and flow_weight 0, so nothing trains it. Set one of them above zero."
+                f"FlowDynamics has energy_weight {self.energy_weight:g}, which scores two rolled-out samples, but "
+                f"source {self.source!r} and rollout {self.rollout!r}. Use source: noise and rollout: solver."
+            )
+        if not (self.end_weight or self.flow_weight or self.energy_weight):
+            raise LitPWMError(
+                "FlowDynamics has end_weight, flow_weight and energy_weight 0, so nothing trains it. Set one of them "
+                "above zero."
             )
 
     @property
@@ -141,7 +153,7 @@ class FlowDynamics(Dynamics):
         """The options this was built with."""
         names = (
             "hidden_dim", "layers", "time_dim", "space", "source", "source_scale", "parametrisation", "end_weight",
-            "readout_weight", "flow_weight", "tau", "rollout", "starts", "rescale_inputs",
+            "readout_weight", "energy_weight", "flow_weight", "tau", "rollout", "starts", "rescale_inputs",
         )  # fmt: skip
         solver = {name: getattr(self.solver, name) for name in ("method", "substeps", "rtol", "atol", "adjoint")}
         return {name: getattr(self, name) for name in names} | solver
@@ -201,6 +213,11 @@ class FlowDynamics(Dynamics):
         loss = torch.zeros_like(predicted[..., 0])
         if self.end_weight:
             loss = loss + self.end_weight * self._end_error(predicted, estimates, target)
+        if self.energy_weight:
+            if self.training:
+                self.latent_variance.update(target.latent)
+            scale = self.energy_weight * self.latent_variance.value.sqrt()
+            loss = loss + scale * energy_error(predicted, target.latent)
         if self.flow_weight:
             matching, _ = self._match(z, action, embedding, condition, start, target)
             loss = loss + self.flow_weight * matching

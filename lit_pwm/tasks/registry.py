@@ -87,6 +87,8 @@ _CUSTOM = (
     "walker-walk-backwards", "walker-run-backwards", "cheetah-run-backwards", "cheetah-run-front", "cheetah-run-back",
     "cheetah-jump", "hopper-hop-backwards", "reacher-three-easy", "reacher-three-hard", "cup-spin", "pendulum-spin",
 )  # fmt: skip
+# dm_control's tasks with randomness in their dynamics; no part of TD-MPC2's sets.
+_STOCHASTIC = ("cartpole-swingup-kicked", "cartpole-balance-kicked")
 _METAWORLD = (
     "mw-assembly", "mw-basketball", "mw-button-press-topdown", "mw-button-press-topdown-wall", "mw-button-press",
     "mw-button-press-wall", "mw-coffee-button", "mw-coffee-pull", "mw-coffee-push", "mw-dial-turn", "mw-disassemble",
@@ -103,6 +105,7 @@ TASK_SETS: dict[str, tuple[str, ...]] = {
     "mt30": (*_STOCK, *_CUSTOM),
     "mt80": (*_STOCK, *_CUSTOM, *_METAWORLD),
     "demo": ("cartpole-swingup", "cup-catch", "cartpole-balance", "reacher-easy"),
+    "stochastic": _STOCHASTIC,
 }
 
 
@@ -124,6 +127,7 @@ _SPECS: dict[str, TaskSpec] = {
         name: TaskSpec(name, METAWORLD, name.removeprefix("mw-"), 39, 4, episode_length=100, suite=METAWORLD)
         for name in _METAWORLD
     },
+    **{name: _dm_control_spec(name, CUSTOM_SUITE) for name in _STOCHASTIC},
 }
 
 
@@ -143,7 +147,7 @@ def task_spec(name: str) -> TaskSpec:
 
 
 def registered_tasks() -> tuple[str, ...]:
-    """The names of all registered tasks: those of `mt80` in index order, then those added by `register`."""
+    """The names of all registered tasks: those of `mt80` in index order, `stochastic`, those added by `register`."""
     return tuple(_SPECS)
 
 

@@ -132,3 +132,14 @@ def test_environment_evaluation_refuses_what_it_cannot_do(tmp_path, store):
         callbacks.EnvironmentEvaluation(episodes=0)
     with pytest.raises(LitPWMError, match="WorldModelPretraining"):
         fit(tmp_path, store, [callbacks.EnvironmentEvaluation(episodes=1)])
+
+
+def test_decoded_errors_are_logged_for_each_task_and_refuse_policies(tmp_path, store):
+    trainer = fit(tmp_path, store, [callbacks.DecodedErrors(steps=(1, 2))], steps=2)
+    logged = {key: value.item() for key, value in trainer.callback_metrics.items() if "/walk" in key}
+    assert {"val/decoded_error_0/walk", "val/decoded_error_1/walk", "val/decoded_error_2/walk"} <= set(logged)
+    assert logged["val/reward_error_1/walk"] == pytest.approx(trainer.callback_metrics["val/reward_error_1"].item())
+    assert logged["val/decoded_error_1/walk"] == pytest.approx(trainer.callback_metrics["val/decoded_error_1"].item())
+    assert 0 <= logged["val/decoded_error_0/walk"] < 1
+    with pytest.raises(LitPWMError, match="DecodedErrors measures world models"):
+        callbacks.DecodedErrors().on_validation_batch_end(trainer, pl.LightningModule(), None, {}, 0)

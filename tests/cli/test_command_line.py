@@ -58,7 +58,7 @@ def test_resuming_prints_which_setting_wins(world_model, store, tmp_path, capsys
     assert group["lr"] == pytest.approx(0.0009)
 
 
-@pytest.mark.parametrize("verb", ["collect", "data", "evaluate", "demo", "report"])
+@pytest.mark.parametrize("verb", ["collect", "data", "evaluate", "demo", "sweep", "report"])
 def test_every_verb_explains_itself(verb, capsys):
     with pytest.raises(SystemExit) as stop:
         run([verb, "--help"])
@@ -94,7 +94,7 @@ def test_a_foreign_callbacks_folder_is_noticed(tmp_path):
 
 def test_no_verb_is_advertised_that_does_not_exist():
     text = build_parser().format_help()
-    for verb in ("sweep", "checkpoint", "import"):
+    for verb in ("checkpoint", "import"):
         assert f" {verb} " not in text
 
 

@@ -8,17 +8,19 @@ from lit_pwm.cli.main import run
 from lit_pwm.paths import config_root
 
 ROOT = config_root()
-ALL = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.yaml"))
+# Sweep files are no configs of runs: tests/experiments/test_sweep_plan.py has them.
+ALL = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.yaml") if path.parent.name != "sweeps")
+POLICY = ("policy", "policy_learning.yaml", "policy_learning_tiny.yaml")
 RUN = ["--trainer.fast_dev_run", "2", "--data.batch_size", "4", "--data.horizon", "2"]
 
 
 def base_of(config: Path) -> str:
     """The config that this one is stacked on."""
-    return "policy_learning.yaml" if config.parts[0] in ("policy", "policy_learning.yaml") else "pretrain.yaml"
+    return "policy_learning.yaml" if config.parts[0] in POLICY else "pretrain.yaml"
 
 
 def stack(config: Path) -> list[str]:
-    names = [base_of(config)] + ([str(config)] if len(config.parts) > 1 else [])
+    names = dict.fromkeys([base_of(config), str(config)])
     return [part for name in names for part in ("--config", f"configs/{name}")]
 
 

@@ -385,7 +385,7 @@ def compiled_once():
         yield
 
 
-@pytest.mark.parametrize("task", TASK_SETS["mt30"])
+@pytest.mark.parametrize("task", [*TASK_SETS["mt30"], *TASK_SETS["stochastic"]])
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_task_conforms(check, task):
     check(partial(make_env, task))

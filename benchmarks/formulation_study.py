@@ -1,0 +1,197 @@
+"""The formulation study: which flow, if any, predicts better than its controls, and why.
+
+    python benchmarks/formulation_study.py                     # all arms, 3 seeds: about 90 CPU-minutes
+    python benchmarks/formulation_study.py --arms mlp flow     # some of them
+    python benchmarks/formulation_study.py --only-table        # the table and figure again, from the committed records
+
+Every arm trains one world model of all tasks with the demo's recipe, on the same data and batches, with the swapped
+component's parameters within 2 % of the MLP's. A record that exists is not trained again, so the study can be stopped
+and continued. What is scored, on held-out episodes: latent error and reward error after 1, 4 and 16 open-loop steps,
+and the error of observations that a linear probe decodes, which is the figure that is fair between encoders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from formulation_arms import ARMS, LATENT, MLP_HIDDEN, TASK_DIM, Arm
+from formulation_table import write_tables
+from lightning.pytorch import Trainer, seed_everything
+from torch.utils.flop_counter import FlopCounterMode
+
+import callbacks
+import datamodules
+from lit_pwm import WorldModelPretraining
+from lit_pwm.atomic import replacing
+from lit_pwm.experiments.stages import be_quiet
+from lit_pwm.losses import world_model_loss
+from lit_pwm.models import MLPDynamics, WorldModel
+
+TASKS = ("cartpole-swingup", "cup-catch", "cartpole-balance", "reacher-easy")
+RESULTS = Path(__file__).parent / "results" / "formulation"
+BATCH, HORIZON = 128, 4
+
+
+def parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def model_of(arm: Arm, hidden: int, tasks: dict[str, tuple[int, int]]) -> WorldModel:
+    dynamics = partial(arm.dynamics, hidden_dim=hidden)
+    return WorldModel(tasks, dynamics, LATENT, encoder_dim=256, encoder_layers=1, reward_dim=128, task_dim=TASK_DIM)
+
+
+def flops_of(arm: Arm, hidden: int, tasks: dict[str, tuple[int, int]]) -> int:
+    """FLOPs of one update's loss and gradients."""
+    generator = torch.Generator().manual_seed(0)
+    obs_dim, action_dim = (max(dims[i] for dims in tasks.values()) for i in (0, 1))
+    batch = {
+        "obs": torch.randn(HORIZON + 1, BATCH, obs_dim, generator=generator),
+        "action": torch.rand(HORIZON, BATCH, action_dim, generator=generator),
+        "reward": torch.rand(HORIZON, BATCH, generator=generator),
+        "task": torch.arange(BATCH) % len(tasks),
+    }
+    with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
+        world_model_loss(model_of(arm, hidden, tasks), batch).total.backward()
+    return counter.get_total_flops()
+
+
+def solve_width(arm: Arm, tasks: dict[str, tuple[int, int]]) -> int:
+    """The width at which the arm has as many parameters as the MLP, or as many FLOPs as the default flow."""
+    if arm.match == "flops":
+        flow = ARMS["flow"]
+        target: float = flops_of(flow, solve_width(flow, tasks), tasks)
+        size = partial(flops_of, arm, tasks=tasks)
+    else:
+        dims = LATENT, max(dims[1] for dims in tasks.values()), TASK_DIM
+        target = parameters(MLPDynamics(*dims, hidden_dim=MLP_HIDDEN))
+        size = lambda hidden: parameters(arm.dynamics(*dims, hidden_dim=hidden))  # noqa: E731
+    low, high = 8, 1024
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if size(middle) <= target else (low, middle)
+    return min((low, high), key=lambda hidden: abs(size(hidden) - target))
+
+
+def train(name: str, seed: int, updates: int, store: str, folder: str) -> dict[str, Any]:
+    """Train and score one arm; returns its record."""
+    be_quiet()
+    arm, started = ARMS[name], time.process_time()
+    data = datamodules.MultitaskDataModule(
+        store=store, horizon=HORIZON, val_horizon=16, batch_size=BATCH, val_fraction=0.2, seed=seed, val_batches=40
+    )
+    data.setup("fit")
+    tasks = data.tasks
+    hidden = solve_width(arm, tasks)
+    flops, flow = flops_of(arm, hidden, tasks), ARMS["flow"]
+    if not arm.updates:  # as many FLOPs in all as the default flow
+        updates = round(updates * flops_of(flow, solve_width(flow, tasks), tasks) / flops)
+    seed_everything(seed, verbose=False)
+    module = WorldModelPretraining(
+        dynamics=partial(arm.dynamics, hidden_dim=hidden),
+        latent_dim=LATENT,
+        encoder_dim=256,
+        encoder_layers=1,
+        reward_dim=128,
+        task_dim=TASK_DIM,
+        lr=1e-3,
+        encoder_lr_scale=1.0,
+        betas=(0.9, 0.99),
+        rho=0.9,
+        warmup_steps=200,
+        final_lr_fraction=0.05,
+        **arm.options,
+    )
+    data = datamodules.MultitaskDataModule(
+        store=store, horizon=HORIZON, val_horizon=16, batch_size=BATCH, batches_per_epoch=updates, val_fraction=0.2,
+        seed=seed, val_batches=40,
+    )  # fmt: skip
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=updates,
+        max_epochs=-1,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[callbacks.NonFiniteGuard()],
+    )
+    trainer.fit(module, datamodule=data)
+    trained = time.process_time() - started
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    trainer.save_checkpoint(Path(folder) / f"{name}_{seed}.ckpt")
+    scorer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[callbacks.DecodedErrors(samples=arm.samples)],
+    )
+    torch.manual_seed(seed)
+    scores = scorer.validate(module, datamodule=data, verbose=False)[0]
+    return {
+        "arm": name,
+        "what": arm.what,
+        "control": arm.control,
+        "seed": seed,
+        "updates": updates,
+        "hidden_dim": hidden,
+        "parameters": parameters(module.world_model.dynamics),
+        "flops_per_update": flops,
+        "cpu_seconds": round(trained, 1),
+        "scores": {key.removeprefix("val/"): value for key, value in scores.items()},
+        "torch": torch.__version__,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS), metavar="ARM")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--updates", type=int, default=2000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="records, one JSON for each arm and seed")
+    parser.add_argument("--runs", type=Path, default=Path("runs/formulation"), help="data and checkpoints")
+    parser.add_argument("--only-table", action="store_true")
+    options = parser.parse_args()
+    options.results.mkdir(parents=True, exist_ok=True)
+    if not options.only_table:
+        run_missing(options)
+    write_tables(options.results)
+
+
+def run_missing(options: argparse.Namespace) -> None:
+    store = options.runs / "data.h5"
+    if not store.exists():
+        datamodules.collect(TASKS, 100, store, behaviour="noise", workers=options.workers, seed=0)
+    wanted = [(arm, seed) for seed in range(options.seeds) for arm in options.arms]
+    missing = [(arm, seed) for arm, seed in wanted if not (options.results / f"{arm}_{seed}.json").exists()]
+    print(f"{len(wanted) - len(missing)} of {len(wanted)} are there; training {len(missing)}", flush=True)
+    context, started = multiprocessing.get_context("spawn"), time.time()
+    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
+        futures = {
+            pool.submit(train, arm, seed, options.updates, str(store), str(options.runs)): (arm, seed)
+            for arm, seed in missing
+        }
+        for done, future in enumerate(as_completed(futures), start=1):
+            arm, seed = futures[future]
+            record = future.result()
+            with replacing(options.results / f"{arm}_{seed}.json", "The record") as path:
+                path.write_text(json.dumps(record, indent=1) + "\n")
+            rest = (time.time() - started) / done * (len(missing) - done) / 60
+            error = record["scores"]["decoded_error_16"]
+            print(f"{arm} seed {seed}: decoded error at 16 steps {error:.3f}; {rest:.0f} minutes remain", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The formulation study's tables and figure, from its records alone."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from formulation_arms import ARMS
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = DOCS / "flow_dynamics.md"
+STEPS = (1, 4, 16)
+Records = dict[str, dict[int, dict[str, Any]]]
+
+
+def read(results: Path) -> Records:
+    """arm → seed → record."""
+    records: Records = defaultdict(dict)
+    for path in sorted(results.glob("*.json")):
+        record = json.loads(path.read_text())
+        records[record["arm"]][record["seed"]] = record
+    return {name: records[name] for name in ARMS if name in records}
+
+
+def tasks_of(records: Records) -> list[str]:
+    scores = next(iter(next(iter(records.values())).values()))["scores"]
+    return [key.split("/")[1] for key in scores if key.startswith("decoded_error_16/")]
+
+
+def ratios(records: Records, arm: str, step: int) -> np.ndarray:
+    """Decoded error over the MLP's of the same seed: geometric mean over tasks, one for each seed."""
+    values = []
+    for seed, record in records[arm].items():
+        if seed in records["mlp"]:
+            both = [
+                [r["scores"][f"decoded_error_{step}/{task}"] for task in tasks_of(records)]
+                for r in (record, records["mlp"][seed])
+            ]
+            values.append(float(np.exp(np.mean(np.log(np.array(both[0]) / np.array(both[1]))))))
+    return np.array(values)
+
+
+def spread(values: Any) -> str:
+    values = np.asarray(values)
+    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" if len(values) > 1 else f"{values.mean():.2f}"
+
+
+def table(records: Records) -> str:
+    mlp = next(iter(records["mlp"].values()))
+    rows = [
+        "| arm | width | parameters | FLOPs | total FLOPs | decoded error ÷ MLP's at 1 / 4 / 16 steps "
+        "| latent error 1 / 4 / 16 | reward error 1 / 4 / 16 | latent variance |",
+        "| --- | ---: | ---: | ---: | ---: | --- | --- | --- | ---: |",
+    ]
+    for name, by_seed in records.items():
+        some = next(iter(by_seed.values()))
+
+        def mean(key: str, by_seed: dict[int, dict[str, Any]] = by_seed) -> float:
+            return float(np.mean([r["scores"][key] for r in by_seed.values()]))
+
+        flops = some["flops_per_update"] / mlp["flops_per_update"]
+        total = flops * some["updates"] / mlp["updates"]
+        rows.append(
+            f"| {'**' if some['control'] else ''}{name}{'**' if some['control'] else ''}: {some['what']} "
+            f"| {some['hidden_dim']} | {some['parameters'] / mlp['parameters'] - 1:+.1%} | {flops:.2f} | {total:.2f} | "
+            + " / ".join(spread(ratios(records, name, k)) for k in STEPS)
+            + " | "
+            + " / ".join(f"{mean(f'latent_error_{k}'):.3f}" for k in STEPS)
+            + " | "
+            + " / ".join(f"{mean(f'reward_error_{k}'):.2f}" for k in STEPS)
+            + f" | {mean('latent_variance_1'):.4f} |"
+        )
+    seeds = sorted({len(by_seed) for by_seed in records.values()})
+    rows += ["", f"Seeds: {' to '.join(map(str, seeds))}; tasks: {', '.join(tasks_of(records))}. Controls in bold."]
+    return "\n".join(rows)
+
+
+def table_by_task(records: Records) -> str:
+    tasks = tasks_of(records)
+    rows = ["| arm | " + " | ".join(tasks) + " |", "| --- |" + " ---: |" * len(tasks)]
+    for name, by_seed in records.items():
+        cells = [spread([r["scores"][f"decoded_error_16/{task}"] for r in by_seed.values()]) for task in tasks]
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def figure(records: Records, path: Path) -> None:
+    names = list(records)[::-1]
+    fig, axis = plt.subplots(figsize=(7.5, 0.34 * len(names) + 1.2), layout="constrained")
+    for y, name in enumerate(names):
+        control = next(iter(records[name].values()))["control"]
+        values = ratios(records, name, 16)
+        colour = "tab:grey" if control else "tab:blue"
+        axis.plot(values, [y] * len(values), "o", color=colour, alpha=0.5)
+        axis.plot(values.mean(), y, "|", color=colour, markersize=16, markeredgewidth=3)
+    axis.axvline(1, color="black", linewidth=0.8)
+    axis.set_xscale("log")
+    ticks = [t for t in (0.5, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 3, 5, 10) if axis.get_xlim()[0] <= t <= axis.get_xlim()[1]]
+    axis.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axis.minorticks_off()
+    axis.set_yticks(range(len(names)), names)
+    axis.set_xlabel("error of decoded observations after 16 open-loop steps ÷ the MLP's (same seed)")
+    axis.set_title("World models at equal parameters; controls grey, one dot a seed", fontsize=10)
+    fig.savefig(path, dpi=110)
+    plt.close(fig)
+
+
+def put(page: Path, name: str, text: str) -> None:
+    """Replace what stands between a page's markers of that name."""
+    content = page.read_text()
+    begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
+    head, rest = content.split(begin)
+    page.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+
+
+def write_tables(results: Path) -> None:
+    records = read(results)
+    if "mlp" not in records:
+        print("No record of the MLP, to which the others are compared: no table.")
+        return
+    text = (
+        table(records)
+        + "\n\nDecoded error at 16 steps (1: the mean observation's) by task:\n\n"
+        + table_by_task(records)
+    )
+    (results / "table.md").write_text(text + "\n")
+    print(text)
+    if PAGE.exists() and results == Path(__file__).parent / "results" / "formulation":
+        put(PAGE, "formulation", text)
+        figure(records, DOCS / "formulation.png")
+    else:
+        figure(records, results / "formulation.png")

@@ -1,0 +1,219 @@
+"""Which world model predicts stochastic dynamics as a distribution, not only in the mean?
+
+    python benchmarks/stochastic_study.py --out runs/stochastic
+
+Collects 80 training episodes of noise and rolls 20 held-out ones with futures, trains each world model of
+`stochastic_arms.MODELS` for each seed, draws samples of 1 to 16 open-loop steps, and scores them against the simulator.
+Observations are read out of latents by a linear probe, because encoders differ, and standardised by the training
+episodes. Each arm and seed leaves a small record under OUT/records; what exists is not done again. Ends with a table,
+also written to OUT/table.md; --only-table writes it from the records alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import seed_everything
+from stochastic_arms import ARMS, MODELS, REFERENCES, Subject, Windows
+from stochastic_futures import Futures, held_out_futures
+from stochastic_table import table
+
+from datamodules import EpisodeStore, collect
+from lit_pwm.atomic import replacing
+from lit_pwm.checkpoints import load_world_model
+from lit_pwm.errors import LitPWMError
+from lit_pwm.experiments.stages import WorldModelPlan, be_quiet, train_world_model
+from lit_pwm.scores import crps, energy_score, rank_histogram, spread_error_ratio, spread_ratio
+from lit_pwm.tasks import make_env
+
+STEPS = (1, 4, 16)
+SAMPLES = 16
+_TRAINING_WINDOWS = 2000
+
+
+class Study:
+    """The study's data and models under one folder.
+
+    Args:
+        task: a task of the set `stochastic`.
+        out: the folder.
+        updates: updates of each world model.
+        training: training episodes.
+        held_out: held-out episodes, whose states predictions start from.
+        starts: such states of each of them.
+    """
+
+    def __init__(
+        self, task: str, out: Path, updates: int, training: int = 80, held_out: int = 20, starts: int = 12
+    ) -> None:
+        self.task, self.out, self.updates = task, out, updates
+        self.store_path, futures = out / f"{task}.h5", out / f"{task}_futures.npz"
+        if not self.store_path.exists():
+            collect([task], training, self.store_path, "noise", workers=2 if training > 10 else 1, seed=0)
+        if not futures.exists():
+            print(f"rolling the futures of held-out states of {task}")
+            held_out_futures(make_env(task), held_out, starts).save(futures)
+        self.episodes = list(EpisodeStore(self.store_path))
+        rows = np.concatenate([episode.obs for episode in self.episodes])
+        self.mean, self.std = rows.mean(0), rows.std(0)
+        raw = Futures.load(futures)
+        # Predictions start from observations as they are; everything scored is standardised.
+        self.futures = replace(
+            raw, **{name: self.standardise(getattr(raw, name)) for name in ("outcome", "samples", "climatology")}
+        )
+
+    def standardise(self, obs: np.ndarray) -> np.ndarray:
+        """Observations [..., O] in units of the training episodes' standard deviation, float32."""
+        return ((obs - self.mean) / self.std).astype(np.float32)
+
+    # -- models -----------------------------------------------------------------------------------------------------
+    def checkpoint(self, model: str, seed: int) -> str:
+        """The trained world model's checkpoint; trains it if there is none."""
+        folder = self.out / "models" / self.task / model / f"seed_{seed}_{self.updates}_updates"
+        done = folder / "last.json"
+        if not done.exists():
+            arm = MODELS[model]
+            plan = WorldModelPlan(self.updates, arm.batch_size, arm.horizon, dynamics=arm.dynamics)
+            trained = train_world_model([str(self.store_path)], str(folder), plan, seed, progress=False)
+            variance = trained.curves["train/latent_variance"][-1][1]
+            write_record(done, {"checkpoint": trained.last, "seconds": trained.seconds, "latent_variance": variance})
+        return json.loads(done.read_text())["checkpoint"]
+
+    def subject(self, model: str, seed: int) -> Subject:
+        """The trained world model with its probe."""
+        world_model = load_world_model(self.checkpoint(model, seed)).eval()
+        few = max(1, len(self.episodes) // 5)  # choose the probe's penalty
+        parts = self.episodes[:-few], self.episodes[-few:]
+        probe = fit_probe(*(self._encoded(world_model, part) for part in parts))
+        return Subject(world_model, probe, self._training_windows())
+
+    @torch.no_grad()
+    def _encoded(self, world_model: Any, episodes: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents [N, Z] and standardised observations [N, O] of every row of some episodes."""
+        obs = np.concatenate([episode.obs for episode in episodes])
+        z = world_model.encode(torch.from_numpy(obs), torch.zeros(len(obs), dtype=torch.int64))
+        return z, torch.from_numpy(self.standardise(obs))
+
+    def _training_windows(self) -> Windows:
+        rng, steps = np.random.default_rng(0), max(STEPS)
+        windows = []
+        for _ in range(_TRAINING_WINDOWS):
+            episode = self.episodes[rng.integers(len(self.episodes))]
+            start = int(rng.integers(len(episode) - steps + 1))
+            stop = start + steps
+            windows.append((episode.obs[start], episode.action[start:stop], episode.obs[start + 1 : stop + 1]))
+        obs, action, outcome = zip(*windows, strict=True)
+        return Windows(np.stack(obs), np.stack(action, axis=1), self.standardise(np.stack(outcome, axis=1)))
+
+    # -- records ----------------------------------------------------------------------------------------------------
+    def run(self, arm: str, seed: int) -> None:
+        """Score an arm and write its record, unless there is one."""
+        path = self.out / "records" / f"{self.task}_{arm}_{seed}.json"
+        if path.exists():
+            there = json.loads(path.read_text())
+            if arm not in REFERENCES and there["updates"] != self.updates:
+                raise LitPWMError(
+                    f"{str(path)!r} records a model of {there['updates']} updates, and this run asks for "
+                    f"{self.updates}. Give another --out, or the same --updates."
+                )
+            return
+        record: dict[str, Any] = {"task": self.task, "arm": arm, "seed": seed, "samples": SAMPLES}
+        if arm in REFERENCES:
+            samples = REFERENCES[arm](self.futures, SAMPLES)
+        else:
+            subject = self.subject(ARMS[arm].model, seed)
+            seed_everything(seed, verbose=False)  # of the samples
+            samples = ARMS[arm].predict(subject, self.futures, SAMPLES)
+            record |= {
+                "updates": self.updates,
+                "parameters": sum(p.numel() for p in subject.model.dynamics.parameters()),
+                "probe_error": self._probe_error(subject),
+            }
+        write_record(path, record | scores(samples, self.futures))
+        print(f"{arm} seed {seed}: energy score", json.loads(path.read_text())["energy_score"])
+
+    def _probe_error(self, subject: Subject) -> float:
+        """Mean squared error of held-out observations read out of their own latents: the floor of every score."""
+        with torch.no_grad():
+            obs = torch.from_numpy(self.futures.obs)
+            z = subject.model.encode(obs, torch.zeros(len(obs), dtype=torch.int64))
+            decoded = z @ subject.probe[:-1] + subject.probe[-1]
+        return float(np.square(decoded.numpy() - self.standardise(self.futures.obs)).mean())
+
+
+def fit_probe(fitted: tuple[torch.Tensor, torch.Tensor], held_out: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Ridge regression with an offset, [Z + 1, O]; the penalty is the best on held-out episodes."""
+
+    def design(z: torch.Tensor) -> torch.Tensor:
+        return torch.cat([z.double(), torch.ones(len(z), 1, dtype=torch.float64)], dim=1)
+
+    x, y = design(fitted[0]), fitted[1].double()
+    gram, moment = x.T @ x / len(x), x.T @ y / len(x)
+    penalised = torch.eye(len(gram), dtype=torch.float64)
+    penalised[-1, -1] = 0  # not the offset
+    probes = [torch.linalg.solve(gram + penalty * penalised, moment) for penalty in (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)]
+    errors = [float((design(held_out[0]) @ probe - held_out[1].double()).square().mean()) for probe in probes]
+    return probes[int(np.argmin(errors))].float()
+
+
+def scores(samples: np.ndarray, futures: Futures) -> dict[str, Any]:
+    """What a record says of samples [M, T, N, O] of standardised observations.
+
+    Distances are divided by √O, so that they are in standard deviations whatever the number of entries.
+    """
+    width = np.sqrt(samples.shape[-1])
+    energy = energy_score(samples, futures.outcome) / width
+    last = max(STEPS) - 1
+    return {
+        "energy_score": {str(k): float(energy[k - 1].mean()) for k in STEPS},
+        "energy_score_episodes": {
+            str(k): [float(energy[k - 1, futures.episode == e].mean()) for e in np.unique(futures.episode)]
+            for k in STEPS
+        },
+        "crps": {str(k): crps(samples[:, k - 1], futures.outcome[k - 1]).mean(0).tolist() for k in STEPS},
+        "mean_error": {
+            str(k): float(np.square(samples[:, k - 1].mean(0) - futures.outcome[k - 1]).mean()) for k in STEPS
+        },
+        "spread_ratio": spread_ratio(samples, futures.samples).tolist(),
+        "spread_error_ratio": spread_error_ratio(samples, futures.outcome).tolist(),
+        "rank_histogram": rank_histogram(samples[:, last], futures.outcome[last]).tolist(),
+    }
+
+
+def write_record(path: Path, content: dict[str, Any]) -> None:
+    """Write a small JSON file, whole or not at all."""
+    with replacing(path, "A record of the study") as part:
+        part.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default="cartpole-swingup-kicked")
+    parser.add_argument("--out", type=Path, default=Path("runs/stochastic"))
+    parser.add_argument("--updates", type=int, default=2000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", help="names with commas between; all if not given")
+    parser.add_argument("--only-table", action="store_true")
+    args = parser.parse_args()
+    be_quiet()
+    if not args.only_table:
+        arms = args.arms.split(",") if args.arms else [*REFERENCES, *ARMS]
+        study = Study(args.task, args.out, args.updates)
+        for seed in range(args.seeds):  # all arms of one seed first, so that an early stop leaves a whole comparison
+            for arm in arms:
+                if arm not in REFERENCES or seed == 0:
+                    study.run(arm, seed)
+    text = table(args.out / "records")
+    with replacing(args.out / "table.md", "The table") as part:
+        part.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

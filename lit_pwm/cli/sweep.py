@@ -1,0 +1,92 @@
+"""The verb `sweep`: a grid of command lines, run cell by cell."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from lit_pwm.errors import LitPWMError, did_you_mean
+
+LAUNCHERS = ("local",)
+
+
+def add_parser(verbs: argparse._SubParsersAction) -> None:
+    """Register the verb."""
+    parser = verbs.add_parser(
+        "sweep",
+        help="run a grid of command lines, resumably",
+        description="Run each cell of a sweep file as a lit-pwm command of its own. Run again, it skips what is "
+        "finished and starts anew what is not; a failed cell stops only those that need it, and makes the exit code 1.",
+    )
+    parser.add_argument("sweep", metavar="SWEEP.yaml", help="a sweep file, for example configs/sweeps/factorial.yaml")
+    parser.add_argument("--out", metavar="DIR", help="folder of the results (default runs/NAME)")
+    parser.add_argument("--launcher", default="local", metavar="local", help="where cells run: on this machine")
+    parser.add_argument("--workers", type=int, metavar="N", help="cells at a time (default: one for each core)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="give a variable of the sweep file a value"
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="AXIS=A,B", help="run only these labels of an axis"
+    )
+    parser.add_argument("--records", metavar="DIR", help="copy the results' small records there")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
+    parser.add_argument(
+        "--rerun-changed", action="store_true", help="delete and run anew finished cells whose command has changed"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run a sweep, condense what it left, and say how it went."""
+    if arguments.launcher not in LAUNCHERS:
+        raise LitPWMError(
+            f"--launcher is {arguments.launcher!r}, which lit-pwm does not have. {did_you_mean('', LAUNCHERS)} On a "
+            f"cluster, run `lit-pwm sweep --launcher local` within a job, and share its cells out by --only and --out."
+        )
+    if arguments.workers is not None and arguments.workers < 1:
+        raise LitPWMError(f"--workers is {arguments.workers}; give 1 or more.")
+
+    from lit_pwm.experiments.sweep import cells_of, read_sweep
+
+    sweep = read_sweep(arguments.sweep, dict(_pair(text, "--set", "NAME=VALUE") for text in arguments.set))
+    chosen = dict(_pair(text, "--only", "AXIS=A,B") for text in arguments.only)
+    part = sweep.only({axis: labels.split(",") for axis, labels in chosen.items()})
+    out = Path(arguments.out or f"runs/{sweep.name}")
+    for folder in (out, Path(arguments.records or out)):
+        if folder.exists() and not folder.is_dir():
+            raise LitPWMError(f"{str(folder)!r} is a file, and a folder is needed for the sweep's results.")
+    cells = cells_of(part)
+    if arguments.dry_run:
+        for cell in cells.values():
+            print(shlex.join(cell.shown(out)))
+        return 0
+
+    from rich.console import Console
+
+    from lit_pwm.experiments.sweep.display import Display, print_outcome
+    from lit_pwm.experiments.sweep.launch import LocalLauncher
+    from lit_pwm.experiments.sweep.records import write_records
+    from lit_pwm.experiments.sweep.state import changed_since, refuse_changed
+    from lit_pwm.tasks.vector import usable_cores
+
+    changed = changed_since(cells.values(), out)
+    if not arguments.rerun_changed:
+        refuse_changed(changed, out)
+    console, workers = Console(), arguments.workers or usable_cores()
+    outcome = LocalLauncher(cells, out, workers, Display(list(cells.values()), workers, console)).run()
+    written = write_records(sweep, cells, out, Path(arguments.records) if arguments.records else None)
+    print_outcome(outcome, cells, out, console)
+    if written:
+        console.print(
+            f"{len(written)} records are in {out / 'records'}. Tables and figures: lit-pwm report {out} --out report",
+            highlight=False,
+        )
+    return 1 if outcome.failed or outcome.blocked else 0
+
+
+def _pair(text: str, option: str, form: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise LitPWMError(f"{option} was given {text!r}; write {option} {form}.")
+    return name, value

@@ -1,0 +1,172 @@
+"""The comparison of a grid's cells: one row for each, mean, interquartile mean, probability of improvement, compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lit_pwm.experiments.report import figures
+from lit_pwm.experiments.report.grid import Estimate, Grid, Labels
+from lit_pwm.experiments.report.markup import cell, notice, paragraph, table
+from lit_pwm.experiments.report.page import Page
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MISSING = "–"
+KINDS = {"best": "best checkpoint", "last": "last checkpoint"}
+Entry = tuple[str, str]
+"""Text and the small text below it."""
+
+
+def name_of(labels: Labels) -> str:
+    """A cell's name in tables and legends."""
+    return " / ".join(labels)
+
+
+def entry(estimate: Estimate | None, digits: int = 0) -> Entry:
+    """An estimate as text with its interval."""
+    return (MISSING, "") if estimate is None else estimate.shown(digits)
+
+
+def kinds_of(grid: Grid) -> list[str]:
+    """The kinds of checkpoint that were evaluated; the first is the one that cells are compared by."""
+    return list(dict.fromkeys(kind for run in grid.runs for kind in run.returns))
+
+
+def comparison_table(grid: Grid) -> tuple[list[str], list[list[Entry]]]:
+    """The main table: headings, and a row for each cell."""
+    kinds = kinds_of(grid)
+    head = [" / ".join(axis.replace("_", " ") for axis in grid.axes), "runs per task"]
+    for kind in kinds:
+        head += [f"Mean, {kind}", f"IQM, {kind}"]
+    head.append(f"P(better than {name_of(grid.baseline)})")
+    rows = []
+    for labels in grid.cells:
+        row: list[Entry] = [(name_of(labels), ""), (grid.seeds(labels), "")]
+        for kind in kinds:
+            row += [entry(grid.estimate(labels, kind)), entry(grid.iqm(labels, kind))]
+        row.append(entry(grid.improvement(labels, kinds[0]), 2))
+        rows.append(row)
+    return head, rows
+
+
+def crossed_table(grid: Grid) -> tuple[list[str], list[list[Entry]]] | None:
+    """With two axes, the interquartile means of the first kind crossed: the first axis down, the second across."""
+    if len(grid.axes) != 2:
+        return None
+    (down, rows), (across, columns) = grid.axes.items()
+    present = [{labels[i] for labels in grid.cells} for i in (0, 1)]
+    columns = [label for label in columns if label in present[1]]
+    kind = kinds_of(grid)[0]
+    head = [f"{down} ↓ {across} →".replace("_", " "), *columns]
+    return head, [
+        [(label, ""), *(entry(grid.iqm((label, column), kind)) for column in columns)]
+        for label in rows
+        if label in present[0]
+    ]
+
+
+def task_table(grid: Grid, kind: str) -> tuple[list[str], list[list[Entry]]]:
+    """A row for each task: the mean of each cell's runs."""
+    head = ["task", *(name_of(labels) for labels in grid.cells)]
+    return head, [[(task, ""), *(entry(grid.in_task(x, task, kind)) for x in grid.cells)] for task in grid.tasks]
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[Entry]]) -> str:
+    """A table as Markdown, ending with a line break."""
+    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+    for row in rows:
+        lines.append("| " + " | ".join(f"{text} ({small})" if small else text for text, small in row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def html_table(head: Sequence[str], rows: Sequence[Sequence[Entry]], caption: str) -> str:
+    """A table as HTML."""
+    return table(head, [[row[0][0], *(cell(*e) for e in row[1:])] for row in rows], caption)
+
+
+class ComparisonSection:
+    """All cells beside each other.
+
+    Args:
+        grid: the runs.
+    """
+
+    title = "Comparison"
+    anchor = "comparison"
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+
+    def render(self, page: Page) -> str:
+        """The drawing of the interquartile means, the crossed table and the full one."""
+        grid = self.grid
+        if not grid.runs:
+            return notice("No cell was evaluated.")
+        kind = kinds_of(grid)[0]
+        note = paragraph(
+            "The score of a run in a task is its mean return over episodes on environment seeds that chose nothing (an "
+            "episode's return is at most 1000). IQM is the interquartile mean over runs and tasks; intervals are 95 % "
+            "bootstrap intervals, resampled over runs within each task. P is the probability that a run beats one of "
+            f"{name_of(grid.baseline)} in the same task, ties counted half; 0.5 means no difference. Statistics are "
+            "left out where a cell has no run in some task."
+        )
+        drawn = page.figure(
+            f"{self.anchor}-iqm",
+            _draw(grid),
+            "Interquartile mean of each cell with its 95 % interval; the table below gives the numbers.",
+            f"Interquartile mean over {len(grid.tasks)} tasks; filled: {KINDS.get(kind, kind)}.",
+            wide=True,
+        )
+        crossed = crossed_table(grid)
+        first = html_table(*crossed, f"Interquartile mean of the {KINDS.get(kind, kind)}.") if crossed else ""
+        return note + drawn + first + html_table(*comparison_table(grid), "Every cell, over all tasks.")
+
+
+class TasksSection:
+    """Every task by itself.
+
+    Args:
+        grid: the runs.
+    """
+
+    title = "By task"
+    anchor = "by-task"
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+
+    def render(self, page: Page) -> str:
+        """A table for each kind of checkpoint."""
+        captions = {kind: f"Mean over runs, {KINDS.get(kind, kind)}." for kind in kinds_of(self.grid)}
+        return "".join(html_table(*task_table(self.grid, kind), caption) for kind, caption in captions.items())
+
+
+@figures.drawing
+def _draw(grid: Grid) -> Figure:
+    kinds = kinds_of(grid)
+    figure, axes = figures.panel(6.4, 0.9 + 0.3 * len(grid.cells) * len(kinds))
+    gap = len(kinds) + 0.7
+    for place, labels in enumerate(grid.cells):
+        for line, kind in enumerate(kinds):
+            estimate = grid.iqm(labels, kind)
+            if estimate is None:
+                continue
+            colour, height = figures.SERIES[line % len(figures.SERIES)], place * gap + line
+            if estimate.interval is not None:
+                axes.plot([*estimate.interval], [height, height], color=colour, linewidth=2.4, solid_capstyle="round")
+            axes.plot(
+                estimate.value, height, "oD^s"[line % 4], color=colour, markersize=6.5,
+                markerfacecolor=colour if line == 0 else "none", label=KINDS.get(kind, kind) if place == 0 else "",
+            )  # fmt: skip
+    axes.set_yticks(
+        [place * gap + (len(kinds) - 1) / 2 for place in range(len(grid.cells))], [name_of(x) for x in grid.cells]
+    )
+    axes.tick_params(axis="y", labelcolor=figures.INK)
+    axes.set_ylim(gap * len(grid.cells) - 1, -0.8)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("interquartile mean return")
+    if len(kinds) > 1:
+        figures.key(axes, columns=len(kinds), above=True)
+    return figure

@@ -1,0 +1,199 @@
+"""A sweep's results, condensed: one small JSON file for each evaluated cell, enough to remake tables and figures."""
+
+from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lit_pwm.atomic import replacing
+from lit_pwm.errors import LitPWMError
+from lit_pwm.experiments.metrics import read_curves
+from lit_pwm.experiments.sweep.cells import Cell, label_of
+from lit_pwm.experiments.sweep.plan import RecordPlan, Sweep
+from lit_pwm.experiments.sweep.state import CellState, read_state
+
+KIND = "sweep"
+FORMAT_VERSION = 1
+SUFFIX = ".record.json"
+RETURNS = "returns.json"
+COMPUTE = "compute.json"
+CURVE_POINTS = 60
+CURVE_COLUMNS = ("update", "return", "flops", "seconds")
+_COSTS = {"flops": "compute/flops", "seconds": "compute/seconds"}
+
+
+def write_records(sweep: Sweep, cells: Mapping[str, Cell], out: Path, copies: Path | None = None) -> list[Path]:
+    """Write a record of each evaluated combination of labels whose cells are all finished.
+
+    Records of combinations that are among the cells but not finished are removed from the sweep's folder.
+
+    Args:
+        sweep: the whole sweep, whose order of labels the records keep.
+        cells: its cells, or those of a part of it.
+        out: the sweep's folder; records go to `records/` in it.
+        copies: another folder that gets the same files.
+
+    Returns:
+        The paths of the records.
+
+    Raises:
+        LitPWMError: a finished cell did not leave what it should, or a file cannot be written.
+    """
+    if sweep.record is None:
+        return []
+    first = next(iter(sweep.record.returns.values()))
+    written = []
+    for evaluated in [cell for cell in cells.values() if cell.stage == first]:
+        path = out / "records" / f"{label_of(evaluated.labels)}{SUFFIX}"
+        record = _record(sweep, sweep.record, evaluated.labels, cells, out)
+        if record is None:
+            path.unlink(missing_ok=True)
+            continue
+        text = json.dumps(_finite(record), indent=1, allow_nan=False) + "\n"
+        for place in (path, *([copies / path.name] if copies else [])):
+            with replacing(place, "A sweep's record") as beside:
+                beside.write_text(text, encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Read records.
+
+    Raises:
+        LitPWMError: a file is damaged, or of another kind or format.
+    """
+    return [_read(path) for path in paths]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        kind, version = record["kind"], record["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LitPWMError(
+            f"{str(path)!r} is not the record of a sweep's cell ({error}). Run the sweep again, which writes its "
+            f"records anew, or remove the file."
+        ) from error
+    if (kind, version) != (KIND, FORMAT_VERSION):
+        raise LitPWMError(
+            f"{str(path)!r} is a record of kind {kind!r} in format {version}, and this version of lit_pwm reads "
+            f"{KIND!r} in format {FORMAT_VERSION}. Run the sweep again, which writes its records anew."
+        )
+    return record
+
+
+def _record(
+    sweep: Sweep, plan: RecordPlan, labels: Mapping[str, str], cells: Mapping[str, Cell], out: Path
+) -> dict[str, Any] | None:
+    """A record, or None where one of its cells is not finished."""
+    ran: dict[str, tuple[Cell, CellState]] = {}
+    pending = [*plan.returns.values(), *plan.runs.values()]
+    keys = [_key(sweep, stage, labels) for stage in pending]
+    while keys:
+        cell = cells[keys.pop()]
+        state = read_state(cell.folder(out))
+        if state is None or state.status != "finished" or state.fingerprint != cell.fingerprint:
+            return None
+        ran[cell.stage] = cell, state
+        keys += [need for need in cell.needs if cells[need].stage not in ran]
+    order = [stage for stage in sweep.stages if stage in ran]
+    return {
+        "kind": KIND,
+        "format": FORMAT_VERSION,
+        "sweep": sweep.name,
+        "labels": dict(labels),
+        "axes": {axis: list(sweep.axes[axis]) for axis in labels},
+        "returns": {label: _returns(ran[stage][0].folder(out)) for label, stage in plan.returns.items()},
+        **{role: _run(ran[stage][0].folder(out)) for role, stage in plan.runs.items()},
+        "cells": {
+            stage: {
+                "command": " ".join(["lit-pwm", *ran[stage][1].arguments]),  # with $OUT for the sweep's folder
+                "configs": ran[stage][1].configs,
+                "seconds": ran[stage][1].seconds,
+                "started": ran[stage][1].started,
+            }
+            for stage in order
+        },
+        "versions": ran[order[-1]][1].versions,
+    }
+
+
+def _key(sweep: Sweep, stage: str, labels: Mapping[str, str]) -> str:
+    own = {axis: label for axis, label in labels.items() if axis in sweep.stages[stage].over}
+    return f"{stage}/{label_of(own)}"
+
+
+def _returns(folder: Path) -> dict[str, Any]:
+    """What `lit-pwm evaluate` wrote, but for the checkpoint's path and the versions, which the record has."""
+    found = _json(folder / RETURNS, "evaluation")
+    return {key: value for key, value in found.items() if key not in ("checkpoint", "versions")}
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    """A training run: its updates, the last value of each metric, the curve of returns, and the compute ledger."""
+    curves = read_curves(_single(folder, "metrics.csv"))
+    ledgers = sorted(folder.rglob(COMPUTE))
+    return {
+        # Metrics are logged under the number of the update before.
+        "updates": 1 + max(step for points in curves.values() for step, _ in points),
+        "final": {metric: points[-1][1] for metric, points in sorted(curves.items())},
+        "curve": {"columns": list(CURVE_COLUMNS), "rows": _curve(curves)},
+        "compute": _json(ledgers[0], "compute ledger") if ledgers else None,
+    }
+
+
+def _curve(curves: Mapping[str, Sequence[tuple[int, float]]]) -> list[list[float | None]]:
+    points = curves.get("eval/return", [])
+    if len(points) > CURVE_POINTS:
+        chosen = [round(i * (len(points) - 1) / (CURVE_POINTS - 1)) for i in range(CURVE_POINTS)]
+        points = [points[i] for i in chosen]
+    costs = [[(step + 1, cost) for step, cost in curves.get(_COSTS[name], [])] for name in CURVE_COLUMNS[2:]]
+    rows = []
+    for number, (step, value) in enumerate(points):
+        update = step + 1 if number or step else 0  # the first evaluation comes before the first update
+        rows.append([update, value, *(_cost_at(cost, update) for cost in costs)])
+    return rows
+
+
+def _cost_at(points: Sequence[tuple[int, float]], update: int) -> float | None:
+    """A cumulative cost at an update, between its logged points on a straight line; None if it was not logged."""
+    if not points:
+        return None
+    known = [(0, 0.0), *points]
+    after = min(bisect_right([step for step, _ in known], update), len(known) - 1)
+    (u0, c0), (u1, c1) = known[after - 1], known[after]
+    return c1 if u1 == u0 else c0 + (c1 - c0) * (update - u0) / (u1 - u0)
+
+
+def _single(folder: Path, name: str) -> Path:
+    found = sorted(folder.rglob(name))
+    if len(found) != 1:
+        raise LitPWMError(
+            f"The finished cell {str(folder)!r} should hold one {name} for the sweep's record, and holds {len(found)}. "
+            f"Let the stage's command write its run under {{folder}} (--trainer.default_root_dir) with the CSV logger."
+        )
+    return found[0]
+
+
+def _json(path: Path, what: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise LitPWMError(
+            f"The {what} {str(path)!r}, which belongs into the sweep's record, cannot be read ({error}). Let the "
+            f"stage's command write it under {{folder}}, and run the sweep again after removing that cell's folder."
+        ) from error
+
+
+def _finite(value: Any) -> Any:
+    """Plain values in which numbers that are not finite are null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,171 @@
+"""The report of a sweep, made from its records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lit_pwm.atomic import replacing
+from lit_pwm.errors import LitPWMError
+from lit_pwm.experiments.report import RunRecordSection, build_report
+from lit_pwm.experiments.report.comparison import (
+    ComparisonSection,
+    TasksSection,
+    comparison_table,
+    crossed_table,
+    kinds_of,
+    markdown,
+    task_table,
+)
+from lit_pwm.experiments.report.costs import CostCurvesSection, FiguresSection, figure_by_task, figures_table
+from lit_pwm.experiments.report.grid import Grid, RunResult
+from lit_pwm.experiments.sweep.readings import BY_TASK, COMPUTE_NAMES, OPEN_LOOP_NAMES, figures_of, is_diagnostic
+from lit_pwm.experiments.sweep.records import read_records
+
+NOT_COMPARED = ("task", "seed")
+"""Axes that are strata and runs; every other axis is compared."""
+
+
+def grid_of(records: Sequence[Mapping[str, Any]]) -> Grid:
+    """The grid of a sweep's records.
+
+    Raises:
+        LitPWMError: the records are of different sweeps.
+    """
+    first = records[0]
+    for record in records:
+        if (record["sweep"], set(record["axes"])) != (first["sweep"], set(first["axes"])):
+            raise LitPWMError(
+                f"The records to report are of different sweeps: {first['sweep']!r} over {list(first['axes'])} and "
+                f"{record['sweep']!r} over {list(record['axes'])}. Name the folder of one sweep."
+            )
+    labels: dict[str, dict[str, None]] = {axis: {} for axis in first["axes"] if axis not in NOT_COMPARED}
+    for record in records:
+        for axis in labels:
+            labels[axis] |= dict.fromkeys(record["axes"][axis])
+    runs = []
+    for record in records:
+        rows = record["policy"]["curve"]["rows"] if "policy" in record else []
+        columns = record["policy"]["curve"]["columns"] if "policy" in record else []
+        tasks = dict.fromkeys(task for found in record["returns"].values() for task in found["tasks"])
+        for task in tasks:
+            runs.append(
+                RunResult(
+                    cell=tuple(record["labels"][axis] for axis in labels),
+                    task=task,
+                    seed=record["labels"].get("seed", "0"),
+                    returns={
+                        kind: found["tasks"].get(task, {}).get("returns", ())
+                        for kind, found in record["returns"].items()
+                    },
+                    curve={name: [row[i] for row in rows] for i, name in enumerate(columns)},
+                    figures=figures_of(record, task),
+                )
+            )
+    return Grid({axis: list(found) for axis, found in labels.items()}, runs)
+
+
+def world_models_of(grid: Grid) -> Grid:
+    """The grid of world models alone, where they are an axis."""
+    return grid.along("world_model") if "world_model" in grid.axes else grid
+
+
+def report_sweep(paths: Sequence[Path], out: Path, console: Console | None = None) -> Path:
+    """Make the report of a sweep and print its table.
+
+    Args:
+        paths: the sweep's records.
+        out: the report's folder: `index.html`, its `assets/`, and the tables as `results.md`.
+        console: where the table goes.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        LitPWMError: a record cannot be read, or records are of different sweeps.
+    """
+    records = read_records(sorted(paths))
+    grid = grid_of(records)
+    name = records[0]["sweep"]
+    diagnostics = sorted({key for run in grid.runs for key in run.figures if is_diagnostic(key)})
+    sections = [
+        ComparisonSection(grid),
+        TasksSection(grid),
+        CostCurvesSection(grid),
+        FiguresSection(
+            "Compute", "compute", grid, COMPUTE_NAMES,
+            "Mean over runs; below it the ratio to the first cell's. FLOPs, network evaluations (NFE) and seconds are "
+            "those of one update.",
+        ),
+        FiguresSection(
+            "World models", "world-models", world_models_of(grid), OPEN_LOOP_NAMES,
+            "Errors after open-loop steps on held-out episodes at the end of pre-training, divided by the variance of "
+            "what is predicted; means over seeds. Encoders vary between kinds of models, so that errors of rewards and "
+            "of observations decoded by a linear probe are the ones to compare, and those of latents are not.",
+            by_task=BY_TASK,
+        ),
+        FiguresSection(
+            "Diagnostics", "diagnostics", grid, diagnostics,
+            "At the end of training, mean over runs and tasks. A policy whose imagined return exceeds the real one "
+            "exploits its model.", ratios=False,
+        ),
+        RunRecordSection(_run_record(records)),
+    ]  # fmt: skip
+    page = build_report(
+        sections,
+        out,
+        title=f"lit_pwm: {name}",
+        lead="Every cell of the sweep beside the others, from its records alone.",
+        facts={"cells": str(len(grid.cells)), "tasks": str(len(grid.tasks)), "runs": str(len(records))},
+    )
+    head, rows = comparison_table(grid)
+    with replacing(out / "results.md", "The report's tables") as beside:
+        beside.write_text(_markdown(grid, name), encoding="utf-8")
+    console = console or Console()
+    shown = Table(title=f"{name}: mean returns, 95 % intervals", title_justify="left", show_lines=True)
+    for number, heading in enumerate(head):
+        shown.add_column(heading, justify="left" if number == 0 else "right", no_wrap=number == 0)
+    for row in rows:
+        shown.add_row(*(f"{text}\n{small}" if small else text for text, small in row))
+    console.print(shown)
+    console.print(f"Report: {page}", highlight=False)
+    return page
+
+
+def _markdown(grid: Grid, name: str) -> str:
+    parts = [f"## {name}\n"]
+    if (crossed := crossed_table(grid)) is not None:
+        parts.append("Interquartile mean return (95 % stratified bootstrap interval):\n\n" + markdown(*crossed))
+    parts.append("Over all tasks:\n\n" + markdown(*comparison_table(grid)))
+    for kind in kinds_of(grid):
+        parts.append(f"By task, {kind} checkpoint:\n\n" + markdown(*task_table(grid, kind)))
+    names = [name for name in COMPUTE_NAMES if any(name in run.figures for run in grid.runs)]
+    if names:
+        parts.append("Compute (ratio to the first cell's):\n\n" + markdown(*figures_table(grid, names)))
+    models = world_models_of(grid)
+    names = [name for name in OPEN_LOOP_NAMES if any(name in run.figures for run in models.runs)]
+    if names:
+        parts.append("World models, open loop (ratio to the first):\n\n" + markdown(*figures_table(models, names)))
+    if BY_TASK in names:
+        parts.append(f"World models, {BY_TASK}:\n\n" + markdown(*figure_by_task(models, BY_TASK)))
+    return "\n".join(parts)
+
+
+def _run_record(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    last = records[-1]
+    seconds = {
+        (stage, cell["command"]): cell["seconds"] for record in records for stage, cell in record["cells"].items()
+    }
+    totals: dict[str, float] = {}
+    for (stage, _), spent in seconds.items():
+        totals[stage] = totals.get(stage, 0.0) + spent
+    return {
+        "Sweep": {"name": last["sweep"], "axes": last["axes"], "records": len(records)},
+        "Commands of one cell": {stage: cell["command"] for stage, cell in last["cells"].items()},
+        "Process hours": {stage: f"{spent / 3600:.2f}" for stage, spent in totals.items()},
+        "Versions": last["versions"],
+    }

@@ -1,0 +1,166 @@
+"""What keeps an encoder from collapsing: an averaged target encoder, SIGReg; and losses of several rollouts."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from datamodules import MultitaskDataModule
+from lit_pwm import WorldModelPretraining
+from lit_pwm.losses import sigreg, world_model_loss
+from lit_pwm.models import FlowDynamics, LatentTarget, MLPDynamics, WorldModel
+from lit_pwm.models.dynamics import consistency_error, energy_error
+from lit_pwm.models.layers import simnorm
+
+TASKS = {"one": (6, 3), "two": (4, 2)}
+
+
+def make_model(dynamics):
+    torch.manual_seed(0)
+    return WorldModel(TASKS, dynamics, latent_dim=32, encoder_dim=16, reward_dim=16, task_dim=4)
+
+
+def make_batch(size=6):
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "obs": torch.randn(4, size, 6, generator=generator),
+        "action": torch.rand(3, size, 3, generator=generator),
+        "reward": torch.rand(3, size, generator=generator),
+        "task": torch.arange(size) % 2,
+    }
+
+
+def directions(dim, count=64):
+    generator = torch.Generator().manual_seed(0)
+    return torch.nn.functional.normalize(torch.randn(dim, count, generator=generator), dim=0)
+
+
+def test_sigreg_is_small_for_a_normal_batch_and_known_for_a_collapsed_one():
+    torch.manual_seed(0)
+    assert sigreg(torch.randn(20_000, 8), directions(8)) < 1e-3
+    collapsed = math.sqrt(2 * math.pi) * (1 - math.sqrt(2) + 1 / math.sqrt(3))
+    assert sigreg(torch.zeros(100, 8), directions(8)).item() == pytest.approx(collapsed, rel=1e-3)
+    for other in (3 * torch.randn(5000, 8), torch.randn(5000, 8) + 1, torch.randn(5000, 8).sign()[:, :1].expand(-1, 8)):
+        assert sigreg(other, directions(8)) > 0.02
+
+
+def test_sigreg_pulls_a_collapsed_batch_apart():
+    torch.manual_seed(0)
+    x = (0.01 * torch.randn(256, 4)).requires_grad_()
+    optimizer = torch.optim.Adam([x], lr=0.05)
+    for _ in range(200):
+        optimizer.zero_grad()
+        sigreg(x, directions(4)).backward()
+        optimizer.step()
+    assert x.detach().std(0).min() > 0.5
+
+
+def test_targets_of_another_encoder_are_used():
+    model, batch = make_model(MLPDynamics), make_batch()
+    other = model.encode_logits(batch["obs"][1:], batch["task"]).detach() + torch.randn(3, 6, 32)
+    own = world_model_loss(model, batch)
+    assert world_model_loss(model, batch, target_logits=other).consistency > own.consistency
+    same = world_model_loss(model, batch, target_logits=model.encode_logits(batch["obs"][1:], batch["task"]).detach())
+    torch.testing.assert_close(same.total, own.total, rtol=0, atol=0)
+
+
+def trained(store, fit, updates=2, **options):
+    torch.manual_seed(0)
+    sizes = {"latent_dim": 32, "encoder_dim": 16, "reward_dim": 16, "task_dim": 4}
+    module = WorldModelPretraining(dynamics=partial(MLPDynamics, hidden_dim=16), **sizes, **options)
+    fit(module, MultitaskDataModule(store, horizon=4, batch_size=32, batches_per_epoch=1000, seed=0), updates)
+    return module
+
+
+def test_the_target_encoder_follows_the_trained_one(linear_store, fit):
+    module = trained(linear_store, fit, updates=3, target_encoder_rate=0.25)
+    untrained = trained(linear_store, fit, updates=1, target_encoder_rate=0.25, lr=0.0)
+    for name, part in module.target_encoder.items():
+        for slow, fast, first in zip(
+            part.parameters(),
+            getattr(module.world_model, name).parameters(),
+            getattr(untrained.world_model, name).parameters(),
+            strict=True,
+        ):
+            assert not slow.requires_grad
+            if not torch.equal(fast, first):
+                distance = (slow - fast).norm() / (first - fast).norm()
+                assert 0.3 < distance < 0.95  # between where it began and where the trained one is
+    assert "world_model.target_encoder" not in str(list(module.world_model.state_dict()))
+
+
+def test_the_regularisation_is_trained(linear_store, fit):
+    plain, regularised = (trained(linear_store, fit, 40, sigreg_coef=c, lr=3e-3, encoder_lr_scale=1.0) for c in (0, 5))
+    batch = {"obs": torch.randn(256, 4), "task": torch.zeros(256, dtype=torch.int64)}
+    scores = [
+        sigreg(m.world_model.encode_logits(batch["obs"], batch["task"]).detach(), directions(32)).item()
+        for m in (plain, regularised)
+    ]
+    assert scores[1] < scores[0]
+
+
+def test_energy_score_is_least_for_samples_distributed_as_the_target():
+    torch.manual_seed(0)
+    target = torch.randn(40_000, 4)
+
+    def score(scale, shift=0.0):
+        return energy_error(scale * torch.randn(2, 40_000, 4) + shift, target).mean().item()
+
+    calibrated = score(1.0)
+    assert calibrated < min(score(0.0), score(0.5), score(2.0), score(1.0, 0.5))
+    # E‖x − y‖ of normals in 4 dimensions is √2 · √2 Γ(5/2) / Γ(2); half of it, over √4.
+    expected = math.sqrt(2) * math.sqrt(2) * math.gamma(2.5) / math.gamma(2) / 2 / 2
+    assert calibrated == pytest.approx(expected, rel=0.01)
+
+
+def test_a_kind_with_two_samples_rolls_two_out_and_scores_them():
+    dynamics = partial(FlowDynamics, hidden_dim=16, source="noise", end_weight=0.0, energy_weight=1.0)
+    model, batch = make_model(dynamics), make_batch()
+    assert model.dynamics.samples == 2
+    torch.manual_seed(1)
+    loss = world_model_loss(model, batch, rho=0.9)
+    torch.manual_seed(1)
+    z0 = model.encode(batch["obs"][0], batch["task"])
+    embedding = model.task_embedding(batch["task"]).expand(2, -1, -1)
+    z, total, reward = z0.expand(2, -1, -1), 0.0, 0.0
+    targets = model.encode(batch["obs"][1:], batch["task"]).detach()
+    again = make_model(dynamics).dynamics.train()
+    for t in range(3):
+        action = batch["action"][t].expand(2, -1, -1)
+        logits = model.reward_logits_embedded(z, action, embedding)
+        reward = reward + 0.9**t * model.two_hot.cross_entropy(logits, batch["reward"][t].expand(2, -1)).mean() / 3
+        z = model.dynamics(z, action, embedding)
+        again.latent_variance.update(targets[t])
+        scale = again.latent_variance.value.sqrt()
+        total = total + 0.9**t * (scale * energy_error(z, targets[t])).mean() / 3
+    torch.testing.assert_close(loss.consistency, total)
+    torch.testing.assert_close(loss.reward, reward)
+    loss.total.backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_the_energy_score_learns_two_outcomes():
+    torch.manual_seed(0)
+    dynamics = FlowDynamics(8, 1, 1, hidden_dim=64, source="noise", end_weight=0.0, energy_weight=1.0)
+    z, zero = simnorm(torch.zeros(2, 256, 8)), torch.zeros(2, 256, 1)
+    up = torch.tensor([3.0, 0, 0, 0, 0, 0, 0, -3])
+    optimizer = torch.optim.Adam(dynamics.parameters(), lr=3e-3)
+    for _ in range(300):
+        logits = up * (torch.rand(256, 1).round() * 2 - 1)
+        loss = dynamics.predict_with_loss(z, zero, zero, LatentTarget(simnorm(logits), logits, z[0]))[1].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        first = dynamics(z[0], zero[0], zero[0])[:, 0]
+    near = [((first - end).abs() < 0.15).float().mean().item() for end in (simnorm(up)[0], simnorm(-up)[0])]
+    assert sum(near) > 0.8
+    assert min(near) > 0.3
+
+
+def test_squared_error_is_a_mean_over_entries():
+    a, b = torch.randn(5, 8), torch.randn(5, 8)
+    torch.testing.assert_close(consistency_error(a, b), ((a - b) ** 2).sum(-1) / 8)
