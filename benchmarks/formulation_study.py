@@ -34,14 +34,11 @@ from lit_pwm.atomic import replacing
 from lit_pwm.experiments.stages import be_quiet
 from lit_pwm.losses import world_model_loss
 from lit_pwm.models import MLPDynamics, WorldModel
+from lit_pwm.models.parity import count_parameters, match_parameters
 
 TASKS = ("cartpole-swingup", "cup-catch", "cartpole-balance", "reacher-easy")
 RESULTS = Path(__file__).parent / "results" / "formulation"
 BATCH, HORIZON = 128, 4
-
-
-def parameters(module: torch.nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
 
 
 def model_of(arm: Arm, hidden: int, tasks: dict[str, tuple[int, int]]) -> WorldModel:
@@ -66,19 +63,13 @@ def flops_of(arm: Arm, hidden: int, tasks: dict[str, tuple[int, int]]) -> int:
 
 def solve_width(arm: Arm, tasks: dict[str, tuple[int, int]]) -> int:
     """The width at which the arm has as many parameters as the MLP, or as many FLOPs as the default flow."""
-    if arm.match == "flops":
-        flow = ARMS["flow"]
-        target: float = flops_of(flow, solve_width(flow, tasks), tasks)
-        size = partial(flops_of, arm, tasks=tasks)
-    else:
-        dims = LATENT, max(dims[1] for dims in tasks.values()), TASK_DIM
-        target = parameters(MLPDynamics(*dims, hidden_dim=MLP_HIDDEN))
-        size = lambda hidden: parameters(arm.dynamics(*dims, hidden_dim=hidden))  # noqa: E731
-    low, high = 8, 1024
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if size(middle) <= target else (low, middle)
-    return min((low, high), key=lambda hidden: abs(size(hidden) - target))
+    dims = LATENT, max(dims[1] for dims in tasks.values()), TASK_DIM
+    matched = match_parameters(arm.dynamics, partial(MLPDynamics, hidden_dim=MLP_HIDDEN), dims)(*dims)
+    if arm.match == "parameters":
+        return matched.init_args["hidden_dim"]
+    flow = ARMS["flow"]
+    target = flops_of(flow, solve_width(flow, tasks), tasks)
+    return min(range(MLP_HIDDEN, 2 * MLP_HIDDEN, 8), key=lambda hidden: abs(flops_of(arm, hidden, tasks) - target))
 
 
 def train(name: str, seed: int, updates: int, store: str, folder: str) -> dict[str, Any]:
@@ -146,7 +137,7 @@ def train(name: str, seed: int, updates: int, store: str, folder: str) -> dict[s
         "seed": seed,
         "updates": updates,
         "hidden_dim": hidden,
-        "parameters": parameters(module.world_model.dynamics),
+        "parameters": count_parameters(module.world_model.dynamics),
         "flops_per_update": flops,
         "cpu_seconds": round(trained, 1),
         "scores": {key.removeprefix("val/"): value for key, value in scores.items()},
