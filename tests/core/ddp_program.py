@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 
 from datamodules import MultitaskDataModule
 from lit_pwm import PolicyLearning, WorldModelPretraining, optim
-from lit_pwm.models import CriticEnsemble, MLPActor, MLPDynamics
+from lit_pwm.models import CriticEnsemble, Dynamics, FlowDynamics, MLPActor, MLPDynamics
 
 GLOBAL_BATCH, UPDATES = 16, 5
 
@@ -60,10 +60,9 @@ def run(name: str, module: LightningModule, store: Path, out: Path, devices: int
     return trainer
 
 
-def pretraining() -> WorldModelPretraining:
-    return WorldModelPretraining(
-        dynamics=partial(MLPDynamics, hidden_dim=32), latent_dim=32, encoder_dim=32, reward_dim=32, task_dim=4, lr=1e-3
-    )
+def pretraining(kind: type[Dynamics] = MLPDynamics, **options: Any) -> WorldModelPretraining:
+    dynamics = partial(kind, hidden_dim=32, **options)
+    return WorldModelPretraining(dynamics=dynamics, latent_dim=32, encoder_dim=32, reward_dim=32, task_dim=4, lr=1e-3)
 
 
 def policy_learning(checkpoint: Path) -> PolicyLearning:
@@ -82,7 +81,9 @@ def main(store: Path, out: Path, devices: int) -> None:
     checkpoint = out / f"world-model-{devices}.ckpt"
     trainer.save_checkpoint(checkpoint)
     run("policy", policy_learning(checkpoint), store, out, devices)
+    run("pretraining-flow", pretraining(FlowDynamics), store, out, devices)
     if devices > 1:
+        run("pretraining-matching", pretraining(FlowDynamics, flow_weight=1.0), store, out, devices)
         # The same without our one reduction: what the tests must be able to notice.
         optim._reduce_gradients = lambda parameters: None
         run("pretraining-unreduced", pretraining(), store, out, devices)

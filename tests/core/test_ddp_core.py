@@ -40,7 +40,7 @@ def same_on_both_ranks(results, job):
     return {key for key in first if not torch.equal(first[key], second[key])}
 
 
-@pytest.mark.parametrize("job", ["pretraining", "policy"])
+@pytest.mark.parametrize("job", ["pretraining", "pretraining-flow", "pretraining-matching", "policy"])
 def test_weights_and_statistics_are_identical_on_both_ranks(results, job):
     assert same_on_both_ranks(results, job) == set()
     assert results[job, 2, 0]["global_step"] == UPDATES
@@ -52,10 +52,15 @@ def test_without_the_reduction_the_ranks_would_diverge(results, job, part):
     assert any(key.startswith(part) for key in different)
 
 
-def test_two_processes_of_half_a_batch_train_the_world_model_of_one_process(results):
-    one, two = results["pretraining", 1, 0]["state"], results["pretraining", 2, 0]["state"]
+@pytest.mark.parametrize("job", ["pretraining", "pretraining-flow"])
+def test_two_processes_of_half_a_batch_train_the_world_model_of_one_process(results, job):
+    one, two = results[job, 1, 0]["state"], results[job, 2, 0]["state"]
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, atol=1e-5, rtol=0, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_without_the_reduction_two_processes_would_train_another_world_model(results):
+    one = results["pretraining", 1, 0]["state"]
     unreduced = results["pretraining-unreduced", 2, 0]["state"]
     assert max((unreduced[key] - one[key]).abs().max() for key in one) > 1e-3
 
