@@ -176,7 +176,11 @@ def run_missing(options: argparse.Namespace) -> None:
         }
         for done, future in enumerate(as_completed(futures), start=1):
             arm, seed = futures[future]
-            record = future.result()
+            try:
+                record = future.result()
+            except Exception as error:  # one that fails does not stop the rest
+                print(f"{arm} seed {seed} failed: {type(error).__name__}: {error}", flush=True)
+                continue
             with replacing(options.results / f"{arm}_{seed}.json", "The record") as path:
                 path.write_text(json.dumps(record, indent=1) + "\n")
             rest = (time.time() - started) / done * (len(missing) - done) / 60
