@@ -48,6 +48,7 @@ class TaskSummary:
         video: path of the best policy's video, None where nothing can render.
         video_return: the return of the episode in it.
         notice: why there is no video.
+        model_gap: what the world model promised the best policy, and what it earned (`lit_pwm.model_gap`).
     """
 
     task: str
@@ -56,6 +57,7 @@ class TaskSummary:
     video: str | None
     video_return: float
     notice: str | None
+    model_gap: Mapping[str, Any] | None = None
 
 
 def summarise_task(
@@ -89,10 +91,11 @@ def summarise_task(
     be_quiet()
     policy = load_policy(best)
     with Evaluator([task], episodes, REPORT_SEED) as evaluator:
+        evaluated = evaluator.run(policy).tasks[task]
         returns = {
             "random": list(evaluator.run(RandomPolicy(REPORT_SEED)).tasks[task].returns),
             "data": [float(episode.reward.sum()) for episode in EpisodeStore(noise_store) if episode.task == task],
-            "best": list(evaluator.run(policy).tasks[task].returns),
+            "best": list(evaluated.returns),
             "last": list(evaluator.run(load_policy(last)).tasks[task].returns),
         }
     video = record_video(policy, task, REPORT_SEED, Path(folder) / f"{task}.mp4")
@@ -103,6 +106,7 @@ def summarise_task(
         None if video.path is None else video.path.name,
         video.episode_return,
         video.notice,
+        None if evaluated.model_gap is None else evaluated.model_gap.to_json(),
     )
 
 
@@ -206,6 +210,7 @@ def report_runs(folders: Sequence[Path], out: Path, console: Console | None = No
         RunRecordSection(
             {
                 "Run": {"seeds": seeds, "command": first["command"]},
+                "Imagined against real": {task["task"]: _gap(task.get("model_gap")) for task in first["tasks"]},
                 "Plan": {key: json.dumps(value) for key, value in first["plan"].items()},
                 "Versions": first["versions"],
                 "Machine": first["machine"],
@@ -239,6 +244,13 @@ def results_rows(records: Sequence[Mapping[str, Any]]) -> list[ResultsRow]:
             returns = {name: [float(np.mean(run[name])) for run in per_run] for name in per_run[0]}
         rows.append(ResultsRow(task["task"], returns))
     return rows
+
+
+def _gap(gap: Mapping[str, Any] | None) -> str:
+    """The best policy's imagined and real return over a few steps, from states it visited."""
+    if gap is None:
+        return "not measured"
+    return f"{gap['imagined_return']:.2f} imagined, {gap['real_return']:.2f} earned in {gap['steps']} steps"
 
 
 def _recordings(folder: Path, record: Mapping[str, Any]) -> list[Recording]:

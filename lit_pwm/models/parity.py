@@ -14,6 +14,7 @@ from lit_pwm.models.component import Component
 
 C = TypeVar("C", bound=Component)
 _WIDEST = 2**20
+_ROUND = 8
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -86,6 +87,8 @@ def match_parameters(
 ) -> Callable[..., C]:
     """A factory of the component whose width makes its number of parameters nearest to the reference's.
 
+    The nearest multiple of 8 is preferred if it comes within half the tolerance: GPUs multiply such matrices faster.
+
     The width is the class's `width_option`; where that is a sequence, its entries keep their ratios. Widths are tried
     on torch's meta device, which takes no memory and no random numbers; the constructor must not read values of its
     tensors.
@@ -125,7 +128,14 @@ def match_parameters(
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if parameters(middle) < target else (low, middle)
-    best = min((low, high), key=lambda size: abs(parameters(size) - target))
+
+    def error(size: int) -> int:
+        return abs(parameters(size) - target)
+
+    best = min((low, high), key=error)
+    round_ = min((size for size in (low // _ROUND * _ROUND, low // _ROUND * _ROUND + _ROUND) if size), key=error)
+    if error(round_) <= tolerance / 2 * target:
+        best = round_
     parity_of(_sketch(with_width(best), dimensions), reference, dimensions).require(tolerance)
     return with_width(best)
 
