@@ -25,6 +25,7 @@ from lit_pwm.experiments.metrics import read_curves
 from lit_pwm.models import CriticEnsemble, Dynamics, MLPActor, MLPDynamics
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.pretraining import WorldModelPretraining
+from lit_pwm.processes import keep_freed_memory
 
 Report = Callable[[str, int, int, float | None], None]
 """Called with (task, update, updates, latest mean return or None) while a policy trains."""
@@ -74,7 +75,7 @@ class WorldModelPlan:
 
 @dataclass(frozen=True)
 class PolicyPlan:
-    """How a policy is trained and when it is evaluated."""
+    """How a policy is trained and when it is evaluated; `before_training` evaluates the untrained one too."""
 
     updates: int
     evaluate_every: int
@@ -85,11 +86,13 @@ class PolicyPlan:
     lr: float = 5e-4
     actor_average_rate: float = 0.02
     initial_checkpoint: str | None = None
+    before_training: bool = False
 
 
 def be_quiet() -> None:
     """One torch thread, and no chatter of Lightning's: an experiment says itself what it does."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -227,7 +230,7 @@ def train_policy(
         default_root_dir=folder,
         logger=CSVLogger(folder, name="", version=""),
         callbacks=[
-            callbacks.EnvironmentEvaluation(plan.episodes, plan.evaluation_seed),
+            callbacks.EnvironmentEvaluation(plan.episodes, plan.evaluation_seed, before_training=plan.before_training),
             keeper,
             last,
             callbacks.NonFiniteGuard(),

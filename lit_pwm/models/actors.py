@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_pwm.models.component import Component
-from lit_pwm.models.layers import Constrained, TaskEmbedding
+from lit_pwm.models.layers import Constrained, Mish, TaskEmbedding
 
 LOG_STD_INIT = -1.0
 LOG_STD_FLOOR = -1.427
@@ -58,7 +58,7 @@ def policy_trunk(in_dim: int, hidden_dims: Sequence[int]) -> nn.Sequential:
     """PWM's hidden blocks, in PWM's order: Linear → Mish → LayerNorm."""
     blocks: list[nn.Module] = []
     for a, b in zip([in_dim, *hidden_dims[:-1]], hidden_dims, strict=True):
-        blocks += [nn.Linear(a, b), nn.Mish(), nn.LayerNorm(b)]
+        blocks += [nn.Linear(a, b), Mish(), nn.LayerNorm(b)]
     return nn.Sequential(*blocks)
 
 

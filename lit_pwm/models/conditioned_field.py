@@ -6,10 +6,9 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lit_pwm.flow import TimeEmbedding, VelocityField
-from lit_pwm.models.layers import SIMNORM_GROUP, Constrained, NormedLinear, init_tdmpc2_
+from lit_pwm.models.layers import SIMNORM_GROUP, Constrained, NormedLinear, init_tdmpc2_, mish
 
 
 def centred(x: Tensor, group: int = SIMNORM_GROUP) -> Tensor:
@@ -70,4 +69,4 @@ class ConditionedField(VelocityField):
         first = context if x is None or self.from_state is None else context + self.from_state(x)
         if self.from_time is not None:
             first = first + self.from_time(tau)
-        return self.head(self.hidden(F.mish(self.ln(first))))
+        return self.head(self.hidden(mish(self.ln(first))))

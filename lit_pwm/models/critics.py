@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_pwm.models.component import Component
-from lit_pwm.models.layers import TaskEmbedding
+from lit_pwm.models.layers import Mish, TaskEmbedding
 
 
 class BatchedLinear(nn.Module):
@@ -71,7 +71,7 @@ class CriticEnsemble(Component):
         dims = [latent_dim + task_dim, *self.hidden_dims]
         blocks: list[nn.Module] = []
         for a, b in pairwise(dims):
-            blocks += [BatchedLinear(num_critics, a, b), nn.Mish(), BatchedLayerNorm(num_critics, b)]
+            blocks += [BatchedLinear(num_critics, a, b), Mish(), BatchedLayerNorm(num_critics, b)]
         self.net = nn.Sequential(*blocks, BatchedLinear(num_critics, dims[-1], 1))
 
     @property

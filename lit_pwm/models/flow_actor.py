@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.flow import Method, Solver, TimeEmbedding, VelocityField, integrate, log_abs_det_jacobian
 from lit_pwm.models.actors import LOG_STD_FLOOR, LOG_STD_INIT, Actor, LogStd, policy_trunk
-from lit_pwm.models.layers import TaskEmbedding
+from lit_pwm.models.layers import TaskEmbedding, mish
 
 VelocityForm = Literal["plain", "gated"]
 
@@ -55,7 +55,7 @@ class ActorField(VelocityField):
         first = context + self.from_time(tau)
         if x is not None:
             first = first + self.from_state(x)
-        value = self.head(self.hidden(self.ln(F.mish(first))))
+        value = self.head(self.hidden(self.ln(mish(first))))
         if self.form == "plain":
             return value
         gate, goal = value.chunk(2, dim=-1)

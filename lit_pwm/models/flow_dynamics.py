@@ -50,6 +50,9 @@ class FlowDynamics(Dynamics):
         source: x(0) is the uniform latent (`zero`), the current latent (`latent`), or `source_scale` times centred
             Gaussian noise (`noise`), drawn from torch's global generator: predictions are then samples.
         source_scale: σ of the noise.
+        noise_dim: dimensions of the noise, which fixed orthonormal directions embed in the state; 0 for noise in all of
+            them. What a network cannot tell apart from the outcome it leaves in its samples, so few are better where
+            few suffice.
         parametrisation: the network gives the velocity; the `endpoint` x̂ (velocity (x̂ − x) / (1 − τ)); or a `residual`
             of the straight line's own end point, x̂ = x/τ + network, which needs a zero source.
         method: how the ODE is integrated.
@@ -73,6 +76,8 @@ class FlowDynamics(Dynamics):
 
     width_option = "hidden_dim"
 
+    noise_directions: Tensor | None
+
     def __init__(
         self,
         latent_dim: int,
@@ -84,6 +89,7 @@ class FlowDynamics(Dynamics):
         space: Space = "logit",
         source: Source = "zero",
         source_scale: float = 1.0,
+        noise_dim: int = 0,
         parametrisation: Parametrisation = "endpoint",
         method: Method = "euler",
         substeps: int = 2,
@@ -112,7 +118,7 @@ class FlowDynamics(Dynamics):
             if value not in known:
                 raise LitPWMError(f"FlowDynamics has no {option} {value!r}. {did_you_mean(value, known)}")
         self.space, self.source, self.parametrisation = space, source, parametrisation
-        self.source_scale = source_scale
+        self.source_scale, self.noise_dim = source_scale, noise_dim
         self.solver = Solver(method, substeps, rtol, atol, adjoint)
         self.end_weight, self.readout_weight, self.flow_weight = end_weight, readout_weight, flow_weight
         self.energy_weight = energy_weight
@@ -125,6 +131,7 @@ class FlowDynamics(Dynamics):
         width = latent_dim + task_dim + action_dim
         self.field = ConditionedField(latent_dim, width, hidden_dim, layers, time_dim, sees_state)
         self.latent_variance, self.state_variance = RunningVariance(), RunningVariance()
+        self.register_buffer("noise_directions", _directions(noise_dim, latent_dim) if noise_dim else None)
 
     def _refuse_what_cannot_be(self) -> None:
         if self.parametrisation != "velocity" and self.solver.reads_end:
@@ -136,6 +143,11 @@ class FlowDynamics(Dynamics):
             raise LitPWMError(
                 f"FlowDynamics with parametrisation 'residual' continues the straight line from a zero source, but the "
                 f"source is {self.source!r}. Use source: zero, or parametrisation: endpoint."
+            )
+        if not 0 <= self.noise_dim <= self.latent_dim:
+            raise LitPWMError(
+                f"FlowDynamics has noise_dim {self.noise_dim}; give 1 to {self.latent_dim}, the latent's width, or 0 "
+                f"for noise in all entries."
             )
         if self.energy_weight and (self.source != "noise" or self.rollout != "solver"):
             raise LitPWMError(
@@ -152,8 +164,9 @@ class FlowDynamics(Dynamics):
     def init_args(self) -> dict[str, Any]:
         """The options this was built with."""
         names = (
-            "hidden_dim", "layers", "time_dim", "space", "source", "source_scale", "parametrisation", "end_weight",
-            "readout_weight", "energy_weight", "flow_weight", "tau", "rollout", "starts", "rescale_inputs",
+            "hidden_dim", "layers", "time_dim", "space", "source", "source_scale", "noise_dim", "parametrisation",
+            "end_weight", "readout_weight", "energy_weight", "flow_weight", "tau", "rollout", "starts",
+            "rescale_inputs",
         )  # fmt: skip
         solver = {name: getattr(self.solver, name) for name in ("method", "substeps", "rtol", "atol", "adjoint")}
         return {name: getattr(self, name) for name in names} | solver
@@ -179,8 +192,15 @@ class FlowDynamics(Dynamics):
         if self.source == "latent":
             return self._space.of_latent(z)
         if self.source == "noise":
-            return self._space.origin + self.source_scale * centred(torch.randn_like(z))
+            return self._space.origin + self.source_scale * centred(self._noise(z))
         return torch.full_like(z, self._space.origin)
+
+    def _noise(self, z: Tensor) -> Tensor:
+        """Normal noise of unit variance per entry, on average, [..., Z]."""
+        if self.noise_directions is None:
+            return torch.randn_like(z)
+        noise = torch.randn(*z.shape[:-1], self.noise_dim, dtype=z.dtype, device=z.device)
+        return noise @ self.noise_directions
 
     def _evaluate(self, tau: float | Tensor, x: Tensor, condition: Tensor) -> Tensor:
         """The network's value at a state: a velocity or an end point, as the parametrisation says."""
@@ -259,3 +279,10 @@ class FlowDynamics(Dynamics):
             self.state_variance.update(end)
         ratio = self.latent_variance.value / self.state_variance.value.clamp_min(1e-12)
         return ratio * error, self._parametrisation.estimate(value, state, tau, self._space)
+
+
+def _directions(count: int, dim: int) -> Tensor:
+    """Orthonormal rows, scaled so that standard normal coordinates have unit variance per entry on average."""
+    # From a generator of their own: the weights' initialisation does not depend on the number of directions.
+    gaussian = torch.randn(dim, count, generator=torch.Generator().manual_seed(0), device="cpu")
+    return torch.linalg.qr(gaussian).Q.T * (dim / count) ** 0.5

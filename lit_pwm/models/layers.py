@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,40 @@ def constrain_(module: nn.Module) -> None:
             part.constrain_()
 
 
+class _MishOnCPU(torch.autograd.Function):
+    """x · tanh(log(1 + eˣ)) with one exponential forward and none backward; torch's takes twice as long on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        e = x.clamp(max=20).exp_()  # beyond it the hyperbolic tangent is 1
+        n = e * (e + 2)
+        tanh = n / (n + 2)
+        ctx.save_for_backward(x, e, tanh)
+        return x * tanh
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        x, e, tanh = ctx.saved_tensors
+        sigmoid = e / (e + 1)
+        if torch.is_grad_enabled():  # a second derivative is wanted, which the saved values do not carry
+            sigmoid, tanh = x.sigmoid(), F.softplus(x).tanh()
+        return gradients[0] * (tanh + x * sigmoid * (1 - tanh * tanh))
+
+
+def mish(x: Tensor) -> Tensor:
+    """x · tanh(log(1 + eˣ)) (arXiv 1908.08681), of any shape."""
+    on_cpu = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    return _MishOnCPU.apply(x) if on_cpu else F.mish(x)
+
+
+class Mish(nn.Module):
+    """`mish` as a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        return mish(x)
+
+
 class NormedLinear(nn.Linear):
     """Linear → LayerNorm → activation (TD-MPC2, arXiv 2310.16828, §3.2).
 
@@ -39,7 +74,7 @@ class NormedLinear(nn.Linear):
     def __init__(self, in_features: int, out_features: int, activation: nn.Module | None = None) -> None:
         super().__init__(in_features, out_features)
         self.ln = nn.LayerNorm(out_features)
-        self.activation = nn.Mish() if activation is None else activation
+        self.activation = Mish() if activation is None else activation
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] → [..., out_features]."""

@@ -205,6 +205,16 @@ def test_a_noise_source_gives_samples_that_the_global_seed_repeats():
     assert action.grad.abs().max() > 0
 
 
+def test_noise_of_few_dimensions_spans_so_many_directions_and_has_unit_variance():
+    dynamics = FlowDynamics(Z, A, E, hidden_dim=8, source="noise", noise_dim=3)
+    torch.manual_seed(0)
+    noise = dynamics._noise(torch.zeros(4000, Z))
+    assert torch.linalg.matrix_rank(noise) == 3
+    assert noise.var(0).mean().item() == pytest.approx(1, abs=0.05)
+    again = factory_from(dynamics.description(), Dynamics)(Z, A, E)
+    torch.testing.assert_close(again.noise_directions, dynamics.noise_directions, rtol=0, atol=0)
+
+
 def test_flow_matching_learns_two_outcomes_where_a_mean_would_lie_between():
     torch.manual_seed(0)
     dynamics = FlowDynamics(
@@ -238,6 +248,8 @@ def test_flow_matching_learns_two_outcomes_where_a_mean_would_lie_between():
         ({"parametrisation": "residual", "source": "noise"}, "zero source"),
         ({"end_weight": 0}, "nothing trains it"),
         ({"substeps": 0}, "substeps is 0"),
+        ({"source": "noise", "noise_dim": 33}, "noise_dim 33"),
+        ({"energy_weight": 1.0}, "source: noise"),
     ],
 )
 def test_options_that_cannot_be(options, words):
