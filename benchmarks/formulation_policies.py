@@ -3,7 +3,8 @@
     python benchmarks/formulation_policies.py                      # controls and finalists, 3 seeds
 
 The finalists are the four flows with the least decoded error at 16 steps among those that were trained with all seeds.
-World models are those that `formulation_study.py` left under --runs. A record that exists is not made again.
+World models are those that `formulation_study.py` left under --runs, trained again where they are gone. A record that
+exists is not made again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from formulation_arms import ARMS
-from formulation_study import RESULTS, TASKS
+from formulation_study import RESULTS, TASKS, collect_data, train
 from formulation_table import finalists, read, write_policy_table
 
 from lit_pwm.atomic import replacing
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", default=TASKS[:3], choices=TASKS, metavar="TASK")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--updates", type=int, default=300)
+    parser.add_argument("--model-updates", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--runs", type=Path, default=Path("runs/formulation"))
@@ -56,7 +58,12 @@ def main() -> None:
     wanted = [(arm, task, seed) for seed in range(options.seeds) for task in options.tasks for arm in arms]
     missing = [w for w in wanted if not (folder / "{}_{}_{}.json".format(*w)).exists()]
     print(f"{len(wanted) - len(missing)} of {len(wanted)} are there; training {len(missing)}", flush=True)
+    store = collect_data(options.runs, options.workers)
     with ProcessPoolExecutor(options.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        models = dict.fromkeys((arm, seed) for arm, _, seed in missing)
+        gone = [m for m in models if not (options.runs / "{}_{}.ckpt".format(*m)).exists()]
+        for future in [pool.submit(train, *m, options.model_updates, str(store), str(options.runs)) for m in gone]:
+            future.result()
         futures = {pool.submit(run_policy, *w, options.updates, str(options.runs)): w for w in missing}
         for future in as_completed(futures):
             record, name = future.result(), "{}_{}_{}".format(*futures[future])

@@ -161,10 +161,16 @@ def main() -> None:
     write_tables(options.results)
 
 
-def run_missing(options: argparse.Namespace) -> None:
-    store = options.runs / "data.h5"
+def collect_data(runs: Path, workers: int) -> Path:
+    """100 episodes of noise for each task; the store's path."""
+    store = runs / "data.h5"
     if not store.exists():
-        datamodules.collect(TASKS, 100, store, behaviour="noise", workers=options.workers, seed=0)
+        datamodules.collect(TASKS, 100, store, behaviour="noise", workers=workers, seed=0)
+    return store
+
+
+def run_missing(options: argparse.Namespace) -> None:
+    store = collect_data(options.runs, options.workers)
     wanted = [(arm, seed) for seed in range(options.seeds) for arm in options.arms]
     missing = [(arm, seed) for arm, seed in wanted if not (options.results / f"{arm}_{seed}.json").exists()]
     print(f"{len(wanted) - len(missing)} of {len(wanted)} are there; training {len(missing)}", flush=True)

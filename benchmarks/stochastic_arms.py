@@ -40,11 +40,17 @@ MODELS: dict[str, ModelArm] = {
     "refinement": ModelArm(partial(RefinementDynamics, hidden_dim=219)),
     "gaussian": ModelArm(partial(GaussianDynamics, hidden_dim=228), horizon=1, batch_size=512),
     "gaussian-chained": ModelArm(partial(GaussianDynamics, hidden_dim=228)),
+    # Flow matching on one-step estimates, as one would train a generative model of one step.
     "flow-matching": ModelArm(partial(FlowDynamics, **SAMPLED, rollout="estimate", flow_weight=1.0, substeps=4)),
+    # The energy score of two rolled-out samples: a proper score of the rollout's distribution at every step of a slice.
     "flow-energy": ModelArm(partial(FlowDynamics, **SAMPLED, energy_weight=1.0)),
-    "flow-energy-k1": ModelArm(partial(FlowDynamics, **SAMPLED, energy_weight=1.0, substeps=1)),
-    "flow-energy-w4": ModelArm(partial(FlowDynamics, **SAMPLED, energy_weight=4.0)),
-    "flow-energy-matching": ModelArm(partial(FlowDynamics, **SAMPLED, energy_weight=1.0, flow_weight=0.2)),
+    "flow-energy-h8": ModelArm(partial(FlowDynamics, **SAMPLED, energy_weight=1.0), horizon=8, batch_size=64),
+    "flow-energy-h8-few": ModelArm(
+        partial(FlowDynamics, **SAMPLED, energy_weight=1.0, noise_dim=8), horizon=8, batch_size=64
+    ),
+    "flow-energy-h8-matching": ModelArm(
+        partial(FlowDynamics, **SAMPLED, energy_weight=1.0, flow_weight=0.5), horizon=8, batch_size=64
+    ),
 }
 
 
