@@ -12,6 +12,8 @@ export UV_SYSTEM_CERTS ?= true
 
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+# Files of tests that run side by side; each process has one torch thread.
+TEST_WORKERS ?= 2
 
 .PHONY: demo test lint format clean
 
@@ -38,7 +40,7 @@ demo: $(VENV)/core.stamp
 	$(BIN)/lit-pwm demo $(DEMO_ARGS)
 
 test: $(VENV)/dev.stamp lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
