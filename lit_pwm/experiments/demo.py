@@ -68,11 +68,12 @@ class DemoPlan:
     """
 
     tasks: tuple[str, ...] = ("cartpole-swingup", "cup-catch", "cartpole-balance")
-    noise_episodes: int = 160
+    noise_episodes: int = 80
     rounds: tuple[Round, ...] = (
-        Round(1500, 300, 4, 30, continues=False),
-        Round(1000, 300, 4, 30, continues=False),
-        Round(2000, 600, 8, 0, continues=False),
+        Round(1200, 300, 3, 20, continues=False),
+        Round(800, 300, 3, 20, continues=False),
+        Round(800, 300, 3, 20, continues=False),
+        Round(1500, 600, 8, 0, continues=False),
     )
     selection_episodes: int = 12
     report_episodes: int = 10

@@ -85,6 +85,7 @@ class PolicyPlan:
     horizon: int = 16
     lr: float = 5e-4
     actor_average_rate: float = 0.02
+    noiseless_fraction: float = 0.0
     initial_checkpoint: str | None = None
     before_training: bool = False
 
@@ -109,9 +110,15 @@ class _Telling(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
-            latest = trainer.callback_metrics.get("eval/return")
-            self.tell(self.task, trainer.global_step, trainer.max_steps, None if latest is None else float(latest))
+        if trainer.global_step % self.every == 0:
+            self._tell(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._tell(trainer)  # with the last evaluation, which comes after the last batch
+
+    def _tell(self, trainer: Trainer) -> None:
+        latest = trainer.callback_metrics.get("eval/return")
+        self.tell(self.task, trainer.global_step, trainer.max_steps, None if latest is None else float(latest))
 
 
 def train_world_model(
@@ -204,6 +211,7 @@ def train_policy(
         critic_passes=1,
         critic_minibatches=4,
         actor_average_rate=plan.actor_average_rate,
+        noiseless_fraction=plan.noiseless_fraction,
         actor_lr=plan.lr,
         critic_lr=plan.lr,
         horizon=plan.horizon,
