@@ -76,9 +76,8 @@ class PolicyLearning(LightningModule):
         actor_average_rate: fraction by which the averaged actor moves towards the trained one after each update. The
             averaged one is the policy: it is what is evaluated, saved for use and continued from. A policy trained by
             gradients through a model swings between updates, and its average does not. 1 is PWM's, without average.
-        noiseless_fraction: fraction of each batch's rollouts in which the actor acts without noise. A policy trained with
-            noise alone may come to need it: acting deterministically it then stands still where noise had moved it on. 0
-            is PWM's.
+        noiseless_fraction: fraction of each batch's rollouts in which the actor acts without noise, as it will when it
+            is evaluated; 0 is PWM's.
         actor_reference: an actor whose number of parameters this one is to have: the width that comes nearest is chosen
             when the networks are built, and is saved with them.
         parameter_tolerance: largest relative difference from the reference's number of parameters.
