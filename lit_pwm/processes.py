@@ -38,3 +38,9 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(_M_MMAP_THRESHOLD, 1 << 25)  # the largest that glibc takes
         mallopt(_M_TRIM_THRESHOLD, 1 << 28)
+
+
+def release_freed_memory() -> None:
+    """Give memory that was kept back to the system, before other work than training; glibc only."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -89,6 +89,7 @@ def summarise_task(
     from lit_pwm.experiments.stages import be_quiet
 
     be_quiet()
+    release_freed_memory()  # rendering takes memory of its own
     policy = load_policy(best)
     with Evaluator([task], episodes, REPORT_SEED) as evaluator:
         evaluated = evaluator.run(policy).tasks[task]
