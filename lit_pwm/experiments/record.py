@@ -14,6 +14,7 @@ from rich.console import Console
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.report import (
+from lit_pwm.processes import release_freed_memory
     OpenLoopPanel,
     OpenLoopSection,
     PolicyCurvesSection,
