@@ -14,7 +14,6 @@ from rich.console import Console
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.report import (
-from lit_pwm.processes import release_freed_memory
     OpenLoopPanel,
     OpenLoopSection,
     PolicyCurvesSection,
@@ -29,6 +28,7 @@ from lit_pwm.processes import release_freed_memory
     results_markdown,
     results_table,
 )
+from lit_pwm.processes import release_freed_memory
 from lit_pwm.results import versions
 from lit_pwm.video import Recording
 
