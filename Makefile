@@ -12,8 +12,8 @@ export UV_SYSTEM_CERTS ?= true
 
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
-# Files of tests that run side by side; each process has one torch thread.
-TEST_WORKERS ?= 2
+# Files of tests that run side by side, each process with one torch thread; 0 runs all in one process.
+TEST_WORKERS ?= 0
 
 .PHONY: demo test lint format clean
 
