@@ -206,7 +206,7 @@ def policy_file(tmp_path_factory):
     model = WorldModel(tasks, partial(MLPDynamics, hidden_dim=16), **widths)
     actor, critic = MLPActor(16, 2, 2, hidden_dims=(12,)), CriticEnsemble(16, 2, hidden_dims=(12,))
     actor.set_action_mask(model.action_mask())
-    modules = {"world_model": model, "actor": actor, "critic": critic}
+    modules = {"world_model": model, "averaged_actor": actor, "critic": critic}
     state = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
     description = describe_policy(model, actor, critic, list(tasks))
     path = tmp_path_factory.mktemp("policy") / "last.ckpt"
