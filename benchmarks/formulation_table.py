@@ -167,10 +167,10 @@ def write_tables(results: Path) -> None:
         + "\n\nDecoded error at 16 steps (1: the mean observation's) by task:\n\n"
         + table_by_task(records)
     )
-    (results / "table.md").write_text(text + "\n")
     print(text)
     if PAGE.exists() and results == Path(__file__).parent / "results" / "formulation":
         put(PAGE, "formulation", text)
         figure(records, DOCS / "formulation.png")
     else:
+        (results / "table.md").write_text(text + "\n")
         figure(records, results / "formulation.png")

@@ -76,8 +76,6 @@ class PolicyLearning(LightningModule):
         actor_average_rate: fraction by which the averaged actor moves towards the trained one after each update. The
             averaged one is the policy: it is what is evaluated, saved for use and continued from. A policy trained by
             gradients through a model swings between updates, and its average does not. 1 is PWM's, without average.
-        noiseless_fraction: fraction of each batch's rollouts in which the actor acts without noise, as it will when it
-            is evaluated; 0 is PWM's.
         actor_reference: an actor whose number of parameters this one is to have: the width that comes nearest is chosen
             when the networks are built, and is saved with them.
         parameter_tolerance: largest relative difference from the reference's number of parameters.
@@ -112,7 +110,6 @@ class PolicyLearning(LightningModule):
         critic_minibatches: int = 4,
         target_rate: float = 1.0,
         actor_average_rate: float = 1.0,
-        noiseless_fraction: float = 0.0,
         actor_reference: Callable[[int, int, int], Actor] | None = None,
         parameter_tolerance: float = 0.02,
     ) -> None:
@@ -133,9 +130,6 @@ class PolicyLearning(LightningModule):
         self.actor_clip_norm, self.critic_clip_norm = actor_clip_norm, critic_clip_norm
         self.critic_passes, self.critic_minibatches, self.target_rate = critic_passes, critic_minibatches, target_rate
         self.actor_average_rate = actor_average_rate
-        if not 0 <= noiseless_fraction <= 1:
-            raise LitPWMError(f"noiseless_fraction is {noiseless_fraction}; give a fraction from 0 to 1.")
-        self.noiseless_fraction = noiseless_fraction
         self.trained_tasks: tuple[str, ...] = ()
 
     # -- building ---------------------------------------------------------------------------------------------------
@@ -290,9 +284,7 @@ class PolicyLearning(LightningModule):
 
     def _draw_noise(self, batch_size: int, generator: torch.Generator) -> Tensor:
         shape = self.horizon, batch_size, self.world_model.action_dim
-        noise = torch.randn(shape, generator=generator, device=self.device)
-        noise[:, : round(self.noiseless_fraction * batch_size)] = 0
-        return noise
+        return torch.randn(shape, generator=generator, device=self.device)
 
     def _fit_critics(
         self, rollout: Imagined, task: Tensor, optimizer: LightningOptimizer, generator: torch.Generator

@@ -38,21 +38,19 @@ DEFAULT_MINUTES = 10.0
 
 @dataclass(frozen=True)
 class Round:
-    """One round: train the world model, train policies on it, collect with them.
+    """One round: train the world model further, train fresh policies on it, collect with them.
 
     Attributes:
-        world_model_updates: updates of the world model, which continues from the round before.
+        world_model_updates: updates of the world model, which goes on from the round before.
         policy_updates: updates of each policy.
         evaluations: how often each policy is evaluated; its best checkpoint is chosen by them.
         episodes: episodes collected for each task with its policy and noise; 0 in the last round.
-        continues: whether policies continue from the best one so far, or start anew.
     """
 
     world_model_updates: int
     policy_updates: int
     evaluations: int
     episodes: int
-    continues: bool
 
 
 @dataclass(frozen=True)
@@ -70,10 +68,10 @@ class DemoPlan:
     tasks: tuple[str, ...] = ("cartpole-swingup", "cup-catch", "cartpole-balance")
     noise_episodes: int = 80
     rounds: tuple[Round, ...] = (
-        Round(1200, 300, 3, 20, continues=False),
-        Round(800, 300, 3, 20, continues=False),
-        Round(800, 300, 3, 20, continues=False),
-        Round(1500, 600, 8, 0, continues=False),
+        Round(1200, 300, 3, 20),
+        Round(800, 300, 3, 20),
+        Round(800, 300, 3, 20),
+        Round(1500, 600, 8, 0),
     )
     selection_episodes: int = 12
     report_episodes: int = 10
@@ -103,7 +101,6 @@ def plan_for(minutes: float | None = None) -> DemoPlan:
                 scaled(r.policy_updates, 8),
                 min(r.evaluations, scaled(r.evaluations, 2)),
                 min(2 * r.episodes, scaled(r.episodes, 2)),
-                r.continues,
             )
             for r in (plan.rounds if scale >= 0.1 else (plan.rounds[0], plan.rounds[-1]))
         ),
@@ -163,7 +160,7 @@ class Demo:
             name = f"round {number}"
             world_model = self._world_model(name, stores, plan, world_model)
             release_freed_memory()  # this process now waits for others
-            policies = self._policies(name, stores, plan, world_model, best)
+            policies = self._policies(name, stores, plan, world_model)
             for task, trained in policies.items():
                 curves[task][name] = trained.curves["eval/return"]
                 if task not in best or trained.score > best[task].score:
@@ -201,9 +198,7 @@ class Demo:
                 self.seed,
             )
 
-    def _policies(
-        self, name: str, stores: list[str], plan: Round, world_model: Trained, best: dict[str, Trained]
-    ) -> dict[str, Trained]:
+    def _policies(self, name: str, stores: list[str], plan: Round, world_model: Trained) -> dict[str, Trained]:
         policy_plan = PolicyPlan(
             plan.policy_updates,
             evaluate_every=max(1, plan.policy_updates // plan.evaluations),
@@ -219,7 +214,7 @@ class Demo:
                     world_model.last,
                     stores,
                     str(self.folder / name.replace(" ", "_") / task),
-                    replace(policy_plan, initial_checkpoint=best[task].best if plan.continues else None),
+                    policy_plan,
                     self.seed,
                     Telling(self._messages),
                 )

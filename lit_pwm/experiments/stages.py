@@ -75,7 +75,7 @@ class WorldModelPlan:
 
 @dataclass(frozen=True)
 class PolicyPlan:
-    """How a policy is trained and when it is evaluated; `before_training` evaluates the untrained one too."""
+    """How a policy is trained and when it is evaluated."""
 
     updates: int
     evaluate_every: int
@@ -85,15 +85,11 @@ class PolicyPlan:
     horizon: int = 16
     lr: float = 5e-4
     actor_average_rate: float = 0.02
-    noiseless_fraction: float = 0.0
-    initial_checkpoint: str | None = None
-    before_training: bool = False
 
 
 def be_quiet() -> None:
     """One torch thread, and no chatter of Lightning's: an experiment says itself what it does."""
     torch.set_num_threads(1)
-    keep_freed_memory()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -134,6 +130,7 @@ def train_world_model(
         progress: show a progress bar.
     """
     be_quiet()
+    keep_freed_memory()
     started = time.perf_counter()
     seed_everything(seed, verbose=False)
     module = WorldModelPretraining(
@@ -200,18 +197,17 @@ def train_policy(
         tell: called now and then with the progress.
     """
     be_quiet()
+    keep_freed_memory()
     started = time.perf_counter()
     seed_everything(seed, verbose=False)
     module = PolicyLearning(
         world_model_checkpoint=world_model,
-        initial_policy_checkpoint=plan.initial_checkpoint,
         actor=lambda *dimensions: MLPActor(*dimensions, hidden_dims=(128, 128)),
         critic=lambda *dimensions: CriticEnsemble(*dimensions, hidden_dims=(128, 128)),
         reward_scale=0.1,
         critic_passes=1,
         critic_minibatches=4,
         actor_average_rate=plan.actor_average_rate,
-        noiseless_fraction=plan.noiseless_fraction,
         actor_lr=plan.lr,
         critic_lr=plan.lr,
         horizon=plan.horizon,
@@ -238,7 +234,7 @@ def train_policy(
         default_root_dir=folder,
         logger=CSVLogger(folder, name="", version=""),
         callbacks=[
-            callbacks.EnvironmentEvaluation(plan.episodes, plan.evaluation_seed, before_training=plan.before_training),
+            callbacks.EnvironmentEvaluation(plan.episodes, plan.evaluation_seed, before_training=False),
             keeper,
             last,
             callbacks.NonFiniteGuard(),

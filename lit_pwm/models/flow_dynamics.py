@@ -227,6 +227,9 @@ class FlowDynamics(Dynamics):
     ) -> tuple[Tensor, Tensor]:
         """The next latent of the training rollout [B, Z], and this step's consistency loss [B]."""
         condition, start = self._condition(z, action, embedding), self._start(z)
+        if self.training and (self.energy_weight or self.flow_weight):
+            self.latent_variance.update(target.latent)
+            self.state_variance.update(self._space.of_target(target))
         if self.rollout == "estimate":
             return self._estimate_with_loss(z, action, embedding, condition, start, target)
         predicted, estimates = self._solve(start, condition)
@@ -234,8 +237,6 @@ class FlowDynamics(Dynamics):
         if self.end_weight:
             loss = loss + self.end_weight * self._end_error(predicted, estimates, target)
         if self.energy_weight:
-            if self.training:
-                self.latent_variance.update(target.latent)
             scale = self.energy_weight * self.latent_variance.value.sqrt()
             loss = loss + scale * energy_error(predicted, target.latent)
         if self.flow_weight:
@@ -266,7 +267,7 @@ class FlowDynamics(Dynamics):
     ) -> tuple[Tensor, Tensor]:
         """Flow matching's loss [B] in units of the end point's, and the one-step estimate of x(1) [B, Z]."""
         if self.starts == "teacher_forced":
-            current = target.current.detach()
+            current = target.current.detach().expand_as(z)
             condition = self._condition(current, action, embedding)
             start = self._space.of_latent(current) if self.source == "latent" else start
         begin, end = start.detach(), self._space.of_target(target).detach()
@@ -274,9 +275,6 @@ class FlowDynamics(Dynamics):
         state = straight_path(begin, end, tau)
         value = self._evaluate(tau, state, condition)
         error = self._parametrisation.matching_error(value, begin, end, state, tau, self._space)
-        if self.training:
-            self.latent_variance.update(target.latent)
-            self.state_variance.update(end)
         ratio = self.latent_variance.value / self.state_variance.value.clamp_min(1e-12)
         return ratio * error, self._parametrisation.estimate(value, state, tau, self._space)
 

@@ -164,3 +164,13 @@ def test_the_energy_score_learns_two_outcomes():
 def test_squared_error_is_a_mean_over_entries():
     a, b = torch.randn(5, 8), torch.randn(5, 8)
     torch.testing.assert_close(consistency_error(a, b), ((a - b) ** 2).sum(-1) / 8)
+
+
+def test_two_samples_and_flow_matching_from_the_encoders_own_starts_go_together():
+    dynamics = partial(
+        FlowDynamics, hidden_dim=16, source="noise", end_weight=0.0, energy_weight=1.0, flow_weight=1.0,
+        starts="teacher_forced",
+    )  # fmt: skip
+    model = make_model(dynamics)
+    world_model_loss(model, make_batch()).total.backward()
+    assert model.dynamics.latent_variance.updates == 3  # once for each step

@@ -319,13 +319,3 @@ def test_validation_measures_the_deterministic_policy(world_model_file, linear_s
     )
     assert first == second
     assert 0 < first < 1
-
-
-def test_a_fraction_of_the_rollouts_is_without_noise(world_model_file, linear_store, fit):
-    module = learner(world_model_file, noiseless_fraction=0.25)
-    fit(module, data_of(linear_store), 1)
-    noise = module.update_noise(8)
-    assert (noise[:, :2] == 0).all()
-    assert (noise[:, 2:] != 0).all()
-    with pytest.raises(LitPWMError, match="noiseless_fraction is 2"):
-        learner(world_model_file, noiseless_fraction=2)
