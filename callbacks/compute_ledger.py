@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import nn
 from callbacks.measuring import write_metrics
 from lit_pwm.atomic import replacing
 from lit_pwm.batch import Batch
-from lit_pwm.compute import UpdateCost, cost_of_update, device_name, peak_memory
+from lit_pwm.compute import Stopwatch, UpdateCost, cost_of_update, device_name, peak_memory
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models.component import Component
 from lit_pwm.models.parity import count_parameters
@@ -61,12 +60,14 @@ class ComputeLedger(Callback):
         self._last: UpdateCost | None = None
         self._measured_uncounted = 0
         self._logged = Totals()
+        self._watch: Stopwatch | None = None
 
     # -- measuring --------------------------------------------------------------------------------------------------
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wrap the training step."""
         parts = swapped_parts(pl_module)
-        step = pl_module.training_step
+        step, watch = pl_module.training_step, Stopwatch(pl_module.device)
+        self._watch = watch
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
         self._logged = Totals(**asdict(self.totals))
@@ -74,29 +75,29 @@ class ComputeLedger(Callback):
         @wraps(step)
         def measured(batch: Batch, *arguments: Any, **options: Any) -> Any:
             shape = tuple(batch["action"].shape)
-            started = time.perf_counter()
             if shape in self._costs:
+                watch.start()
                 result = step(batch, *arguments, **options)
-                seconds, known = time.perf_counter() - started, True
+                watch.stop(1 + self._measured_uncounted)  # updates that were counted take the time of the next
+                self._measured_uncounted = 0
             else:
                 result, self._costs[shape] = cost_of_update(lambda: step(batch, *arguments, **options), parts)
-                seconds, known = 0.0, False
-            self._add(trainer, self._costs[shape], batch["task"].numel(), seconds, known)
+                self._measured_uncounted += 1
+            self._add(trainer, self._costs[shape], batch["task"].numel())
             return result
 
         cast("Any", pl_module).training_step = measured
 
-    def _add(self, trainer: Trainer, cost: UpdateCost, samples: int, seconds: float, known: bool) -> None:
+    def _add(self, trainer: Trainer, cost: UpdateCost, samples: int) -> None:
         totals, self._last = self.totals, cost
         totals.updates += 1
         totals.samples += samples * trainer.world_size
         totals.flops += cost.flops * trainer.world_size
-        if known:
-            # Updates that were counted take the time of the next one that was not.
-            totals.seconds += seconds * (1 + self._measured_uncounted)
-            self._measured_uncounted = 0
-        else:
-            self._measured_uncounted += 1
+
+    def _settle(self) -> None:
+        """Add the seconds of the updates since the last time, which waits for a GPU to have done them."""
+        if self._watch is not None:
+            self.totals.seconds += self._watch.take()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -104,6 +105,7 @@ class ComputeLedger(Callback):
         """Log the sums."""
         if not logs_now(pl_module):
             return
+        self._settle()
         since = self.totals.seconds - self._logged.seconds
         metrics: dict[str, float] = {
             "compute/flops": self.totals.flops,
@@ -126,6 +128,7 @@ class ComputeLedger(Callback):
     # -- keeping ----------------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
         """The sums."""
+        self._settle()
         return asdict(self.totals)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -149,6 +152,7 @@ class ComputeLedger(Callback):
 
     def record(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         """The content of compute.json, plain values."""
+        self._settle()
         totals, last, parts = self.totals, self._last, swapped_parts(module)
         parity = module.parity() if isinstance(module, (WorldModelPretraining, PolicyLearning)) else None
         nfe = {} if last is None else last.nfe

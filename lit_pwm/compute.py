@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -86,6 +87,45 @@ def cost_of_update(update: Callable[[], R], parts: Mapping[str, nn.Module]) -> t
         for name, found in fields.items()
     }
     return result, UpdateCost(counter.flops, nfe)
+
+
+class Stopwatch:
+    """Sums intervals of work on a device; a GPU is waited for only when the sum is asked for.
+
+    On a GPU an interval is the time between two events on the current stream, because a step returns before its
+    kernels have run. Elsewhere it is wall-clock.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self._sum, self._started = device, 0.0, 0.0
+        self._pending: list[tuple[torch.cuda.Event, torch.cuda.Event, float]] = []
+        self._begin: torch.cuda.Event | None = None
+
+    def start(self) -> None:
+        """Begin an interval."""
+        if self.device.type == "cuda":
+            self._begin = self._now()
+        self._started = time.perf_counter()
+
+    def stop(self, weight: float = 1.0) -> None:
+        """End it; it counts `weight` times."""
+        if self._begin is not None:
+            self._pending.append((self._begin, self._now(), weight))
+        else:
+            self._sum += weight * (time.perf_counter() - self._started)
+
+    def take(self) -> float:
+        """Seconds since this was last asked for."""
+        if self._pending:
+            self._pending[-1][1].synchronize()
+        seconds = self._sum + sum(weight * a.elapsed_time(b) / 1000 for a, b, weight in self._pending)
+        self._sum, self._pending = 0.0, []
+        return seconds
+
+    def _now(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
 
 
 def peak_memory(device: torch.device) -> int:

@@ -86,27 +86,31 @@ class DecodedError(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """`decoded_error_k`, the mean over tasks with data, and `decoded_error_k/TASK`; k = 0 is the probe's own."""
-        table = {name: self._errors(row) for row, name in enumerate(self.task_names) if float(self.count[row, 0]) > 0}
+        sums = {name: getattr(self, name).cpu() for name in ("count", "pp", "po", "o", "oo")}  # small systems, few times
+        table = {
+            name: self._errors({key: value[row] for key, value in sums.items()})
+            for row, name in enumerate(self.task_names)
+            if sums["count"][row, 0] > 0
+        }
         keys = next(iter(table.values()), {})
         means = {key: torch.stack([errors[key] for errors in table.values()]).mean() for key in keys}
         own = {f"{key}/{name}": value for name, errors in table.items() for key, value in errors.items()}
-        return {key: value.float() for key, value in (means | own).items()}
+        return {key: value.float().to(self.device) for key, value in (means | own).items()}
 
-    def _errors(self, row: int) -> dict[str, Tensor]:
-        probe = self._probe(row)
-        errors = {}
+    def _errors(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of one task, by key, from the sums of its columns."""
+        probe, errors = self._probe({name: value[0] for name, value in sums.items()}), {}
         for column, k in enumerate((0, *self.steps)):
-            count = self.count[row, column]
+            count, pp, po, o, oo = (sums[name][column] for name in ("count", "pp", "po", "o", "oo"))
             if count > 0:
-                explained = 2 * (probe * self.po[row, column]).sum() - (probe * (self.pp[row, column] @ probe)).sum()
-                total = self.oo[row, column] - self.o[row, column].square().sum() / count
-                errors[f"decoded_error_{k}"] = (self.oo[row, column] - explained) / total
+                explained = 2 * (probe * po).sum() - (probe * (pp @ probe)).sum()
+                errors[f"decoded_error_{k}"] = (oo - explained) / (oo - o.square().sum() / count)
         return errors
 
-    def _probe(self, row: int) -> Tensor:
-        """Ridge weights with the intercept in the last row, [Z + 1, O]."""
-        n, pp, po = self.count[row, 0], self.pp[row, 0], self.po[row, 0]
-        mean_x, mean_o = pp[-1, :-1] / n, self.o[row, 0] / n
+    def _probe(self, encoded: dict[str, Tensor]) -> Tensor:
+        """Ridge weights with the intercept in the last row, [Z + 1, O], from the sums over encoded latents."""
+        n, pp, po = encoded["count"], encoded["pp"], encoded["po"]
+        mean_x, mean_o = pp[-1, :-1] / n, encoded["o"] / n
         covariance = pp[:-1, :-1] / n - torch.outer(mean_x, mean_x)
         cross = po[:-1] / n - torch.outer(mean_x, mean_o)
         penalty = self.ridge * covariance.diagonal().mean().clamp_min(1e-12)

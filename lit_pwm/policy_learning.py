@@ -158,7 +158,9 @@ class PolicyLearning(LightningModule):
                     "PolicyLearning needs a world model, but world_model_checkpoint is not set. Give the checkpoint of "
                     "a pre-training run: --model.world_model_checkpoint RUN/.../last.ckpt."
                 )
-            self._build(load_world_model(self.world_model_checkpoint).train(), tuple(source.tasks), self._matched_actor)
+            world_model = load_world_model(self.world_model_checkpoint).train()
+            with torch.device("cpu"):  # a seed gives the same weights wherever they are trained
+                self._build(world_model, tuple(source.tasks), self._matched_actor)
             if self.initial_policy_checkpoint:
                 load_actor_and_critic(self.initial_policy_checkpoint, self.actor, self.critic)
                 self.averaged_actor.load_state_dict(self.actor.state_dict())

@@ -151,7 +151,8 @@ class WorldModelPretraining(LightningModule):
                 self._build(load_world_model(self.initial_checkpoint).train())
             else:
                 tasks = self._tasks(source)
-                self._build(WorldModel(tasks, self._matched_dynamics, **self.widths))
+                with torch.device("cpu"):  # a seed gives the same weights wherever they are trained
+                    self._build(WorldModel(tasks, self._matched_dynamics, **self.widths))
             # Before the statistics, because this is what refuses tasks that the model does not know.
             source.bind_tasks(self.world_model.task_names, self.world_model.obs_dim, self.world_model.action_dim)
             if self.standardise_observations and not self.initial_checkpoint:

@@ -121,9 +121,9 @@ class TaskEmbedding(Constrained):
 
     def forward(self, task: Tensor) -> Tensor:
         """Task ids [...] int64 → embeddings [..., dim]."""
+        if not self.weight.numel():  # an actor or critic that does not look at the task
+            return self.weight[0].expand(*task.shape, -1)  # CUDA's embedding of width zero breaks in its backward pass
         rows = F.embedding(task, self.weight)
-        if not rows.numel():  # an actor or critic that does not look at the task
-            return rows
         return rows + (rows * self._scale(rows) - rows).detach()
 
     @torch.no_grad()

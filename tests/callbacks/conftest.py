@@ -68,10 +68,9 @@ def run(walks):
             "max_steps": updates, "val_check_interval": 4, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0,
             "log_every_n_steps": 1, "enable_progress_bar": False, "enable_model_summary": False,
             "enable_checkpointing": False, "logger": CSVLogger(root, name="", version=""), "limit_val_batches": 2,
+            "accelerator": "cpu",
         }  # fmt: skip
-        trainer = pl.Trainer(
-            accelerator="cpu", devices=1, default_root_dir=root, callbacks=list(callbacks), **{**settings, **options}
-        )
+        trainer = pl.Trainer(devices=1, default_root_dir=root, callbacks=list(callbacks), **{**settings, **options})
         data = data or MultitaskDataModule(walks, horizon=3, val_horizon=3, batch_size=batch_size, batches_per_epoch=40)
         trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
         return trainer

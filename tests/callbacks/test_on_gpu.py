@@ -1,0 +1,117 @@
+"""On a GPU: the CPU's numbers, callbacks that measure the card, checkpoints that another machine reads."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+import callbacks
+from lit_pwm.checkpoints import load_policy, load_world_model
+from lit_pwm.compute import Stopwatch
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization"),
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks"),
+]
+DYNAMICS, ACTORS = ("mlp", "flow", "refinement"), ("mlp", "flow")
+
+
+def logged(root, name):
+    with (root / "metrics.csv").open(newline="") as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
+
+
+def measures():
+    return [
+        callbacks.ComputeLedger(),
+        callbacks.GradientDiagnostics(every_n_updates=2, microbatches=4),
+        callbacks.DynamicsSmoothness(every_n_updates=2, probes=2),
+    ]
+
+
+@pytest.mark.parametrize("kind", DYNAMICS)
+def test_pre_training_gives_the_losses_of_the_cpu(kind, pretraining, run, tmp_path):
+    for accelerator in ("cpu", "gpu"):
+        run(pretraining(kind), tmp_path / accelerator, accelerator=accelerator)
+    first, second = (logged(tmp_path / accelerator, "train/loss") for accelerator in ("cpu", "gpu"))
+    assert len(first) == 6
+    assert second == pytest.approx(first, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", DYNAMICS)
+def test_everything_that_measures_runs_in_pre_training(kind, pretraining, run, tmp_path):
+    trainer = run(pretraining(kind), tmp_path, [*measures(), callbacks.DecodedErrors()], accelerator="gpu")
+    record = json.loads((tmp_path / "compute.json").read_text())
+    assert record["device"] == torch.cuda.get_device_name()
+    assert record["flops_per_update"] > 0
+    assert 0 < record["seconds"] < 60
+    assert 10**5 < record["peak_memory_bytes"] < 10**9
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        columns = set(next(csv.reader(file)))
+    assert any(name.startswith("val/decoded_error_") for name in columns)
+    for name in columns - {"step", "epoch"}:
+        assert all(math.isfinite(value) for value in logged(tmp_path, name)), name
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    there, here = trainer.lightning_module.world_model.eval(), load_world_model(tmp_path / "model.ckpt").eval()
+    obs, action, task = torch.randn(7, 5), torch.rand(7, 2), torch.ones(7, dtype=torch.int64)
+
+    def predict(model, device):
+        z = model.encode(obs.to(device), task.to(device))
+        return model.next(z, action.to(device), task.to(device)).detach().cpu()
+
+    torch.testing.assert_close(predict(there.cuda(), "cuda"), predict(here, "cpu"), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("actor", ACTORS)
+@pytest.mark.parametrize("kind", DYNAMICS)
+def test_policies_are_trained_and_measured_in_every_cell(
+    kind, actor, world_model_files, policy_learning, run, tmp_path
+):
+    module = policy_learning(world_model_files[kind], actor)
+    trainer = run(module, tmp_path, measures(), accelerator="gpu", batch_size=16)
+    losses = logged(tmp_path, "train/actor_loss")
+    assert losses
+    assert all(map(math.isfinite, losses))
+    assert json.loads((tmp_path / "compute.json").read_text())["components"].keys() == {"dynamics", "actor"}
+    trainer.save_checkpoint(tmp_path / "policy.ckpt")
+    assert load_policy(tmp_path / "policy.ckpt") is not None
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(pretraining, run, tmp_path):
+    def keep(root):
+        return ModelCheckpoint(dirpath=root, filename="{step}", every_n_train_steps=3, save_top_k=-1)
+
+    options = {"accelerator": "gpu", "enable_checkpointing": True}
+    whole = run(pretraining("flow"), tmp_path / "whole", [keep(tmp_path / "whole"), callbacks.RNGState()], **options)
+    part = tmp_path / "whole" / "step=3.ckpt"
+    resumed = run(pretraining("flow"), tmp_path / "part", [callbacks.RNGState()], ckpt_path=part, **options)
+    assert resumed.global_step == whole.global_step == 6
+    ours, theirs = resumed.lightning_module.state_dict(), whole.lightning_module.state_dict()
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], rtol=1e-4, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_the_stopwatch_waits_for_the_kernels():
+    watch = Stopwatch(torch.device("cuda"))
+    x = torch.randn(8192, 8192, device="cuda")
+    (x @ x).sum().item()
+    for weight in (1, 3):
+        watch.start()
+        y = x @ x
+        watch.stop(weight)
+    seconds = watch.take()
+    assert watch.take() == 0
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for _ in range(4):
+        y = y @ x
+    end.record()
+    end.synchronize()
+    assert seconds == pytest.approx(begin.elapsed_time(end) / 1000, rel=0.5)
