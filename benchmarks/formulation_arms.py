@@ -9,8 +9,25 @@ from typing import Any
 
 from lit_pwm.models import Dynamics, FlowDynamics, MLPDynamics, RefinementDynamics
 
-LATENT, TASK_DIM = 128, 16
-MLP_HIDDEN = 256
+
+@dataclass(frozen=True)
+class Size:
+    """Widths of everything but the swapped component, and the MLP's that it is matched to."""
+
+    mlp_hidden: int
+    batch_size: int
+    widths: Mapping[str, int]
+
+
+SIZES = {
+    "tiny": Size(
+        256, 128, {"latent_dim": 128, "encoder_dim": 256, "encoder_layers": 1, "reward_dim": 128, "task_dim": 16}
+    ),
+    "5m": Size(
+        512, 256, {"latent_dim": 512, "encoder_dim": 256, "encoder_layers": 1, "reward_dim": 512, "task_dim": 64}
+    ),
+}
+"""The demo's size, and TD-MPC2's 5 M."""
 
 
 @dataclass(frozen=True)

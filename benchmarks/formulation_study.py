@@ -3,6 +3,7 @@
     python benchmarks/formulation_study.py                     # all arms, 3 seeds: about 90 CPU-minutes
     python benchmarks/formulation_study.py --arms mlp flow     # some of them
     python benchmarks/formulation_study.py --only-table        # the table and figure again, from the committed records
+    python benchmarks/formulation_study.py --size 5m --accelerator gpu  # at TD-MPC2's 5 M size, into records of its own
 
 Every arm trains one world model of all tasks with the demo's recipe, on the same data and batches, with the swapped
 component's parameters within 2 % of the MLP's. A record that exists is not trained again, so the study can be stopped
@@ -13,6 +14,7 @@ and the error of observations that a linear probe decodes, which is the figure t
 from __future__ import annotations
 
 import argparse
+import bisect
 import json
 import multiprocessing
 import time
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from formulation_arms import ARMS, LATENT, MLP_HIDDEN, TASK_DIM, Arm
+from formulation_arms import ARMS, SIZES, Arm, Size
 from formulation_table import write_tables
 from lightning.pytorch import Trainer, seed_everything
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,6 +33,7 @@ import callbacks
 import datamodules
 from lit_pwm import WorldModelPretraining
 from lit_pwm.atomic import replacing
+from lit_pwm.compute import device_name
 from lit_pwm.experiments.stages import be_quiet
 from lit_pwm.losses import world_model_loss
 from lit_pwm.models import MLPDynamics, WorldModel
@@ -38,61 +41,61 @@ from lit_pwm.models.parity import count_parameters, match_parameters
 
 TASKS = ("cartpole-swingup", "cup-catch", "cartpole-balance", "reacher-easy")
 RESULTS = Path(__file__).parent / "results" / "formulation"
-BATCH, HORIZON = 128, 4
+HORIZON = 4
 
 
-def model_of(arm: Arm, hidden: int, tasks: dict[str, tuple[int, int]]) -> WorldModel:
-    dynamics = partial(arm.dynamics, hidden_dim=hidden)
-    return WorldModel(tasks, dynamics, LATENT, encoder_dim=256, encoder_layers=1, reward_dim=128, task_dim=TASK_DIM)
+def model_of(arm: Arm, hidden: int, size: Size, tasks: dict[str, tuple[int, int]]) -> WorldModel:
+    return WorldModel(tasks, partial(arm.dynamics, hidden_dim=hidden), **size.widths)
 
 
-def flops_of(arm: Arm, hidden: int, tasks: dict[str, tuple[int, int]]) -> int:
+def flops_of(arm: Arm, hidden: int, size: Size, tasks: dict[str, tuple[int, int]]) -> int:
     """FLOPs of one update's loss and gradients."""
     generator = torch.Generator().manual_seed(0)
     obs_dim, action_dim = (max(dims[i] for dims in tasks.values()) for i in (0, 1))
     batch = {
-        "obs": torch.randn(HORIZON + 1, BATCH, obs_dim, generator=generator),
-        "action": torch.rand(HORIZON, BATCH, action_dim, generator=generator),
-        "reward": torch.rand(HORIZON, BATCH, generator=generator),
-        "task": torch.arange(BATCH) % len(tasks),
+        "obs": torch.randn(HORIZON + 1, size.batch_size, obs_dim, generator=generator),
+        "action": torch.rand(HORIZON, size.batch_size, action_dim, generator=generator),
+        "reward": torch.rand(HORIZON, size.batch_size, generator=generator),
+        "task": torch.arange(size.batch_size) % len(tasks),
     }
     with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
-        world_model_loss(model_of(arm, hidden, tasks), batch).total.backward()
+        world_model_loss(model_of(arm, hidden, size, tasks), batch).total.backward()
     return counter.get_total_flops()
 
 
-def solve_width(arm: Arm, tasks: dict[str, tuple[int, int]]) -> int:
+def solve_width(arm: Arm, size: Size, tasks: dict[str, tuple[int, int]]) -> int:
     """The width at which the arm has as many parameters as the MLP, or as many FLOPs as the default flow."""
-    dims = LATENT, max(dims[1] for dims in tasks.values()), TASK_DIM
-    matched = match_parameters(arm.dynamics, partial(MLPDynamics, hidden_dim=MLP_HIDDEN), dims)(*dims)
+    dims = size.widths["latent_dim"], max(dims[1] for dims in tasks.values()), size.widths["task_dim"]
+    matched = match_parameters(arm.dynamics, partial(MLPDynamics, hidden_dim=size.mlp_hidden), dims)(*dims)
     if arm.match == "parameters":
         return matched.init_args["hidden_dim"]
     flow = ARMS["flow"]
-    target = flops_of(flow, solve_width(flow, tasks), tasks)
-    return min(range(MLP_HIDDEN, 2 * MLP_HIDDEN, 8), key=lambda hidden: abs(flops_of(arm, hidden, tasks) - target))
+    target = flops_of(flow, solve_width(flow, size, tasks), size, tasks)
+    widths = range(size.mlp_hidden, 2 * size.mlp_hidden, 8)
+    above = bisect.bisect_left(widths, target, key=lambda hidden: flops_of(arm, hidden, size, tasks))
+    return min(widths[above - 1 : above + 1], key=lambda hidden: abs(flops_of(arm, hidden, size, tasks) - target))
 
 
-def train(name: str, seed: int, updates: int, store: str, folder: str) -> dict[str, Any]:
+def train(
+    name: str, seed: int, updates: int, store: str, folder: str, size_name: str = "tiny", accelerator: str = "cpu"
+) -> dict[str, Any]:
     """Train and score one arm; returns its record."""
     be_quiet()
-    arm, started = ARMS[name], time.process_time()
+    arm, size, started = ARMS[name], SIZES[size_name], time.perf_counter()
     data = datamodules.MultitaskDataModule(
-        store=store, horizon=HORIZON, val_horizon=16, batch_size=BATCH, val_fraction=0.2, seed=seed, val_batches=40
-    )
+        store=store, horizon=HORIZON, val_horizon=16, batch_size=size.batch_size, val_fraction=0.2, seed=seed,
+        val_batches=40,
+    )  # fmt: skip
     data.setup("fit")
     tasks = data.tasks
-    hidden = solve_width(arm, tasks)
-    flops, flow = flops_of(arm, hidden, tasks), ARMS["flow"]
+    hidden = solve_width(arm, size, tasks)
+    flops, flow = flops_of(arm, hidden, size, tasks), ARMS["flow"]
     if not arm.updates:  # as many FLOPs in all as the default flow
-        updates = round(updates * flops_of(flow, solve_width(flow, tasks), tasks) / flops)
+        updates = round(updates * flops_of(flow, solve_width(flow, size, tasks), size, tasks) / flops)
     seed_everything(seed, verbose=False)
     module = WorldModelPretraining(
         dynamics=partial(arm.dynamics, hidden_dim=hidden),
-        latent_dim=LATENT,
-        encoder_dim=256,
-        encoder_layers=1,
-        reward_dim=128,
-        task_dim=TASK_DIM,
+        **size.widths,
         lr=1e-3,
         encoder_lr_scale=1.0,
         betas=(0.9, 0.99),
@@ -102,11 +105,12 @@ def train(name: str, seed: int, updates: int, store: str, folder: str) -> dict[s
         **arm.options,
     )
     data = datamodules.MultitaskDataModule(
-        store=store, horizon=HORIZON, val_horizon=16, batch_size=BATCH, batches_per_epoch=updates, val_fraction=0.2,
-        seed=seed, val_batches=40,
+        store=store, horizon=HORIZON, val_horizon=16, batch_size=size.batch_size, batches_per_epoch=updates,
+        val_fraction=0.2, seed=seed, val_batches=40,
     )  # fmt: skip
     trainer = Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
+        devices=1,
         max_steps=updates,
         max_epochs=-1,
         limit_val_batches=0,
@@ -117,11 +121,12 @@ def train(name: str, seed: int, updates: int, store: str, folder: str) -> dict[s
         callbacks=[callbacks.NonFiniteGuard()],
     )
     trainer.fit(module, datamodule=data)
-    trained = time.process_time() - started
+    trained = time.perf_counter() - started
     Path(folder).mkdir(parents=True, exist_ok=True)
     trainer.save_checkpoint(Path(folder) / f"{name}_{seed}.ckpt")
     scorer = Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
+        devices=1,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -139,8 +144,10 @@ def train(name: str, seed: int, updates: int, store: str, folder: str) -> dict[s
         "hidden_dim": hidden,
         "parameters": count_parameters(module.world_model.dynamics),
         "flops_per_update": flops,
-        "cpu_seconds": round(trained, 1),
+        "seconds": round(trained, 1),
         "scores": {key.removeprefix("val/"): value for key, value in scores.items()},
+        "size": size_name,
+        "device": device_name(module.device),
         "torch": torch.__version__,
     }
 
@@ -151,10 +158,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--updates", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="records, one JSON for each arm and seed")
+    parser.add_argument("--size", default="tiny", choices=list(SIZES))
+    parser.add_argument("--accelerator", default="cpu", choices=("cpu", "gpu"))
+    parser.add_argument("--results", type=Path, help="records, one JSON for each arm and seed")
     parser.add_argument("--runs", type=Path, default=Path("runs/formulation"), help="data and checkpoints")
     parser.add_argument("--only-table", action="store_true")
     options = parser.parse_args()
+    options.results = options.results or (RESULTS if options.size == "tiny" else Path(f"{RESULTS}_{options.size}"))
     options.results.mkdir(parents=True, exist_ok=True)
     if not options.only_table:
         run_missing(options)
@@ -177,7 +187,9 @@ def run_missing(options: argparse.Namespace) -> None:
     context, started = multiprocessing.get_context("spawn"), time.time()
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
         futures = {
-            pool.submit(train, arm, seed, options.updates, str(store), str(options.runs)): (arm, seed)
+            pool.submit(
+                train, arm, seed, options.updates, str(store), str(options.runs), options.size, options.accelerator
+            ): (arm, seed)
             for arm, seed in missing
         }
         for done, future in enumerate(as_completed(futures), start=1):

@@ -1,6 +1,7 @@
 """Which world model predicts stochastic dynamics as a distribution, not only in the mean?
 
     python benchmarks/stochastic_study.py --out runs/stochastic
+    python benchmarks/stochastic_study.py --accelerator gpu --workers 8    # models trained on a GPU, eight at a time
 
 Collects 80 training episodes of noise and rolls 20 held-out ones with futures, trains each world model of
 `stochastic_arms.MODELS` for each seed, draws samples of 1 to 16 open-loop steps, and scores them against the simulator.
@@ -13,7 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +53,20 @@ class Study:
         training: training episodes.
         held_out: held-out episodes, whose states predictions start from.
         starts: such states of each of them.
+        accelerator: where world models are trained.
     """
 
     def __init__(
-        self, task: str, out: Path, updates: int, training: int = 80, held_out: int = 20, starts: int = 12
+        self,
+        task: str,
+        out: Path,
+        updates: int,
+        training: int = 80,
+        held_out: int = 20,
+        starts: int = 12,
+        accelerator: str = "cpu",
     ) -> None:
-        self.task, self.out, self.updates = task, out, updates
+        self.task, self.out, self.updates, self.accelerator = task, out, updates, accelerator
         self.store_path, futures = out / f"{task}.h5", out / f"{task}_futures.npz"
         if not self.store_path.exists():
             collect([task], training, self.store_path, "noise", workers=2 if training > 10 else 1, seed=0)
@@ -73,17 +87,25 @@ class Study:
         return ((obs - self.mean) / self.std).astype(np.float32)
 
     # -- models -----------------------------------------------------------------------------------------------------
+    def model_folder(self, model: str, seed: int) -> Path:
+        """Where a world model's files go; its last.json is there when it is trained."""
+        return self.out / "models" / self.task / model / f"seed_{seed}_{self.updates}_updates"
+
     def checkpoint(self, model: str, seed: int) -> str:
         """The trained world model's checkpoint; trains it if there is none."""
-        folder = self.out / "models" / self.task / model / f"seed_{seed}_{self.updates}_updates"
-        done = folder / "last.json"
-        if not done.exists():
-            arm = MODELS[model]
-            plan = WorldModelPlan(self.updates, arm.batch_size, arm.horizon, dynamics=arm.dynamics)
-            trained = train_world_model([str(self.store_path)], str(folder), plan, seed, progress=False)
-            variance = trained.curves["train/latent_variance"][-1][1]
-            write_record(done, {"checkpoint": trained.last, "seconds": trained.seconds, "latent_variance": variance})
-        return json.loads(done.read_text())["checkpoint"]
+        folder = self.model_folder(model, seed)
+        if not (folder / "last.json").exists():
+            train_model(model, seed, str(self.store_path), str(folder), self.updates, self.accelerator)
+        return str(folder / json.loads((folder / "last.json").read_text())["checkpoint"])
+
+    def train_all(self, models: Sequence[tuple[str, int]], workers: int) -> None:
+        """Train the models and seeds that are not there, some at a time."""
+        wanted = [m for m in dict.fromkeys(models) if not (self.model_folder(*m) / "last.json").exists()]
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            folders = [str(self.model_folder(*m)) for m in wanted]
+            same = repeat(str(self.store_path)), folders, repeat(self.updates), repeat(self.accelerator)
+            for done, name in enumerate(pool.map(train_model, *zip(*wanted, strict=True), *same), start=1):
+                print(f"trained {name}, {done} of {len(wanted)}", flush=True)
 
     def subject(self, model: str, seed: int) -> Subject:
         """The trained world model with its probe."""
@@ -147,6 +169,19 @@ class Study:
         return float(np.square(decoded.numpy() - self.standardise(self.futures.obs)).mean())
 
 
+def train_model(model: str, seed: int, store: str, folder: str, updates: int, accelerator: str) -> str:
+    """Train a world model and say where its checkpoint is in last.json; returns its name and seed."""
+    be_quiet()
+    arm = MODELS[model]
+    plan = WorldModelPlan(updates, arm.batch_size, arm.horizon, dynamics=arm.dynamics, accelerator=accelerator)
+    trained = train_world_model([store], folder, plan, seed, progress=False)
+    variance = trained.curves["train/latent_variance"][-1][1]
+    checkpoint = os.path.relpath(trained.last, folder)
+    record = {"checkpoint": checkpoint, "seconds": trained.seconds, "latent_variance": variance}
+    write_record(Path(folder) / "last.json", record)
+    return f"{model} seed {seed}"
+
+
 def fit_probe(fitted: tuple[torch.Tensor, torch.Tensor], held_out: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """Ridge regression with an offset, [Z + 1, O]; the penalty is the best on held-out episodes."""
 
@@ -198,13 +233,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/stochastic"))
     parser.add_argument("--updates", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--accelerator", default="cpu", choices=("cpu", "gpu"))
+    parser.add_argument("--workers", type=int, default=2, help="world models trained side by side")
     parser.add_argument("--arms", help="names with commas between; all if not given")
     parser.add_argument("--only-table", action="store_true")
     args = parser.parse_args()
     be_quiet()
     if not args.only_table:
         arms = args.arms.split(",") if args.arms else [*REFERENCES, *ARMS]
-        study = Study(args.task, args.out, args.updates)
+        study = Study(args.task, args.out, args.updates, accelerator=args.accelerator)
+        models = [ARMS[arm].model for arm in arms if arm in ARMS]
+        study.train_all([(model, seed) for seed in range(args.seeds) for model in models], args.workers)
         for seed in range(args.seeds):  # all arms of one seed first, so that an early stop leaves a whole comparison
             for arm in arms:
                 if arm not in REFERENCES or seed == 0:

@@ -64,6 +64,7 @@ class WorldModelPlan:
         horizon: transitions of a slice.
         initial_checkpoint: start from this world model.
         dynamics: makes the dynamics from latent, action and task-embedding width.
+        accelerator: Lightning's name of where it is trained.
     """
 
     updates: int
@@ -71,6 +72,7 @@ class WorldModelPlan:
     horizon: int = 4
     initial_checkpoint: str | None = None
     dynamics: Callable[[int, int, int], Dynamics] = _small_mlp
+    accelerator: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class PolicyPlan:
     horizon: int = 16
     lr: float = 5e-4
     actor_average_rate: float = 0.02
+    accelerator: str = "cpu"
 
 
 def be_quiet() -> None:
@@ -159,7 +162,8 @@ def train_world_model(
     last, keeper = callbacks.LastCheckpoint(), ModelCheckpoint(monitor="val/loss", filename="best")
     every = max(1, plan.updates // 10)
     trainer = Trainer(
-        accelerator="cpu",
+        accelerator=plan.accelerator,
+        devices=1,
         max_steps=plan.updates,
         max_epochs=-1,
         val_check_interval=every,
@@ -224,7 +228,8 @@ def train_policy(
     )
     last, keeper = callbacks.LastCheckpoint(), ModelCheckpoint(monitor="eval/return", mode="max", filename="best")
     trainer = Trainer(
-        accelerator="cpu",
+        accelerator=plan.accelerator,
+        devices=1,
         max_steps=plan.updates,
         max_epochs=-1,
         val_check_interval=plan.evaluate_every,

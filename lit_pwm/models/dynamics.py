@@ -29,15 +29,17 @@ class LatentTarget:
 
 
 def energy_error(predicted: Tensor, target: Tensor) -> Tensor:
-    """The energy score of two samples (Gneiting & Raftery 2007), for each entry's scale, [2, ..., Z] → [...].
+    """The fair energy score of M ≥ 2 samples (Gneiting & Raftery 2007), for each entry's scale, [M, ..., Z] → [...].
 
-    ½ Σ_i ‖ẑ_i − z‖ − ½ ‖ẑ_1 − ẑ_2‖, over √Z: least in expectation where the samples are distributed as the target is.
+    mean_i ‖ẑ_i − z‖ − ½ mean_{i<j} ‖ẑ_i − ẑ_j‖, over √Z: least in expectation where the samples are distributed as the
+    target is.
     """
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
         return ((a - b).square().mean(-1) + 1e-12).sqrt()  # the square root has no slope at zero
 
-    return distance(predicted, target).mean(0) - 0.5 * distance(predicted[0], predicted[1])
+    first, second = torch.triu_indices(len(predicted), len(predicted), 1, device=predicted.device)
+    return distance(predicted, target).mean(0) - 0.5 * distance(predicted[first], predicted[second]).mean(0)
 
 
 def consistency_error(predicted: Tensor, target: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class FlowDynamics(Dynamics):
     The consistency loss of a step is `end_weight` · (squared error of ẑ_{t+1} + `readout_weight` · mean error of the
     one-step estimates x + (1 − τ) v at earlier evaluations) + `flow_weight` · L_fm, where L_fm is flow matching on the
     straight path from the source to the target (arXiv 2209.03003), in units of relative error: multiplied by the
-    ratio of the running variances of latents and states; + `energy_weight` · the energy score of two rolled-out samples
+    ratio of the running variances of latents and states; + `energy_weight` · the energy score of the rolled-out samples
     in units of squared error (times the latents' standard deviation), which is a proper score of the rollout's
     distribution at every step. No gradient of a target reaches the encoder, nor does flow
     matching move what its path starts from.
@@ -62,7 +62,8 @@ class FlowDynamics(Dynamics):
         adjoint: see `lit_pwm.flow.Solver`.
         end_weight: weight of the prediction's squared error.
         readout_weight: weight of the earlier estimates' errors within it.
-        energy_weight: weight of the energy score, for a noise source; two samples of each slice are then rolled out.
+        energy_weight: weight of the energy score, for a noise source; samples of each slice are then rolled out.
+        energy_samples: how many, two or more: the more, the less noise in the gradient, at their cost.
         flow_weight: w, the ratio of the flow-matching error to the end point's.
         tau: distribution of flow matching's times.
         rollout: training rolls out the solver's end point, or the one-step estimate at the time drawn for flow
@@ -99,6 +100,7 @@ class FlowDynamics(Dynamics):
         end_weight: float = 1.0,
         readout_weight: float = 0.5,
         energy_weight: float = 0.0,
+        energy_samples: int = 2,
         flow_weight: float = 0.0,
         tau: TauDistribution = "uniform",
         rollout: Rollout = "solver",
@@ -121,8 +123,8 @@ class FlowDynamics(Dynamics):
         self.source_scale, self.noise_dim = source_scale, noise_dim
         self.solver = Solver(method, substeps, rtol, atol, adjoint)
         self.end_weight, self.readout_weight, self.flow_weight = end_weight, readout_weight, flow_weight
-        self.energy_weight = energy_weight
-        self.samples = 2 if energy_weight else 1
+        self.energy_weight, self.energy_samples = energy_weight, energy_samples
+        self.samples = energy_samples if energy_weight else 1
         self.tau, self.rollout, self.starts, self.rescale_inputs = tau, rollout, starts, rescale_inputs
         self._refuse_what_cannot_be()
         self._space, self._parametrisation = SPACES[space], PARAMETRISATIONS[parametrisation]
@@ -151,8 +153,13 @@ class FlowDynamics(Dynamics):
             )
         if self.energy_weight and (self.source != "noise" or self.rollout != "solver"):
             raise LitPWMError(
-                f"FlowDynamics has energy_weight {self.energy_weight:g}, which scores two rolled-out samples, but "
+                f"FlowDynamics has energy_weight {self.energy_weight:g}, which scores rolled-out samples, but "
                 f"source {self.source!r} and rollout {self.rollout!r}. Use source: noise and rollout: solver."
+            )
+        if self.energy_samples < 2:
+            raise LitPWMError(
+                f"FlowDynamics has energy_samples {self.energy_samples}, but the energy score compares samples with "
+                f"each other. Give 2 or more."
             )
         if not (self.end_weight or self.flow_weight or self.energy_weight):
             raise LitPWMError(
@@ -165,8 +172,8 @@ class FlowDynamics(Dynamics):
         """The options this was built with."""
         names = (
             "hidden_dim", "layers", "time_dim", "space", "source", "source_scale", "noise_dim", "parametrisation",
-            "end_weight", "readout_weight", "energy_weight", "flow_weight", "tau", "rollout", "starts",
-            "rescale_inputs",
+            "end_weight", "readout_weight", "energy_weight", "energy_samples", "flow_weight", "tau", "rollout",
+            "starts", "rescale_inputs",
         )  # fmt: skip
         solver = {name: getattr(self.solver, name) for name in ("method", "substeps", "rtol", "atol", "adjoint")}
         return {name: getattr(self, name) for name in names} | solver
