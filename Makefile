@@ -12,8 +12,8 @@ export UV_SYSTEM_CERTS ?= true
 
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
-# Files of tests that run side by side, each process with one torch thread; 0 runs all in one process.
-TEST_WORKERS ?= 0
+# Processes of tests, each with one torch thread; a file stays in one of them. 0 runs all in this one.
+TEST_WORKERS ?= 2
 
 .PHONY: demo test lint format clean
 

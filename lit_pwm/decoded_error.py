@@ -86,7 +86,9 @@ class DecodedError(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """`decoded_error_k`, the mean over tasks with data, and `decoded_error_k/TASK`; k = 0 is the probe's own."""
-        sums = {name: getattr(self, name).cpu() for name in ("count", "pp", "po", "o", "oo")}  # small systems, few times
+        sums = {
+            name: getattr(self, name).cpu() for name in ("count", "pp", "po", "o", "oo")
+        }  # small systems, few times
         table = {
             name: self._errors({key: value[row] for key, value in sums.items()})
             for row, name in enumerate(self.task_names)

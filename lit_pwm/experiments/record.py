@@ -241,10 +241,11 @@ def results_rows(records: Sequence[Mapping[str, Any]]) -> list[ResultsRow]:
     for number, task in enumerate(records[0]["tasks"]):
         per_run = [record["tasks"][number]["returns"] for record in records]
         if len(records) == 1:
-            returns = per_run[0]
+            rows.append(ResultsRow(task["task"], per_run[0]))
         else:
-            returns = {name: [float(np.mean(run[name])) for run in per_run] for name in per_run[0]}
-        rows.append(ResultsRow(task["task"], returns))
+            means = {name: [float(np.mean(run[name])) for run in per_run] for name in per_run[0]}
+            highest = {name: float(max(max(run[name]) for run in per_run)) for name in per_run[0]}
+            rows.append(ResultsRow(task["task"], means, highest))
     return rows
 
 

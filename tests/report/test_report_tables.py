@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from lit_pwm.experiments import report
+from lit_pwm.experiments.record import results_rows
 from lit_pwm.statistics import bootstrap_interval
 
 ROWS = [
@@ -85,6 +86,7 @@ def test_importing_loads_no_matplotlib_and_drawing_changes_no_global_state(tmp_p
     program = """
 import sys
 from lit_pwm.experiments import report
+from lit_pwm.experiments.record import results_rows
 assert not [name for name in sys.modules if name.startswith("matplotlib")]
 import matplotlib
 settings = lambda: {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}
@@ -103,3 +105,13 @@ def test_open_loop_panels_are_gathered_by_task(tmp_path):
     assert text.count("<h3>a</h3>") == text.count("<h3>b</h3>") == 1
     assert len(list((tmp_path / "assets").iterdir())) == 8
     assert "they differ by 0.5 on average" in text
+
+
+def test_several_runs_show_means_of_runs_and_the_best_episode_of_all():
+    records = [
+        {"tasks": [{"task": "one", "returns": {"data": [10.0, scored], "best": [500.0]}}]} for scored in (30, 90)
+    ]
+    (row,) = results_rows(records)
+    assert row.returns == {"data": [20.0, 50.0], "best": [500.0, 500.0]}
+    cells = report.results_markdown([row]).splitlines()[2].split(" | ")
+    assert (cells[2].split()[0], cells[3]) == ("35", "90")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -44,10 +44,12 @@ class ResultsRow:
     Attributes:
         task: the task.
         returns: method → returns of its episodes; a method that is missing or has none leaves its cells empty.
+        highest: method → return of its best episode, where `returns` are not those of episodes.
     """
 
     task: str
     returns: Mapping[str, Sequence[float]]
+    highest: Mapping[str, float] = field(default_factory=dict)
 
 
 COLUMNS = (
@@ -82,7 +84,7 @@ def _value(column: Column, row: ResultsRow) -> _Value | None:
     if len(returns) == 0:
         return None
     if column.statistic == "best":
-        return _Value(max(returns))
+        return _Value(row.highest.get(column.method, max(returns)))
     return _Value(float(np.mean(returns)), bootstrap_interval([returns]) if len(returns) > 1 else None)
 
 
