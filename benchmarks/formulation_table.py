@@ -142,11 +142,18 @@ def policy_table(folder: Path) -> str:
     return "\n".join(rows) + "\n\nReturn of the best checkpoint / of the last, mean and standard deviation over seeds."
 
 
+def section_of(results: Path) -> str | None:
+    """The section of the page that shows these records: that of the folder's name, if they are the committed ones."""
+    name = results.name.replace("_", " ")
+    committed = results.resolve().parent == Path(__file__).resolve().parent / "results"
+    return name if committed and PAGE.exists() and f"<!-- {name} -->" in PAGE.read_text() else None
+
+
 def write_policy_table(results: Path) -> None:
     text = policy_table(results / "policies")
     print(text)
-    if PAGE.exists() and results == Path(__file__).parent / "results" / "formulation":
-        put(PAGE, "formulation policies", text)
+    if section := section_of(results):
+        put(PAGE, f"{section} policies", text)
 
 
 def put(page: Path, name: str, text: str) -> None:
@@ -168,9 +175,9 @@ def write_tables(results: Path) -> None:
         + table_by_task(records)
     )
     print(text)
-    if PAGE.exists() and results == Path(__file__).parent / "results" / "formulation":
-        put(PAGE, "formulation", text)
-        figure(records, DOCS / "formulation.png")
+    if section := section_of(results):
+        put(PAGE, section, text)
+        figure(records, DOCS / f"{results.name}.png")
     else:
         (results / "table.md").write_text(text + "\n")
         figure(records, results / "formulation.png")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import yaml
@@ -101,13 +102,18 @@ def test_two_sweeps_do_not_work_in_one_folder(sweeping, small_store, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_the_cells_and_leaves_the_rest_to_resume(tmp_path, small_store, sign):
+def test_an_interrupt_ends_the_cells_and_leaves_the_rest_to_resume(tmp_path, small_store, sign, request):
     plan = looking(small_store, slow={"run": ["collect", "--tasks", "cup-catch", "--episodes", "9999", "--workers", "2",
                                               "--out", "{folder}/x.h5"]})  # fmt: skip
     plan["axes"]["what"].pop("bad")
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(plan))
     argv = [sys.executable, "-m", "lit_pwm", "sweep", "sweep.yaml", "--out", "out", "--workers", "2"]
-    process = subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # A background job of a shell ignores SIGINT, and so would what it starts: here it is a terminal's.
+    terminal = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=terminal
+    )
+    request.addfinalizer(process.terminate)
     deadline = time.monotonic() + 60
     while not (list(tmp_path.glob("out/slow/all/*x.h5*")) and (tmp_path / "out/look/what=good/cell.json").is_file()):
         assert process.poll() is None, process.communicate()[0]
