@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from formulation_table import PAGE, put
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -129,6 +130,19 @@ def solver(turns: int) -> dict[str, float]:
     return ratios
 
 
+def text(result: dict[str, Any]) -> str:
+    """The table of the ratios, and a sentence on the solvers."""
+    rows = ["| update of | CPU ms | FLOPs ÷ MLP's | time ÷ MLP's | time ÷ prediction |", "| --- |" + " ---: |" * 4]
+    for part in ("world model", "policy"):
+        for name, row in result[part].items():
+            rows.append(
+                f"| {part}: {name} | {row['cpu_ms']:.1f} | {row['flops_ratio']:.2f} | {row['time_ratio']:.2f} "
+                f"| {row['time_over_prediction']:.2f} |"
+            )
+    solvers = ", ".join(f"{ratio:.2f} ({name})" for name, ratio in result["solver"].items())
+    return "\n".join(rows) + f"\n\nSteps by torchdiffeq take this many times as long as the lean loop's: {solvers}."
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=8)
@@ -156,17 +170,9 @@ def main() -> None:
         result = {"world model": compare(models), "policy": compare(policies), "solver": solver(20 * options.turns)}
     options.result.parent.mkdir(parents=True, exist_ok=True)
     options.result.write_text(json.dumps(result, indent=1) + "\n")
-    print(
-        "| update of | CPU ms | FLOPs ÷ MLP's | time ÷ MLP's | time ÷ prediction |\n| --- | ---: | ---: | ---: | ---: |"
-    )
-    for part in ("world model", "policy"):
-        for name, row in result[part].items():
-            print(
-                f"| {part}: {name} | {row['cpu_ms']:.1f} | {row['flops_ratio']:.2f} | {row['time_ratio']:.2f} "
-                f"| {row['time_over_prediction']:.2f} |"
-            )
-    for name, ratio in result["solver"].items():
-        print(f"torchdiffeq takes {ratio:.2f} times as long as the lean loop ({name})")
+    print(text(result))
+    if options.result == RESULT:
+        put(PAGE, "cost", text(result))
 
 
 if __name__ == "__main__":

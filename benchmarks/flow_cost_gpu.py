@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import yaml
+from formulation_table import PAGE, put
 
 from lit_pwm.compute import Stopwatch, cost_of_update
 from lit_pwm.losses import world_model_loss
@@ -103,6 +104,18 @@ def compare(size: str, name: str, turns: int, device: torch.device, limit: float
     return rows
 
 
+def text(rows: list[dict[str, Any]]) -> str:
+    """The table of the ratios."""
+    head = ("size", "precision", "dynamics", "ms", "FLOPs ÷ MLP's", "time ÷ MLP's", "of a large product's FLOP/s")
+    lines = ["| " + " | ".join(head) + " |", "| --- | --- | --- |" + " ---: |" * 4]
+    for row in rows:
+        lines.append(
+            f"| {row['size']} | {row['precision']} | {row['kind']} | {row['ms']:.1f} | {row['flops_ratio']:.2f} "
+            f"| {row['time_ratio']:.2f} | {row['share_of_limit']:.1%} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="*", default=["5m", "48m", "317m"])
@@ -117,15 +130,12 @@ def main() -> None:
         print(f"{torch.cuda.get_device_name()}, {name}: a large matrix product runs at {limit / 1e12:.0f} TFLOP/s")
         for size in options.sizes:
             rows += compare(size, name, options.turns, device, limit)
-            for row in rows[-3:]:
-                print(
-                    f"| {size} | {name} | {row['kind']} | {row['ms']:.1f} ms | FLOPs × {row['flops_ratio']:.2f} "
-                    f"| time × {row['time_ratio']:.2f} | {row['share_of_limit']:.1%} of the limit |",
-                    flush=True,
-                )
+            print(text(rows[-3:]), flush=True)
     options.result.parent.mkdir(parents=True, exist_ok=True)
     record = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": rows}
     options.result.write_text(json.dumps(record, indent=1) + "\n")
+    if options.result == RESULT:
+        put(PAGE, "cost on a GPU", text(rows))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lit_pwm.errors import LitPWMError, did_you_mean
+
+if TYPE_CHECKING:
+    from lit_pwm.experiments.sweep.cells import Cell
 
 LAUNCHERS = ("local",)
 
@@ -66,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from lit_pwm.experiments.sweep.display import Display, print_outcome
     from lit_pwm.experiments.sweep.launch import LocalLauncher
-    from lit_pwm.experiments.sweep.records import write_records
+    from lit_pwm.experiments.sweep.records import write_record, write_records
     from lit_pwm.experiments.sweep.state import changed_since, refuse_changed
     from lit_pwm.tasks.vector import usable_cores
 
@@ -74,8 +79,17 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.rerun_changed:
         refuse_changed(changed, out)
     console, workers = Console(), arguments.workers or usable_cores()
-    outcome = LocalLauncher(cells, out, workers, Display(list(cells.values()), workers, console)).run()
-    written = write_records(sweep, cells, out, Path(arguments.records) if arguments.records else None)
+    copies = Path(arguments.records) if arguments.records else None
+    evaluations = set(sweep.record.returns.values()) if sweep.record else set()
+
+    def note(cell: Cell) -> None:
+        """Keep a record as soon as there is one, so that a report can be made while the sweep goes on."""
+        if cell.stage in evaluations:
+            with contextlib.suppress(LitPWMError):  # said at the end
+                write_record(sweep, cells, cell.labels, out, copies)
+
+    outcome = LocalLauncher(cells, out, workers, Display(list(cells.values()), workers, console), note).run()
+    written = write_records(sweep, cells, out, copies)
     print_outcome(outcome, cells, out, console)
     if written:
         console.print(

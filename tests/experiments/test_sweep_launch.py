@@ -12,6 +12,8 @@ from functools import partial
 import pytest
 import yaml
 
+from lit_pwm.experiments.sweep import records
+
 
 def looking(store, **stages):
     """A sweep of light commands: look into a store for each label of an axis."""
@@ -127,3 +129,12 @@ def test_an_interrupt_ends_the_cells_and_leaves_the_rest_to_resume(tmp_path, sma
     # Every process of the cell inherited the lock, so none is left if it is free.
     with (tmp_path / "out/.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_record_is_written_as_soon_as_its_cell_has_finished(sweeping, small_store, monkeypatch):
+    plan = looking(small_store) | {"record": {"policy": "look", "returns": {"best": "look"}}}
+    events = []
+    monkeypatch.setattr(records, "write_record", lambda sweep, cells, labels, *rest: events.append(labels["what"]))
+    monkeypatch.setattr(records, "write_records", lambda *rest: events.append("all") or [])
+    assert sweeping(plan)[0] == 1  # the bad one failed, and has none
+    assert events == ["good", "all"]

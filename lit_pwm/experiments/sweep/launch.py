@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,10 +64,19 @@ class LocalLauncher:
         out: the sweep's folder.
         workers: processes at a time.
         display: told what happens.
+        on_finished: called with each cell that finishes now.
     """
 
-    def __init__(self, cells: Mapping[str, Cell], out: Path, workers: int, display: Display) -> None:
+    def __init__(
+        self,
+        cells: Mapping[str, Cell],
+        out: Path,
+        workers: int,
+        display: Display,
+        on_finished: Callable[[Cell], object] = lambda cell: None,
+    ) -> None:
         self.cells, self.out, self.workers, self.display = cells, out, workers, display
+        self._on_finished = on_finished
         stages = list(dict.fromkeys(cell.stage for cell in cells.values()))
         self._rank = {key: -stages.index(cell.stage) for key, cell in cells.items()}
         self._running: list[_Running] = []
@@ -154,6 +163,7 @@ class LocalLauncher:
             done.add(cell.key)
             outcome.finished.append(cell.key)
             self.display.finished(cell, seconds)
+            self._on_finished(cell)
         else:
             outcome.failed.append(cell.key)
             self.display.failed(cell, cell.folder(self.out))

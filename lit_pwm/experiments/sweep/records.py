@@ -46,19 +46,27 @@ def write_records(sweep: Sweep, cells: Mapping[str, Cell], out: Path, copies: Pa
     if sweep.record is None:
         return []
     first = next(iter(sweep.record.returns.values()))
-    written = []
-    for evaluated in [cell for cell in cells.values() if cell.stage == first]:
-        path = out / "records" / f"{label_of(evaluated.labels)}{SUFFIX}"
-        record = _record(sweep, sweep.record, evaluated.labels, cells, out)
-        if record is None:
-            path.unlink(missing_ok=True)
-            continue
-        text = json.dumps(_finite(record), indent=1, allow_nan=False) + "\n"
-        for place in (path, *([copies / path.name] if copies else [])):
-            with replacing(place, "A sweep's record") as beside:
-                beside.write_text(text, encoding="utf-8")
-        written.append(path)
-    return written
+    evaluated = [cell.labels for cell in cells.values() if cell.stage == first]
+    written = (write_record(sweep, cells, labels, out, copies) for labels in evaluated)
+    return [path for path in written if path is not None]
+
+
+def write_record(
+    sweep: Sweep, cells: Mapping[str, Cell], labels: Mapping[str, str], out: Path, copies: Path | None = None
+) -> Path | None:
+    """Write the record of one combination of labels, as `write_records` does; None if it is not finished."""
+    if sweep.record is None:
+        return None
+    path = out / "records" / f"{label_of(labels)}{SUFFIX}"
+    record = _record(sweep, sweep.record, labels, cells, out)
+    if record is None:
+        path.unlink(missing_ok=True)
+        return None
+    text = json.dumps(_finite(record), indent=1, allow_nan=False) + "\n"
+    for place in (path, *([copies / path.name] if copies else [])):
+        with replacing(place, "A sweep's record") as beside:
+            beside.write_text(text, encoding="utf-8")
+    return path
 
 
 def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
