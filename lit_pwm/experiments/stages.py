@@ -51,7 +51,7 @@ class Trained:
 
 
 def _small_mlp(*dimensions: int) -> Dynamics:
-    return MLPDynamics(*dimensions, hidden_dim=256)
+    return MLPDynamics(*dimensions, hidden_dim=256, rescale_inputs=False)  # TD-MPC2's, as the demo was measured
 
 
 @dataclass(frozen=True)

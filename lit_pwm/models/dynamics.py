@@ -90,8 +90,8 @@ class MLPDynamics(Dynamics):
         task_dim: width of the task embedding.
         hidden_dim: width of the hidden layers.
         layers: number of hidden layers.
-        rescale_inputs: feed G·z − 1 (G = 8, the group size) instead of z, which centres the simplex entries at zero.
-            Comparisons with flow dynamics use it in both; imported checkpoints were trained without.
+        rescale_inputs: feed G·z − 1 (G = 8, the group size) instead of z, which centres the simplex entries at zero, as
+            flow and refinement dynamics do. TD-MPC2 and PWM feed z.
     """
 
     width_option = "hidden_dim"
@@ -103,7 +103,7 @@ class MLPDynamics(Dynamics):
         task_dim: int,
         hidden_dim: int = 512,
         layers: int = 2,
-        rescale_inputs: bool = False,
+        rescale_inputs: bool = True,
     ) -> None:
         super().__init__(latent_dim, action_dim, task_dim)
         self.hidden_dim, self.layers, self.rescale_inputs = hidden_dim, layers, rescale_inputs

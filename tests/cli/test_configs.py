@@ -1,9 +1,12 @@
 """Every config in the tree is parsed, printed, parsed again to the same text, and run for a few steps."""
 
+import inspect
 from pathlib import Path
 
 import pytest
+import yaml
 
+from lit_pwm import models
 from lit_pwm.cli.main import run
 from lit_pwm.paths import config_root
 
@@ -55,3 +58,18 @@ def test_runs_for_a_few_steps(config, store, world_model, tmp_path, monkeypatch)
         argv += ["--model.world_model_checkpoint", str(world_model), "--trainer.callbacks", "null"]
     assert run(argv) == 0
     assert list(tmp_path.iterdir()) == []  # fast_dev_run leaves nothing
+
+
+@pytest.mark.parametrize("config", [c for c in ALL if c.parts[0] == "world_model"], ids=str)
+def test_a_swapped_component_keeps_its_own_defaults(config, capsys):
+    """jsonargparse hands what it knows of one class, defaults too, on to the class that takes its place."""
+    text = printed(["fit", *stack(config), "--data.store", "x.h5"], capsys)
+    found = yaml.safe_load(text)["model"]["init_args"]["dynamics"]
+    own = yaml.safe_load((ROOT / config).read_text())["model"]["init_args"]["dynamics"]
+    kind = getattr(models, found["class_path"].rpartition(".")[2])
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    assert found["init_args"] == defaults | own.get("init_args", {})

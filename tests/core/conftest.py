@@ -50,7 +50,7 @@ def reference_world_model() -> Callable[..., WorldModel]:
         tasks = {f"task-{i}": (24, 6) for i in range(30)}
         model = WorldModel(
             tasks,
-            lambda *dims: MLPDynamics(*dims, hidden_dim=hidden),
+            lambda *dims: MLPDynamics(*dims, hidden_dim=hidden, rescale_inputs=False),
             latent_dim=latent,
             encoder_dim=encoder,
             reward_dim=hidden,

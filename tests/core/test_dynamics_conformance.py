@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 from functools import partial
 
 import pytest
 import torch
 
+from lit_pwm import models
 from lit_pwm.errors import LitPWMError
 from lit_pwm.losses import world_model_loss
-from lit_pwm.models import Dynamics, FlowDynamics, LatentTarget, MLPDynamics, RefinementDynamics, WorldModel
+from lit_pwm.models import Actor, Dynamics, FlowDynamics, LatentTarget, MLPDynamics, RefinementDynamics, WorldModel
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.layers import simnorm
 
 FACTORIES = {
     "mlp": partial(MLPDynamics, hidden_dim=48),
-    "mlp-rescaled": partial(MLPDynamics, hidden_dim=32, layers=1, rescale_inputs=True),
+    "mlp-plain-inputs": partial(MLPDynamics, hidden_dim=32, layers=1, rescale_inputs=False),
     "refinement": partial(RefinementDynamics, hidden_dim=48),
     "refinement-one-step-plain": partial(RefinementDynamics, hidden_dim=48, substeps=1, rescale_inputs=False),
     "flow": partial(FlowDynamics, hidden_dim=48),
@@ -190,3 +193,13 @@ def test_rescaled_mlp_sees_latents_centred_at_zero():
     expected = plain(8 * z - 1, action, embedding)
     torch.testing.assert_close(rescaled(z, action, embedding), expected)
     assert (8 * z - 1).mean().abs() < 1e-6
+
+
+@pytest.mark.parametrize("kind", [Dynamics, Actor], ids=lambda kind: kind.__name__)
+def test_components_that_take_each_others_place_share_the_defaults_of_shared_options(kind):
+    """A config's parser hands options that two classes share on when one takes the other's place, defaults too."""
+    found = [value for value in vars(models).values() if inspect.isclass(value) and issubclass(value, kind)]
+    for first, second in itertools.combinations(found, 2):
+        ours, theirs = (inspect.signature(component).parameters for component in (first, second))
+        for name in ours.keys() & theirs.keys():
+            assert ours[name].default == theirs[name].default, (first, second, name)
