@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from lit_pwm.models.component import Component
-from lit_pwm.models.layers import SIMNORM_GROUP, NormedLinear, init_tdmpc2_, mlp, simnorm
+from lit_pwm.models.layers import NormedLinear, init_tdmpc2_, mlp, rescaled, simnorm
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def energy_error(predicted: Tensor, target: Tensor) -> Tensor:
 
 def consistency_error(predicted: Tensor, target: Tensor) -> Tensor:
     """Squared error averaged over latent entries (a sum would be 128 to 1376 times larger), [..., Z] → [...]."""
-    return (predicted - target).square().mean(-1)
+    return mse_loss(predicted, target.expand_as(predicted), reduction="none").mean(-1)
 
 
 class Dynamics(Component):
@@ -118,5 +119,5 @@ class MLPDynamics(Dynamics):
 
     def forward(self, z: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
         """z [..., Z], action [..., A], embedding [..., E] → next latent [..., Z]."""
-        inputs = SIMNORM_GROUP * z - 1 if self.rescale_inputs else z
+        inputs = rescaled(z) if self.rescale_inputs else z
         return simnorm(self.net(torch.cat([inputs, embedding, action], dim=-1)))

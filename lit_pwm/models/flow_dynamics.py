@@ -12,7 +12,7 @@ from lit_pwm.flow import Method, Solver, TauDistribution, integrate, sample_tau,
 from lit_pwm.models.conditioned_field import ConditionedField, centred
 from lit_pwm.models.dynamics import Dynamics, LatentTarget, consistency_error, energy_error
 from lit_pwm.models.latent_spaces import SPACES
-from lit_pwm.models.layers import SIMNORM_GROUP
+from lit_pwm.models.layers import rescaled
 from lit_pwm.models.parametrisations import PARAMETRISATIONS
 from lit_pwm.models.running_stats import RunningVariance
 
@@ -189,7 +189,7 @@ class FlowDynamics(Dynamics):
         return self._solve(self._start(z), self._condition(z, action, embedding))[0]
 
     def _seen(self, point: Tensor) -> Tensor:
-        return SIMNORM_GROUP * point - 1 if self.rescale_inputs else point
+        return rescaled(point) if self.rescale_inputs else point
 
     def _condition(self, z: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
         return self.field.condition(self._seen(z), embedding, action)
@@ -219,6 +219,13 @@ class FlowDynamics(Dynamics):
     def _solve(self, x: Tensor, condition: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The next latent, and the one-step estimates of x(1) at each evaluation, in order."""
         estimates: list[Tensor] = []
+        if self.solver.method == "euler" and not self.solver.adjoint:  # the default, without a detour by the velocity
+            dt = 1 / self.solver.substeps
+            for k in range(self.solver.substeps):
+                value = self._evaluate(k * dt, x, condition)
+                estimates.append(self._parametrisation.estimate(value, x, k * dt, self._space))
+                x = self._parametrisation.euler(value, x, k * dt, dt, self._space)
+            return self._space.read_out(x), estimates
 
         def velocity(tau: float, state: Tensor) -> Tensor:
             value = self._evaluate(tau, state, condition)

@@ -29,6 +29,10 @@ class Parametrisation(ABC):
         """dx/dτ: straight towards the estimate."""
         return (self.estimate(value, x, tau, space) - x) * (1 / (1 - _column(tau)))
 
+    def euler(self, value: Tensor, x: Tensor, tau: float, dt: float, space: LatentSpace) -> Tensor:
+        """The state after Euler's step from τ to τ + dt."""
+        return x.add(self.velocity(value, x, tau, space), alpha=dt)
+
     @abstractmethod
     def matching_error(
         self, value: Tensor, begin: Tensor, end: Tensor, x: Tensor, tau: Tensor, space: LatentSpace
@@ -64,6 +68,11 @@ class EndpointParametrisation(Parametrisation):
     def estimate(self, value: Tensor, x: Tensor, tau: float | Tensor, space: LatentSpace) -> Tensor:
         """x̂: the centred network around the space's origin."""
         return value + space.origin if space.origin else value
+
+    def euler(self, value: Tensor, x: Tensor, tau: float, dt: float, space: LatentSpace) -> Tensor:
+        """Part of the way from x to x̂, which the last step reaches: the same in one operation or none."""
+        end, part = self.estimate(value, x, tau, space), dt / (1 - tau)
+        return end if part > 1 - 1e-9 else x.lerp(end, part)
 
     def matching_error(
         self, value: Tensor, begin: Tensor, end: Tensor, x: Tensor, tau: Tensor, space: LatentSpace

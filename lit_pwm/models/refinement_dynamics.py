@@ -10,7 +10,7 @@ from torch import Tensor
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models.conditioned_field import ConditionedField
 from lit_pwm.models.dynamics import Dynamics, LatentTarget, consistency_error
-from lit_pwm.models.layers import SIMNORM_GROUP, simnorm
+from lit_pwm.models.layers import rescaled, simnorm
 
 
 class RefinementDynamics(Dynamics):
@@ -66,7 +66,7 @@ class RefinementDynamics(Dynamics):
         }
 
     def _seen(self, z: Tensor) -> Tensor:
-        return SIMNORM_GROUP * z - 1 if self.rescale_inputs else z
+        return rescaled(z) if self.rescale_inputs else z
 
     def read_outs(self, z: Tensor, action: Tensor, embedding: Tensor) -> list[Tensor]:
         """z [..., Z], action [..., A], embedding [..., E] → the K latents S(x_1) … S(x_K), each [..., Z]."""
