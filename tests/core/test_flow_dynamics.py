@@ -6,11 +6,14 @@ import pytest
 import torch
 
 from lit_pwm.errors import LitPWMError
+from lit_pwm.flow.integration import integrate_torchdiffeq
 from lit_pwm.models import FlowDynamics, LatentTarget, RefinementDynamics
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.conditioned_field import ConditionedField, centred
 from lit_pwm.models.dynamics import Dynamics, consistency_error
+from lit_pwm.models.latent_spaces import SPACES
 from lit_pwm.models.layers import NormedLinear, simnorm
+from lit_pwm.models.parametrisations import PARAMETRISATIONS
 from lit_pwm.models.running_stats import RunningVariance
 
 Z, A, E = 32, 3, 5
@@ -279,3 +282,25 @@ def test_a_flow_that_was_used_in_inference_mode_first_can_be_trained():
         dynamics(*inputs)
     dynamics(*inputs).square().sum().backward()
     assert dynamics.field.from_time.linear.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("substeps", [1, 2, 5])
+@pytest.mark.parametrize("options", [
+    {}, {"parametrisation": "velocity"}, {"parametrisation": "residual"}, {"source": "latent"}, {"source": "noise"},
+    {"space": "latent"}, {"space": "latent", "source": "latent", "parametrisation": "velocity"},
+], ids=str)  # fmt: skip
+def test_eulers_steps_are_torchdiffeqs(options, substeps):
+    dynamics = large(FlowDynamics(Z, A, E, hidden_dim=24, substeps=substeps, **options))
+    z, action, embedding = inputs(6)
+    torch.manual_seed(3)
+    ours = dynamics(z, action, embedding)
+    torch.manual_seed(3)
+    start, condition = dynamics._start(z), dynamics._condition(z, action, embedding)
+    space, kind = SPACES[dynamics.space], PARAMETRISATIONS[dynamics.parametrisation]
+
+    def velocity(tau, x):
+        return kind.velocity(dynamics._evaluate(float(tau), x, condition), x, float(tau), space)
+
+    theirs = space.read_out(integrate_torchdiffeq(velocity, start, dynamics.solver))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    assert (ours - z).abs().max() > 1e-3
