@@ -42,7 +42,8 @@ MODELS: dict[str, ModelArm] = {
     "gaussian-chained": ModelArm(partial(GaussianDynamics, hidden_dim=228)),
     # Flow matching on one-step estimates, as one would train a generative model of one step.
     "flow-matching": ModelArm(partial(FlowDynamics, **SAMPLED, rollout="estimate", flow_weight=1.0, substeps=4)),
-    # The energy score of rolled-out samples, two unless said otherwise: a proper score of the rollout's distribution at every step of a slice.
+    # The energy score of rolled-out samples, two unless said otherwise: a proper score of the rollout's distribution at
+    # every step of a slice.
     "flow-energy": ModelArm(partial(FlowDynamics, **SAMPLED, energy_weight=1.0)),
     "flow-energy-h8": ModelArm(partial(FlowDynamics, **SAMPLED, energy_weight=1.0), horizon=8, batch_size=64),
     # Noise in few directions, and more samples of each slice for a steadier gradient.
