@@ -16,7 +16,7 @@ from lit_pwm.models.actors import LOG_STD_FLOOR, LOG_STD_INIT
 
 KINDS = {
     "euler": partial(FlowActor),
-    "heun-gated": partial(FlowActor, method="heun", form="gated"),
+    "heun-plain": partial(FlowActor, method="heun", form="plain"),
     "rk4": partial(FlowActor, method="rk4", substeps=1),
 }
 
@@ -118,7 +118,7 @@ def test_density_is_differentiable_on_request(make):
 
 
 def test_a_gate_that_is_open_contracts_to_the_goal_and_one_that_is_shut_changes_nothing():
-    actor = FlowActor(16, 2, 1, hidden_dims=(8,), form="gated", substeps=4)
+    actor = FlowActor(16, 2, 1, hidden_dims=(8,), substeps=4)
     torch.nn.init.zeros_(actor.field.head.weight)
     z, task, noise = torch.randn(5, 16), torch.zeros(5, dtype=torch.int64), torch.randn(5, 2)
     goal = torch.tensor([0.3, -0.6])
@@ -134,3 +134,13 @@ def test_a_gate_that_is_open_contracts_to_the_goal_and_one_that_is_shut_changes_
 def test_unknown_forms_are_refused():
     with pytest.raises(LitPWMError, match="'gated'"):
         FlowActor(16, 2, 1, form="gate")
+
+
+def test_the_latent_weighs_as_much_in_the_first_layer_as_if_all_inputs_were_one():
+    """A state of two entries, by a fan-in of its own, would be shown eight times as large as a latent of 128."""
+    torch.manual_seed(0)
+    field = FlowActor(128, 2, 1, hidden_dims=(400, 100)).field
+    joint = torch.nn.Linear(2 + 128 + 8, 400)
+    for part in (field.from_state.weight, field.from_condition.weight, field.from_time.linear.weight):
+        assert part.std().item() == pytest.approx(joint.weight.std().item(), rel=0.05)
+        assert part.abs().max() <= joint.weight.abs().max() * 1.001
