@@ -68,7 +68,7 @@ ARMS: dict[str, Arm] = {
         "refinement, last read-out alone", partial(RefinementDynamics, readout_weight=0.0), control=True
     ),
     "flow-k1": Arm("flow at K = 1", partial(FlowDynamics, substeps=1), control=True),
-    "flow": _flow("flow: logit space, zero source, end point, K = 2"),
+    "flow": _flow("logit space, zero source, end point, K = 2 (the default)"),
     "flow-k4": _flow("K = 4", substeps=4),
     "flow-end": _flow("last read-out alone", readout_weight=0.0),
     "flow-velocity": _flow("velocity instead of end point", parametrisation="velocity"),

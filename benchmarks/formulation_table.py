@@ -69,7 +69,7 @@ def table(records: Records) -> str:
         flops = some["flops_per_update"] / mlp["flops_per_update"]
         total = flops * some["updates"] / mlp["updates"]
         rows.append(
-            f"| {'**' if some['control'] else ''}{name}{'**' if some['control'] else ''}: {some['what']} "
+            f"| {'**' if some['control'] else ''}{name}{'**' if some['control'] else ''}: {ARMS[name].what} "
             f"| {some['hidden_dim']} | {some['parameters'] / mlp['parameters'] - 1:+.1%} | {flops:.2f} | {total:.2f} | "
             + " / ".join(spread(ratios(records, name, k)) for k in STEPS)
             + " | "
@@ -106,6 +106,7 @@ def figure(records: Records, path: Path) -> None:
     ticks = [t for t in (0.5, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 3, 5, 10) if axis.get_xlim()[0] <= t <= axis.get_xlim()[1]]
     axis.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axis.minorticks_off()
+    axis.set_ylim(-0.7, len(names) - 0.3)
     axis.set_yticks(range(len(names)), names)
     axis.set_xlabel("error of decoded observations after 16 open-loop steps ÷ the MLP's (same seed)")
     axis.set_title("World models at equal parameters; controls grey, one dot a seed", fontsize=10)
