@@ -88,7 +88,8 @@ class FlowActor(Actor):
         hidden_dims: widths of the hidden layers.
         task_dim: width of the actor's own task embedding; 0 for a policy that does not look at the task.
         time_dim: features of τ.
-        form: `gated` or `plain` velocity, see `ActorField`. Plain ones learn more slowly.
+        form: `gated` or `plain` velocity, see `ActorField`. Half-open gates, as at the start, halve the noise on its
+            way to the action (K = 2); a plain velocity passes it on whole.
         method: how the ODE is integrated.
         substeps: K.
         rtol: relative tolerance of dopri5.
