@@ -17,9 +17,8 @@ import json
 import multiprocessing
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +101,13 @@ class Study:
         """Train the models and seeds that are not there, some at a time."""
         wanted = [m for m in dict.fromkeys(models) if not (self.model_folder(*m) / "last.json").exists()]
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            folders = [str(self.model_folder(*m)) for m in wanted]
-            same = repeat(str(self.store_path)), folders, repeat(self.updates), repeat(self.accelerator)
-            for done, name in enumerate(pool.map(train_model, *zip(*wanted, strict=True), *same), start=1):
-                print(f"trained {name}, {done} of {len(wanted)}", flush=True)
+            store, folders = str(self.store_path), (str(self.model_folder(*m)) for m in wanted)
+            futures = [
+                pool.submit(train_model, *m, store, folder, self.updates, self.accelerator)
+                for m, folder in zip(wanted, folders, strict=True)
+            ]
+            for done, future in enumerate(as_completed(futures), start=1):
+                print(f"trained {future.result()}, {done} of {len(wanted)}", flush=True)
 
     def subject(self, model: str, seed: int) -> Subject:
         """The trained world model with its probe."""

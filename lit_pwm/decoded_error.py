@@ -86,9 +86,8 @@ class DecodedError(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """`decoded_error_k`, the mean over tasks with data, and `decoded_error_k/TASK`; k = 0 is the probe's own."""
-        sums = {
-            name: getattr(self, name).cpu() for name in ("count", "pp", "po", "o", "oo")
-        }  # small systems, few times
+        # On the CPU: the systems are small, and solved once in a validation.
+        sums = {name: getattr(self, name).cpu() for name in ("count", "pp", "po", "o", "oo")}
         table = {
             name: self._errors({key: value[row] for key, value in sums.items()})
             for row, name in enumerate(self.task_names)

@@ -87,7 +87,6 @@ class PolicyPlan:
     horizon: int = 16
     lr: float = 5e-4
     actor_average_rate: float = 0.02
-    accelerator: str = "cpu"
 
 
 def be_quiet() -> None:
@@ -228,8 +227,7 @@ def train_policy(
     )
     last, keeper = callbacks.LastCheckpoint(), ModelCheckpoint(monitor="eval/return", mode="max", filename="best")
     trainer = Trainer(
-        accelerator=plan.accelerator,
-        devices=1,
+        accelerator="cpu",
         max_steps=plan.updates,
         max_epochs=-1,
         val_check_interval=plan.evaluate_every,

@@ -116,6 +116,15 @@ def test_energy_score_is_least_for_samples_distributed_as_the_target():
     assert calibrated == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.parametrize("count", [2, 5])
+def test_energy_score_by_hand(count):
+    samples, target = torch.randn(count, 6, 8), torch.randn(6, 8)
+    outer = sum((s - target).norm(dim=-1) for s in samples) / count
+    pairs = [(a - b).norm(dim=-1) for i, a in enumerate(samples) for b in samples[:i]]
+    expected = (outer - sum(pairs) / len(pairs) / 2) / math.sqrt(8)
+    torch.testing.assert_close(energy_error(samples, target), expected)
+
+
 def test_a_kind_with_two_samples_rolls_two_out_and_scores_them():
     dynamics = partial(FlowDynamics, hidden_dim=16, source="noise", end_weight=0.0, energy_weight=1.0)
     model, batch = make_model(dynamics), make_batch()

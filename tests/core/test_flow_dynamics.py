@@ -253,6 +253,7 @@ def test_flow_matching_learns_two_outcomes_where_a_mean_would_lie_between():
         ({"substeps": 0}, "substeps is 0"),
         ({"source": "noise", "noise_dim": 33}, "noise_dim 33"),
         ({"energy_weight": 1.0}, "source: noise"),
+        ({"energy_samples": 1}, "energy_samples 1"),
     ],
 )
 def test_options_that_cannot_be(options, words):

@@ -86,7 +86,6 @@ def test_importing_loads_no_matplotlib_and_drawing_changes_no_global_state(tmp_p
     program = """
 import sys
 from lit_pwm.experiments import report
-from lit_pwm.experiments.record import results_rows
 assert not [name for name in sys.modules if name.startswith("matplotlib")]
 import matplotlib
 settings = lambda: {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}

@@ -1,10 +1,10 @@
-"""The activation: torch's values, first and second derivatives."""
+"""Mish and SimNorm against torch's own, with their derivatives; the task embedding of width zero."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from lit_pwm.models.layers import Mish, mish
+from lit_pwm.models.layers import Mish, TaskEmbedding, mish, simnorm
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -23,3 +23,19 @@ def test_first_and_second_derivatives():
     x = torch.linspace(-6, 8, 29, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(mish, (x,))
     assert torch.autograd.gradgradcheck(mish, (x,))
+
+
+def test_simnorm_is_a_softmax_of_groups_with_its_gradient():
+    x, g = torch.randn(3, 5, 24, dtype=torch.float64, requires_grad=True), torch.randn(3, 5, 24, dtype=torch.float64)
+    expected = x.reshape(3, 5, 3, 8).softmax(-1).reshape(3, 5, 24)
+    torch.testing.assert_close(simnorm(x), expected)
+    ours, theirs = (torch.autograd.grad(y, x, g)[0] for y in (simnorm(x), expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_task_embedding_of_width_zero_has_the_shape_of_any_and_a_gradient():
+    embedding = TaskEmbedding(3, 0)
+    rows = embedding(torch.tensor([[0, 2], [1, 1]]))
+    assert rows.shape == (2, 2, 0)
+    rows.sum().backward()
+    assert embedding.weight.grad.shape == (3, 0)
