@@ -45,10 +45,10 @@ class ComputeLedger(Callback):
     when the run is interrupted, writes `compute.json` into the run's folder (`default_root_dir`); docs/metrics.md
     explains its entries.
 
-    Seconds are those within training steps (on a GPU, of the kernels they launch): data, validation and other callbacks
-    are left out. FLOPs and evaluations are counted in the first update with each shape of batch, which is slower for it:
-    its seconds are those of the updates beside it. While training, the module's `training_step` is wrapped, so that what
-    other callbacks compute is never counted. Weights are the same to the bit with and without it.
+    Seconds are those within training steps (on a GPU, of the kernels they launch): data, validation and other
+    callbacks are left out. FLOPs and evaluations are counted in the first update with each shape of batch, which is
+    slower for it: its seconds are those of the updates beside it. While training, the module's `training_step` is
+    wrapped, so that what other callbacks compute is never counted. Weights are the same to the bit with and without it.
 
     Hooks: `on_train_start`, `on_train_batch_end`, `on_train_end`, `on_exception`, `teardown`. The sums are in
     checkpoints. Under several ranks, FLOPs and samples are this rank's times their number.
