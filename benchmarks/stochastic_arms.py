@@ -33,7 +33,11 @@ class ModelArm:
     batch_size: int = 128
 
 
-SAMPLED = {"hidden_dim": 216, "source": "noise", "end_weight": 0.0}
+SAMPLED = {"hidden_dim": 216, "source": "noise", "end_weight": 0.0, "readout_weight": 0.0}
+
+HEAVY = SAMPLED | {
+    "energy_weight": 1.0, "energy_group_weight": 1.0, "readout_weight": 0.5, "noise_dim": 4, "noise_power": 3.0,
+}  # fmt: skip
 
 MODELS: dict[str, ModelArm] = {
     "mlp": ModelArm(partial(MLPDynamics, hidden_dim=256, rescale_inputs=True)),
@@ -51,6 +55,10 @@ MODELS: dict[str, ModelArm] = {
     "flow-energy-h8-few": ModelArm(
         partial(FlowDynamics, **SAMPLED, energy_weight=1.0, energy_samples=8, noise_dim=2), horizon=8, batch_size=64
     ),
+    # A source with heavy tails, because kicks are rare; the first estimate is scored too, and each group of the latent.
+    "flow-energy-heavy": ModelArm(partial(FlowDynamics, **HEAVY)),
+    "flow-energy-heavy-joint": ModelArm(partial(FlowDynamics, **HEAVY | {"energy_group_weight": 0.0})),
+    "flow-energy-normal": ModelArm(partial(FlowDynamics, **HEAVY | {"noise_power": 1.0})),
 }
 
 

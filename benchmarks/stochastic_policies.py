@@ -3,8 +3,8 @@
     python benchmarks/stochastic_policies.py --out runs/stochastic
 
 One policy for each world model of `stochastic_arms.MODELS` and seed; models are those of the study, trained if they are
-not there. Each leaves a record under OUT/policies; what exists is not done again. Returns are those of episodes whose
-seeds chose nothing, for the checkpoint that validation chose and for the last.
+not there. Each leaves a record under RESULTS/policies; what exists is not done again. Returns are those of episodes
+whose seeds chose nothing, for the checkpoint that validation chose and for the last.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from typing import Any
 
 from stochastic_arms import MODELS
 from stochastic_study import Study, write_record
-from stochastic_table import policy_table
+from stochastic_table import RESULTS, write_policy_table
 
-from lit_pwm.atomic import replacing
 from lit_pwm.checkpoints import load_policy
 from lit_pwm.errors import LitPWMError
 from lit_pwm.evaluation import evaluate_task
@@ -40,14 +39,14 @@ def run_policy(study: Study, model: str, seed: int, plan: PolicyPlan, episodes: 
     Raises:
         LitPWMError: there is a record, of a policy or a model of other numbers of updates.
     """
-    path = study.out / "policies" / f"{study.task}_{model}_{seed}.json"
+    path = study.results / "policies" / f"{study.task}_{model}_{seed}.json"
     wanted = {"updates": plan.updates, "model_updates": study.updates}
     if path.exists():
         there = json.loads(path.read_text())
         if any(there[key] != value for key, value in wanted.items()):
             raise LitPWMError(
                 f"{str(path)!r} records a policy of {there['updates']} updates on a model of {there['model_updates']}, "
-                f"and this run asks for {plan.updates} on {study.updates}. Give another --out, or the same numbers."
+                f"and this run asks for {plan.updates} on {study.updates}. Give another --results, or the same numbers."
             )
         return
     folder = study.out / "policies" / study.task / model / f"seed_{seed}"
@@ -69,21 +68,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="cartpole-swingup-kicked")
     parser.add_argument("--out", type=Path, default=Path("runs/stochastic"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--updates", type=int, default=300)
     parser.add_argument("--model-updates", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--models", help="names with commas between; all if not given")
     args = parser.parse_args()
     be_quiet()
-    study = Study(args.task, args.out, args.model_updates)
+    study = Study(args.task, args.out, args.model_updates, results=args.results)
     plan = PolicyPlan(args.updates, evaluate_every=max(1, args.updates // 6), episodes=6)
     for seed in range(args.seeds):
         for model in args.models.split(",") if args.models else MODELS:
             run_policy(study, model, seed, plan)
-    text = policy_table(args.out / "policies")
-    with replacing(args.out / "policies.md", "The table") as part:
-        part.write_text(text)
-    print(text)
+    write_policy_table(args.results)
 
 
 if __name__ == "__main__":

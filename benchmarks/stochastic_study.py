@@ -6,8 +6,9 @@
 Collects 80 training episodes of noise and rolls 20 held-out ones with futures, trains each world model of
 `stochastic_arms.MODELS` for each seed, draws samples of 1 to 16 open-loop steps, and scores them against the simulator.
 Observations are read out of latents by a linear probe, because encoders differ, and standardised by the training
-episodes. Each arm and seed leaves a small record under OUT/records; what exists is not done again. Ends with a table,
-also written to OUT/table.md; --only-table writes it from the records alone.
+episodes. Each arm and seed leaves a small record under RESULTS/records; what exists is not done again. Ends with a
+table and a figure of all records, which go to docs/ if RESULTS is the committed folder; --only-table makes them from
+the records alone.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import torch
 from lightning.pytorch import seed_everything
 from stochastic_arms import ARMS, MODELS, REFERENCES, Subject, Windows
 from stochastic_futures import Futures, held_out_futures
-from stochastic_table import table
+from stochastic_table import RESULTS, write_table
 
 from datamodules import EpisodeStore, collect
 from lit_pwm.atomic import replacing
@@ -53,6 +54,7 @@ class Study:
         held_out: held-out episodes, whose states predictions start from.
         starts: such states of each of them.
         accelerator: where world models are trained.
+        results: folder of the records; `out` if not given.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class Study:
         held_out: int = 20,
         starts: int = 12,
         accelerator: str = "cpu",
+        results: Path | None = None,
     ) -> None:
         self.task, self.out, self.updates, self.accelerator = task, out, updates, accelerator
+        self.results = results or out
         self.store_path, futures = out / f"{task}.h5", out / f"{task}_futures.npz"
         if not self.store_path.exists():
             collect([task], training, self.store_path, "noise", workers=2 if training > 10 else 1, seed=0)
@@ -138,13 +142,13 @@ class Study:
     # -- records ----------------------------------------------------------------------------------------------------
     def run(self, arm: str, seed: int) -> None:
         """Score an arm and write its record, unless there is one."""
-        path = self.out / "records" / f"{self.task}_{arm}_{seed}.json"
+        path = self.results / "records" / f"{self.task}_{arm}_{seed}.json"
         if path.exists():
             there = json.loads(path.read_text())
             if arm not in REFERENCES and there["updates"] != self.updates:
                 raise LitPWMError(
                     f"{str(path)!r} records a model of {there['updates']} updates, and this run asks for "
-                    f"{self.updates}. Give another --out, or the same --updates."
+                    f"{self.updates}. Give another --results, or the same --updates."
                 )
             return
         record: dict[str, Any] = {"task": self.task, "arm": arm, "seed": seed, "samples": SAMPLES}
@@ -233,6 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="cartpole-swingup-kicked")
     parser.add_argument("--out", type=Path, default=Path("runs/stochastic"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--updates", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--accelerator", default="cpu", choices=("cpu", "gpu"))
@@ -243,17 +248,14 @@ def main() -> None:
     be_quiet()
     if not args.only_table:
         arms = args.arms.split(",") if args.arms else [*REFERENCES, *ARMS]
-        study = Study(args.task, args.out, args.updates, accelerator=args.accelerator)
+        study = Study(args.task, args.out, args.updates, accelerator=args.accelerator, results=args.results)
         models = [ARMS[arm].model for arm in arms if arm in ARMS]
         study.train_all([(model, seed) for seed in range(args.seeds) for model in models], args.workers)
         for seed in range(args.seeds):  # all arms of one seed first, so that an early stop leaves a whole comparison
             for arm in arms:
                 if arm not in REFERENCES or seed == 0:
                     study.run(arm, seed)
-    text = table(args.out / "records")
-    with replacing(args.out / "table.md", "The table") as part:
-        part.write_text(text)
-    print(text)
+    write_table(args.results)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tables of the study on stochastic dynamics, made from its records."""
+"""The tables and the figure of the study on stochastic dynamics, made from its records."""
 
 from __future__ import annotations
 
@@ -7,14 +7,66 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
+from formulation_table import DOCS, put
 
 from lit_pwm.errors import LitPWMError
 
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+RESULTS = Path(__file__).parent / "results" / "stochastic"
+PAGE = DOCS / "stochastic_dynamics.md"
 _HEADINGS = (
     "arm", "seeds", "parameters", "energy score 1", "4", "16", "spread / truth 1", "4", "16", "least, greatest",
     "spread / error 16", "probe error",
 )  # fmt: skip
+
+
+def write_table(results: Path) -> None:
+    """Print the table of the records; put it and the figure on their page if these are the committed records."""
+    text = table(results / "records")
+    print(text)
+    if results.resolve() == RESULTS.resolve():
+        put(PAGE, "stochastic", text.strip())
+        figure(results / "records", DOCS / "stochastic.png")
+
+
+def write_policy_table(results: Path) -> None:
+    """As `write_table`, of the policies."""
+    text = policy_table(results / "policies")
+    print(text)
+    if results.resolve() == RESULTS.resolve():
+        put(PAGE, "stochastic policies", text.strip())
+
+
+def figure(records: Path, path: Path) -> None:
+    """Energy scores at 1, 4 and 16 steps, one dot a seed, and the spread of samples over the simulator's by step."""
+    arms = next(iter(_read(records, "arm").values()))
+    order = sorted((arm for arm in arms if arm != "climatology"), key=lambda arm: -_energy(arms[arm], "16").mean())
+    figure, axes = pyplot.subplots(1, 4, figsize=(13, 0.33 * len(order) + 1.6), width_ratios=[1, 1, 1, 1.5])
+    for axis, k in zip(axes, ("1", "4", "16"), strict=False):
+        for row, arm in enumerate(order):
+            values, colour = _energy(arms[arm], k), "tab:blue" if arm.startswith("flow") else "grey"
+            axis.plot(values, [row] * len(values), "o", color=colour, alpha=0.5)
+            axis.plot(values.mean(), row, "|", color=colour, markersize=14, markeredgewidth=3)
+        axis.axvline(_energy(arms["oracle"], k).mean(), color="black", lw=0.8)
+        axis.set(title=f"{k} step{'s' * (k != '1')}", xlabel="energy score", yticks=range(len(order)))
+        axis.set_yticklabels(order if k == "1" else [])
+    for arm in (arm for arm in order if arm != "oracle" and np.any(arms[arm][0]["spread_ratio"])):
+        spread = np.mean([record["spread_ratio"] for record in arms[arm]], axis=0)
+        axes[3].plot(range(1, len(spread) + 1), spread, "-" if arm.startswith("flow") else "--", label=arm)
+    axes[3].axhline(1, color="black", lw=0.8)
+    axes[3].set(title="spread of samples ÷ the simulator's", xlabel="open-loop steps")
+    axes[3].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _energy(runs: list[dict[str, Any]], k: str) -> np.ndarray:
+    return np.array([record["energy_score"][k] for record in runs])
 
 
 def table(records: Path) -> str:

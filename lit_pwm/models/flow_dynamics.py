@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,7 +13,7 @@ from lit_pwm.flow import Method, Solver, TauDistribution, integrate, sample_tau,
 from lit_pwm.models.conditioned_field import ConditionedField, centred
 from lit_pwm.models.dynamics import Dynamics, LatentTarget, consistency_error, energy_error
 from lit_pwm.models.latent_spaces import SPACES
-from lit_pwm.models.layers import rescaled
+from lit_pwm.models.layers import SIMNORM_GROUP, rescaled
 from lit_pwm.models.parametrisations import PARAMETRISATIONS
 from lit_pwm.models.running_stats import RunningVariance
 
@@ -50,6 +51,9 @@ class FlowDynamics(Dynamics):
         source: x(0) is the uniform latent (`zero`), the current latent (`latent`), or `source_scale` times centred
             Gaussian noise (`noise`), drawn from torch's global generator: predictions are then samples.
         source_scale: σ of the noise.
+        noise_power: p; the noise is sign(ε) |ε|^p of a normal ε, scaled to unit variance. With 3 its tails are heavy:
+            most draws are near zero and few are large, as rare events want it, because a smooth map hardly makes heavy
+            tails of light ones (arXiv 1907.04481).
         noise_dim: dimensions of the noise, which fixed orthonormal directions embed in the state; 0 for noise in all of
             them. What a network cannot tell apart from the outcome it leaves in its samples, so few are better where
             few suffice.
@@ -63,6 +67,8 @@ class FlowDynamics(Dynamics):
         end_weight: weight of the prediction's squared error.
         readout_weight: weight of the earlier estimates' errors within it.
         energy_weight: weight of the energy score, for a noise source; samples of each slice are then rolled out.
+            Earlier estimates are scored too, with `readout_weight`.
+        energy_group_weight: weight, within the energy score, of the mean of the scores of each SimNorm group.
         energy_samples: how many, two or more: the more, the less noise in the gradient, at their cost.
         flow_weight: w, the ratio of the flow-matching error to the end point's.
         tau: distribution of flow matching's times.
@@ -90,6 +96,7 @@ class FlowDynamics(Dynamics):
         space: Space = "logit",
         source: Source = "zero",
         source_scale: float = 1.0,
+        noise_power: float = 1.0,
         noise_dim: int = 0,
         parametrisation: Parametrisation = "endpoint",
         method: Method = "euler",
@@ -100,6 +107,7 @@ class FlowDynamics(Dynamics):
         end_weight: float = 1.0,
         readout_weight: float = 0.5,
         energy_weight: float = 0.0,
+        energy_group_weight: float = 0.0,
         energy_samples: int = 2,
         flow_weight: float = 0.0,
         tau: TauDistribution = "uniform",
@@ -120,10 +128,11 @@ class FlowDynamics(Dynamics):
             if value not in known:
                 raise LitPWMError(f"FlowDynamics has no {option} {value!r}. {did_you_mean(value, known)}")
         self.space, self.source, self.parametrisation = space, source, parametrisation
-        self.source_scale, self.noise_dim = source_scale, noise_dim
+        self.source_scale, self.noise_power, self.noise_dim = source_scale, noise_power, noise_dim
         self.solver = Solver(method, substeps, rtol, atol, adjoint)
         self.end_weight, self.readout_weight, self.flow_weight = end_weight, readout_weight, flow_weight
         self.energy_weight, self.energy_samples = energy_weight, energy_samples
+        self.energy_group_weight = energy_group_weight
         self.samples = energy_samples if energy_weight else 1
         self.tau, self.rollout, self.starts, self.rescale_inputs = tau, rollout, starts, rescale_inputs
         self._refuse_what_cannot_be()
@@ -145,6 +154,11 @@ class FlowDynamics(Dynamics):
             raise LitPWMError(
                 f"FlowDynamics with parametrisation 'residual' continues the straight line from a zero source, but the "
                 f"source is {self.source!r}. Use source: zero, or parametrisation: endpoint."
+            )
+        if self.noise_power <= 0:
+            raise LitPWMError(
+                f"FlowDynamics has noise_power {self.noise_power:g}; give a number above zero: 1 for normal noise, 3 "
+                f"for heavy tails."
             )
         if not 0 <= self.noise_dim <= self.latent_dim:
             raise LitPWMError(
@@ -171,9 +185,9 @@ class FlowDynamics(Dynamics):
     def init_args(self) -> dict[str, Any]:
         """The options this was built with."""
         names = (
-            "hidden_dim", "layers", "time_dim", "space", "source", "source_scale", "noise_dim", "parametrisation",
-            "end_weight", "readout_weight", "energy_weight", "energy_samples", "flow_weight", "tau", "rollout",
-            "starts", "rescale_inputs",
+            "hidden_dim", "layers", "time_dim", "space", "source", "source_scale", "noise_power", "noise_dim",
+            "parametrisation", "end_weight", "readout_weight", "energy_weight", "energy_group_weight", "energy_samples",
+            "flow_weight", "tau", "rollout", "starts", "rescale_inputs",
         )  # fmt: skip
         solver = {name: getattr(self.solver, name) for name in ("method", "substeps", "rtol", "atol", "adjoint")}
         return {name: getattr(self, name) for name in names} | solver
@@ -203,11 +217,12 @@ class FlowDynamics(Dynamics):
         return torch.full_like(z, self._space.origin)
 
     def _noise(self, z: Tensor) -> Tensor:
-        """Normal noise of unit variance per entry, on average, [..., Z]."""
-        if self.noise_directions is None:
-            return torch.randn_like(z)
-        noise = torch.randn(*z.shape[:-1], self.noise_dim, dtype=z.dtype, device=z.device)
-        return noise @ self.noise_directions
+        """Noise of unit variance per entry, on average, [..., Z]."""
+        width = self.noise_dim or self.latent_dim
+        noise = torch.randn(*z.shape[:-1], width, dtype=z.dtype, device=z.device)
+        if self.noise_power != 1:
+            noise = noise.sign() * noise.abs().pow(self.noise_power) / _deviation(self.noise_power)
+        return noise if self.noise_directions is None else noise @ self.noise_directions
 
     def _evaluate(self, tau: float | Tensor, x: Tensor, condition: Tensor) -> Tensor:
         """The network's value at a state: a velocity or an end point, as the parametrisation says."""
@@ -252,7 +267,7 @@ class FlowDynamics(Dynamics):
             loss = loss + self.end_weight * self._end_error(predicted, estimates, target)
         if self.energy_weight:
             scale = self.energy_weight * self.latent_variance.value.sqrt()
-            loss = loss + scale * energy_error(predicted, target.latent)
+            loss = loss + scale * self._energy(predicted, estimates, target)
         if self.flow_weight:
             matching, _ = self._match(z, action, embedding, condition, start, target)
             loss = loss + self.flow_weight * matching
@@ -263,6 +278,22 @@ class FlowDynamics(Dynamics):
         error = consistency_error(predicted, target.latent)
         if self.readout_weight and len(estimates) > 1:
             earlier = [consistency_error(self._space.read_out(x), target.latent) for x in estimates[:-1]]
+            error = error + self.readout_weight / len(earlier) * sum(earlier)
+        return error
+
+    def _energy(self, predicted: Tensor, estimates: list[Tensor], target: LatentTarget) -> Tensor:
+        """Energy score of the samples, and of the estimates before the last."""
+
+        def score(samples: Tensor) -> Tensor:
+            joint = energy_error(samples, target.latent)
+            if not self.energy_group_weight:
+                return joint
+            groups = self.latent_dim // SIMNORM_GROUP
+            return joint + self.energy_group_weight * energy_error(samples, target.latent, groups)
+
+        error = score(predicted)
+        if self.readout_weight and len(estimates) > 1:
+            earlier = [score(self._space.read_out(x)) for x in estimates[:-1]]
             error = error + self.readout_weight / len(earlier) * sum(earlier)
         return error
 
@@ -291,6 +322,11 @@ class FlowDynamics(Dynamics):
         error = self._parametrisation.matching_error(value, begin, end, state, tau, self._space)
         ratio = self.latent_variance.value / self.state_variance.value.clamp_min(1e-12)
         return ratio * error, self._parametrisation.estimate(value, state, tau, self._space)
+
+
+def _deviation(power: float) -> float:
+    """Standard deviation of sign(ε) |ε|^p: √E|ε|^2p."""
+    return math.sqrt(2**power * math.gamma(power + 0.5) / math.sqrt(math.pi))
 
 
 def _directions(count: int, dim: int) -> Tensor:

@@ -9,7 +9,7 @@ from stochastic_arms import ARMS, MODELS
 from stochastic_controls import GaussianDynamics, resampled_residuals, simplex_basis
 from stochastic_policies import run_policy
 from stochastic_study import Study, fit_probe
-from stochastic_table import policy_table, table
+from stochastic_table import figure, policy_table, table
 from torch.distributions import Normal
 
 from lit_pwm.errors import LitPWMError
@@ -151,6 +151,8 @@ def test_the_table_is_made_from_the_records(study, tmp_path):
     assert "| gaussian | 2 | 137708 | 0.500 ± 0.354 |" in table(tmp_path)
     with pytest.raises(LitPWMError, match="holds no record"):
         table(tmp_path / "nothing")
+    figure(study.out / "records", tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_policy_learns_through_samples(study):

@@ -125,8 +125,41 @@ def test_energy_score_by_hand(count):
     torch.testing.assert_close(energy_error(samples, target), expected)
 
 
+def test_energy_score_of_groups_is_the_mean_of_their_own():
+    samples, target = torch.randn(3, 6, 16), torch.randn(6, 16)
+    parts = [energy_error(samples[..., part], target[..., part]) for part in (slice(0, 8), slice(8, 16))]
+    torch.testing.assert_close(energy_error(samples, target, groups=2), sum(parts) / 2)
+
+
+def test_earlier_estimates_and_groups_are_part_of_the_energy_score():
+    torch.manual_seed(0)
+    options = {"hidden_dim": 16, "source": "noise", "end_weight": 0.0, "energy_weight": 1.0, "substeps": 2}
+    plain = FlowDynamics(16, 1, 1, **options, readout_weight=0.0)
+    whole = FlowDynamics(16, 1, 1, **options, readout_weight=0.25, energy_group_weight=0.5)
+    whole.load_state_dict(plain.state_dict())
+    z, zero = simnorm(torch.randn(2, 6, 16)), torch.zeros(2, 6, 1)
+    logits = torch.randn(6, 16)
+    target, losses = LatentTarget(simnorm(logits), logits, z[0]), []
+    for dynamics in (plain, whole):
+        torch.manual_seed(1)
+        losses.append(dynamics.predict_with_loss(z, zero, zero, target)[1])
+    torch.manual_seed(1)
+    end, estimates = whole._solve(whole._start(z), whole._condition(z, zero, zero))
+
+    def groups(samples):
+        return 0.5 * energy_error(samples, target.latent, groups=2)
+
+    first = simnorm(estimates[0])
+    more = groups(end) + 0.25 * (energy_error(first, target.latent) + groups(first))
+    scale = whole.latent_variance.value.sqrt()
+    torch.testing.assert_close(losses[0], (scale * energy_error(end, target.latent)).expand(2, -1))
+    torch.testing.assert_close(losses[1], losses[0] + scale * more)
+
+
 def test_a_kind_with_two_samples_rolls_two_out_and_scores_them():
-    dynamics = partial(FlowDynamics, hidden_dim=16, source="noise", end_weight=0.0, energy_weight=1.0)
+    dynamics = partial(
+        FlowDynamics, hidden_dim=16, source="noise", end_weight=0.0, energy_weight=1.0, readout_weight=0.0
+    )
     model, batch = make_model(dynamics), make_batch()
     assert model.dynamics.samples == 2
     torch.manual_seed(1)

@@ -252,6 +252,7 @@ def test_flow_matching_learns_two_outcomes_where_a_mean_would_lie_between():
         ({"end_weight": 0}, "nothing trains it"),
         ({"substeps": 0}, "substeps is 0"),
         ({"source": "noise", "noise_dim": 33}, "noise_dim 33"),
+        ({"source": "noise", "noise_power": 0.0}, "noise_power 0"),
         ({"energy_weight": 1.0}, "source: noise"),
         ({"energy_samples": 1}, "energy_samples 1"),
     ],
@@ -259,6 +260,18 @@ def test_flow_matching_learns_two_outcomes_where_a_mean_would_lie_between():
 def test_options_that_cannot_be(options, words):
     with pytest.raises(LitPWMError, match=words):
         FlowDynamics(Z, A, E, **options)
+
+
+@pytest.mark.parametrize(("power", "kurtosis"), [(1.0, 3.0), (2.0, 35 / 3), (3.0, 46.2)])
+def test_noise_of_any_power_has_unit_variance_and_its_own_tails(power, kurtosis):
+    torch.manual_seed(0)
+    noise = FlowDynamics(Z, A, E, source="noise", noise_power=power)._noise(torch.empty(200_000, Z))
+    assert noise.mean().item() == pytest.approx(0, abs=0.003)
+    assert noise.var().item() == pytest.approx(1, rel=0.01)
+    assert noise.pow(4).mean().item() == pytest.approx(kurtosis, rel=0.1)  # E ε^4p / (E ε^2p)²
+    few = FlowDynamics(Z, A, E, source="noise", noise_power=power, noise_dim=4)._noise(torch.empty(50_000, Z))
+    assert few.var(0).mean().item() == pytest.approx(1, rel=0.05)
+    assert torch.linalg.matrix_rank(few[:100]).item() == 4
 
 
 def test_refinement_without_steps_is_refused():
