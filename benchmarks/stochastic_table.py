@@ -25,44 +25,52 @@ _HEADINGS = (
 
 
 def write_table(results: Path) -> None:
-    """Print the table of the records; put it and the figure on their page if these are the committed records."""
+    """Print the table of the records; it and the figure go to their page, or beside records that are not committed."""
     text = table(results / "records")
     print(text)
-    if results.resolve() == RESULTS.resolve():
+    committed = results.resolve() == RESULTS.resolve()
+    if committed:
         put(PAGE, "stochastic", text.strip())
-        figure(results / "records", DOCS / "stochastic.png")
+    else:
+        (results / "table.md").write_text(text)
+    figure(results / "records", (DOCS if committed else results) / "stochastic.png")
 
 
 def write_policy_table(results: Path) -> None:
-    """As `write_table`, of the policies."""
+    """As `write_table`, of the policies, without a figure."""
     text = policy_table(results / "policies")
     print(text)
     if results.resolve() == RESULTS.resolve():
         put(PAGE, "stochastic policies", text.strip())
+    else:
+        (results / "policies.md").write_text(text)
 
 
 def figure(records: Path, path: Path) -> None:
-    """Energy scores at 1, 4 and 16 steps, one dot a seed, and the spread of samples over the simulator's by step."""
-    arms = next(iter(_read(records, "arm").values()))
-    order = sorted((arm for arm in arms if arm != "climatology"), key=lambda arm: -_energy(arms[arm], "16").mean())
-    figure, axes = pyplot.subplots(1, 4, figsize=(13, 0.33 * len(order) + 1.6), width_ratios=[1, 1, 1, 1.5])
-    for axis, k in zip(axes, ("1", "4", "16"), strict=False):
-        for row, arm in enumerate(order):
-            values, colour = _energy(arms[arm], k), "tab:blue" if arm.startswith("flow") else "grey"
-            axis.plot(values, [row] * len(values), "o", color=colour, alpha=0.5)
-            axis.plot(values.mean(), row, "|", color=colour, markersize=14, markeredgewidth=3)
-        axis.axvline(_energy(arms["oracle"], k).mean(), color="black", lw=0.8)
-        axis.set(title=f"{k} step{'s' * (k != '1')}", xlabel="energy score", yticks=range(len(order)))
-        axis.set_yticklabels(order if k == "1" else [])
-    for arm in (arm for arm in order if arm != "oracle" and np.any(arms[arm][0]["spread_ratio"])):
-        spread = np.mean([record["spread_ratio"] for record in arms[arm]], axis=0)
-        axes[3].plot(range(1, len(spread) + 1), spread, "-" if arm.startswith("flow") else "--", label=arm)
-    axes[3].axhline(1, color="black", lw=0.8)
-    axes[3].set(title="spread of samples ÷ the simulator's", xlabel="open-loop steps")
-    axes[3].legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    """A row for each task: energy scores at 1, 4 and 16 steps, one dot a seed, and the spread over the simulator's."""
+    tasks = _read(records, "arm")
+    height = sum(0.33 * len(arms) + 1.6 for arms in tasks.values())
+    drawn, rows = pyplot.subplots(
+        len(tasks), 4, figsize=(13, height), width_ratios=[1, 1, 1, 1.5], squeeze=False, layout="constrained"
+    )
+    for (task, arms), axes in zip(tasks.items(), rows, strict=True):
+        order = sorted((arm for arm in arms if arm != "climatology"), key=lambda arm: -_energy(arms[arm], "16").mean())
+        for axis, k in zip(axes[:3], ("1", "4", "16"), strict=True):
+            for row, arm in enumerate(order):
+                values, colour = _energy(arms[arm], k), "tab:blue" if arm.startswith("flow") else "grey"
+                axis.plot(values, [row] * len(values), "o", color=colour, alpha=0.5)
+                axis.plot(values.mean(), row, "|", color=colour, markersize=14, markeredgewidth=3)
+            axis.set(title=f"{k} step{'s' * (k != '1')}", xlabel="energy score", yticks=range(len(order)))
+            axis.set_yticklabels(order if k == "1" else [])
+        for arm in (arm for arm in order if arm != "oracle" and np.any(arms[arm][0]["spread_ratio"])):
+            spread = np.mean([record["spread_ratio"] for record in arms[arm]], axis=0)
+            axes[3].plot(range(1, len(spread) + 1), spread, "-" if arm.startswith("flow") else "--", label=arm)
+        axes[3].axhline(1, color="black", lw=0.8, label="calibrated")
+        axes[3].set(title="spread of samples ÷ the simulator's", xlabel="open-loop steps")
+        axes[3].legend(fontsize=7)
+        axes[0].set_ylabel(task)
+    drawn.savefig(path, dpi=110)
+    pyplot.close(drawn)
 
 
 def _energy(runs: list[dict[str, Any]], k: str) -> np.ndarray:

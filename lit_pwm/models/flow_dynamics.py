@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
@@ -275,11 +276,7 @@ class FlowDynamics(Dynamics):
 
     def _end_error(self, predicted: Tensor, estimates: list[Tensor], target: LatentTarget) -> Tensor:
         """Squared error of the prediction, and of the estimates before the last."""
-        error = consistency_error(predicted, target.latent)
-        if self.readout_weight and len(estimates) > 1:
-            earlier = [consistency_error(self._space.read_out(x), target.latent) for x in estimates[:-1]]
-            error = error + self.readout_weight / len(earlier) * sum(earlier)
-        return error
+        return self._with_earlier(lambda latent: consistency_error(latent, target.latent), predicted, estimates)
 
     def _energy(self, predicted: Tensor, estimates: list[Tensor], target: LatentTarget) -> Tensor:
         """Energy score of the samples, and of the estimates before the last."""
@@ -291,11 +288,15 @@ class FlowDynamics(Dynamics):
             groups = self.latent_dim // SIMNORM_GROUP
             return joint + self.energy_group_weight * energy_error(samples, target.latent, groups)
 
-        error = score(predicted)
+        return self._with_earlier(score, predicted, estimates)
+
+    def _with_earlier(self, error: Callable[[Tensor], Tensor], predicted: Tensor, estimates: list[Tensor]) -> Tensor:
+        """An error of the prediction, and `readout_weight` of its mean over the estimates before the last."""
+        total = error(predicted)
         if self.readout_weight and len(estimates) > 1:
-            earlier = [score(self._space.read_out(x)) for x in estimates[:-1]]
-            error = error + self.readout_weight / len(earlier) * sum(earlier)
-        return error
+            earlier = [error(self._space.read_out(x)) for x in estimates[:-1]]
+            total = total + self.readout_weight / len(earlier) * sum(earlier)
+        return total
 
     def _estimate_with_loss(
         self, z: Tensor, action: Tensor, embedding: Tensor, condition: Tensor, start: Tensor, target: LatentTarget

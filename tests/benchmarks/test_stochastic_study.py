@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot
 from stochastic_arms import ARMS, MODELS
 from stochastic_controls import GaussianDynamics, resampled_residuals, simplex_basis
 from stochastic_policies import run_policy
 from stochastic_study import Study, fit_probe
-from stochastic_table import figure, policy_table, table
+from stochastic_table import policy_table, table, write_table
 from torch.distributions import Normal
 
 from lit_pwm.errors import LitPWMError
@@ -151,8 +152,16 @@ def test_the_table_is_made_from_the_records(study, tmp_path):
     assert "| gaussian | 2 | 137708 | 0.500 ± 0.354 |" in table(tmp_path)
     with pytest.raises(LitPWMError, match="holds no record"):
         table(tmp_path / "nothing")
-    figure(study.out / "records", tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    sizes = []
+    for record in ({}, {"task": "another"}):  # a row for each task
+        other = json.loads(path.read_text()) | record
+        (tmp_path / "records").mkdir(exist_ok=True)
+        for number, content in enumerate((json.loads(path.read_text()), other)):
+            (tmp_path / "records" / f"{number}.json").write_text(json.dumps(content))
+        write_table(tmp_path)
+        sizes.append(pyplot.imread(tmp_path / "stochastic.png").shape[0])
+    assert sizes[1] > 1.5 * sizes[0]
+    assert (tmp_path / "table.md").read_text() == table(tmp_path / "records")
 
 
 def test_a_policy_learns_through_samples(study):
