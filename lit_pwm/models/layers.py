@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from lit_pwm.models import cpu_functions
 
 SIMNORM_GROUP = 8
 
@@ -31,32 +32,9 @@ def constrain_(module: nn.Module) -> None:
             part.constrain_()
 
 
-class _MishOnCPU(torch.autograd.Function):
-    """x · tanh(log(1 + eˣ)) with one exponential forward and none backward; torch's takes twice as long on a CPU."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        e = x.clamp(max=20).exp_()  # beyond it the hyperbolic tangent is 1
-        tanh = (e + 2).mul_(e)
-        tanh.div_(tanh + 2)
-        ctx.save_for_backward(x, e, tanh)
-        return x * tanh
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        x, e, tanh = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted, which the saved values do not carry
-            sigmoid, tanh = x.sigmoid(), F.softplus(x).tanh()
-            return gradients[0] * (tanh + x * sigmoid * (1 - tanh * tanh))
-        sigmoid = (e + 1).reciprocal_().mul_(e)
-        slope = sigmoid.addcmul_(sigmoid * tanh, tanh, value=-1)  # of the tangent's argument, times 1 − tanh²
-        return torch.addcmul(tanh, x, slope).mul_(gradients[0])
-
-
 def mish(x: Tensor) -> Tensor:
     """x · tanh(log(1 + eˣ)) (arXiv 1908.08681), of any shape."""
-    on_cpu = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-    return _MishOnCPU.apply(x) if on_cpu else F.mish(x)
+    return cpu_functions.mish(x) if cpu_functions.is_for_cpu(x) else F.mish(x)
 
 
 class Mish(nn.Module):
@@ -85,11 +63,9 @@ class NormedLinear(nn.Linear):
 
 def simnorm(logits: Tensor, group: int = SIMNORM_GROUP) -> Tensor:
     """Softmax within consecutive groups of the last axis (SimNorm, arXiv 2204.00616): each group sums to one."""
-    groups = logits.unflatten(-1, (-1, group))
-    if logits.device.type == "cpu":
-        # Along rows of eight torch's softmax is not vectorised; across them, copies included, it takes a seventh.
-        return groups.transpose(-1, -2).contiguous().softmax(-2).transpose(-1, -2).flatten(-2)
-    return groups.softmax(-1).flatten(-2)
+    if cpu_functions.is_for_cpu(logits):
+        return cpu_functions.simnorm(logits, group)
+    return logits.unflatten(-1, (-1, group)).softmax(-1).flatten(-2)
 
 
 def rescaled(z: Tensor, group: int = SIMNORM_GROUP) -> Tensor:

@@ -31,6 +31,19 @@ def test_simnorm_is_a_softmax_of_groups_with_its_gradient():
     torch.testing.assert_close(simnorm(x), expected)
     ours, theirs = (torch.autograd.grad(y, x, g)[0] for y in (simnorm(x), expected))
     torch.testing.assert_close(ours, theirs)
+    assert torch.autograd.gradgradcheck(simnorm, (x[:1, :1, :8].detach().requires_grad_(),))
+
+
+def test_simnorm_of_large_logits_and_of_nothing():
+    large = simnorm(torch.tensor([[1e4] * 8 + [-1e4] * 7 + [3e38]]))
+    torch.testing.assert_close(large, torch.tensor([[0.125] * 8 + [0.0] * 7 + [1.0]]))
+    assert simnorm(torch.zeros(0, 16)).shape == (0, 16)
+
+
+def test_simnorm_under_autocast_is_in_single_precision():
+    x = torch.randn(64, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(simnorm(x), x.unflatten(-1, (-1, 8)).softmax(-1).flatten(-2))
 
 
 def test_a_task_embedding_of_width_zero_has_the_shape_of_any_and_a_gradient():
