@@ -36,35 +36,49 @@ class VelocityField(nn.Module, ABC):
         """The field's value, of shape [..., D]."""
 
 
-class TimeEmbedding(nn.Module):
-    """φ(τ): sines and cosines of whole half-periods over [0, 1], followed by a linear map.
+class TimeFeatures(nn.Module):
+    """Sines and cosines of whole half-periods over [0, 1].
 
     Args:
-        dim: number of features, even; 0 for a field that does not look at τ.
-        out_dim: width of the result.
+        dim: number of features, even.
     """
 
     frequencies: Tensor
 
-    def __init__(self, dim: int, out_dim: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.dim = dim
-        self.linear = nn.Linear(dim, out_dim, bias=False)
         self.register_buffer("frequencies", math.pi * torch.arange(1, dim // 2 + 1), persistent=False)
         self._grid: dict[tuple[float, torch.dtype, torch.device], Tensor] = {}
 
-    def forward(self, tau: float | Tensor) -> Tensor:
-        """A number → [out_dim]; tensor [...] → [..., out_dim]."""
-        weight = self.linear.weight
+    def forward(self, tau: float | Tensor, like: Tensor) -> Tensor:
+        """A number → [dim]; tensor [...] → [..., dim]; of the dtype and on the device of `like`."""
         if isinstance(tau, Tensor):
-            return self.linear(self._features(tau.to(weight)))
+            return self._features(tau.to(like))
         # A fixed-step solver asks for the same few times for ever.
-        key = (tau, weight.dtype, weight.device)
+        key = (tau, like.dtype, like.device)
         if key not in self._grid:
             with torch.inference_mode(False):  # or a validation before the first update would break its backward
-                self._grid[key] = self._features(torch.tensor(tau, dtype=weight.dtype, device=weight.device))
-        return self.linear(self._grid[key])
+                self._grid[key] = self._features(torch.tensor(tau, dtype=like.dtype, device=like.device))
+        return self._grid[key]
 
     def _features(self, tau: Tensor) -> Tensor:
         angles = tau[..., None] * self.frequencies
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class TimeEmbedding(nn.Module):
+    """φ(τ), `TimeFeatures` followed by a linear map.
+
+    Args:
+        dim: number of features, even.
+        out_dim: width of the result.
+    """
+
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.features = TimeFeatures(dim)
+        self.linear = nn.Linear(dim, out_dim, bias=False)
+
+    def forward(self, tau: float | Tensor) -> Tensor:
+        """A number → [out_dim]; tensor [...] → [..., out_dim]."""
+        return self.linear(self.features(tau, self.linear.weight))

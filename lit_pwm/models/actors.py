@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -55,9 +56,9 @@ class Actor(Component):
 
 
 def policy_trunk(in_dim: int, hidden_dims: Sequence[int]) -> nn.Sequential:
-    """PWM's hidden blocks, in PWM's order: Linear → Mish → LayerNorm."""
+    """PWM's hidden blocks, in PWM's order: Linear → Mish → LayerNorm; none for no widths."""
     blocks: list[nn.Module] = []
-    for a, b in zip([in_dim, *hidden_dims[:-1]], hidden_dims, strict=True):
+    for a, b in pairwise([in_dim, *hidden_dims]):
         blocks += [nn.Linear(a, b), Mish(), nn.LayerNorm(b)]
     return nn.Sequential(*blocks)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_pwm.errors import LitPWMError, did_you_mean
-from lit_pwm.flow import Method, Solver, TimeEmbedding, VelocityField, integrate, log_abs_det_jacobian
+from lit_pwm.flow import Method, Solver, TimeFeatures, VelocityField, integrate, log_abs_det_jacobian
 from lit_pwm.models.actors import LOG_STD_FLOOR, LOG_STD_INIT, Actor, LogStd, policy_trunk
 from lit_pwm.models.layers import TaskEmbedding, mish
 
@@ -20,9 +19,10 @@ VelocityForm = Literal["plain", "gated"]
 
 
 class ActorField(VelocityField):
-    """PWM's policy blocks (Linear → Mish → LayerNorm) over [state, z, task, φ(τ)] with a linear head.
+    """PWM's policy blocks (Linear → Mish → LayerNorm) over [z, task], the last also over [state, φ(τ)]; a linear head.
 
-    The first layer's product with [z, task] is the same in all substeps: `condition` computes it once.
+    State and time enter at the last hidden layer. What comes before it, and its own product with that, is the same in
+    all substeps: `condition` computes it once, so that a substep costs little beside an MLP of as many parameters.
 
     Args:
         action_dim: width of the state, and of the result.
@@ -37,42 +37,44 @@ class ActorField(VelocityField):
         self, action_dim: int, condition_dim: int, hidden_dims: Sequence[int], time_dim: int, form: VelocityForm
     ) -> None:
         super().__init__()
-        first = hidden_dims[0]
-        self.from_condition = nn.Linear(condition_dim, first)
-        self.from_state = nn.Linear(action_dim, first, bias=False)
-        self.from_time = TimeEmbedding(time_dim, first)
-        self.ln = nn.LayerNorm(first)
-        self.hidden = nn.Sequential(*(policy_trunk(a, [b]) for a, b in pairwise(hidden_dims)))
+        self.action_dim = action_dim
+        *before, last = hidden_dims
+        self.trunk = policy_trunk(condition_dim, before)
+        self.from_condition = nn.Linear([condition_dim, *before][-1], last)
+        # One product for both: on the few entries of an action, operations cost by their number.
+        self.from_state_and_time = nn.Linear(action_dim + time_dim, last, bias=False)
+        self.time = TimeFeatures(time_dim)
+        self.ln = nn.LayerNorm(last)
         self.form = form
-        self.head = nn.Linear(hidden_dims[-1], action_dim * (2 if form == "gated" else 1))
-        self._initialise_first_layer()
+        self.head = nn.Linear(last, action_dim * (2 if form == "gated" else 1))
+        self._initialise_last_layer()
 
     @torch.no_grad()
-    def _initialise_first_layer(self) -> None:
-        """As one `nn.Linear` over [state, z, task, φ(τ)].
+    def _initialise_last_layer(self) -> None:
+        """As one `nn.Linear` over [state, φ(τ), what the trunk gives].
 
-        Each part by its own fan-in would let a state of two entries and the time outweigh a latent of hundreds, and
-        the normalisation after it would leave little of the latent.
+        Each part by its own fan-in would let a state of two entries and the time outweigh a hundred features, and the
+        normalisation after it would leave little of those.
         """
-        parts = self.from_state.weight, self.from_condition.weight, self.from_time.linear.weight
+        parts = self.from_state_and_time.weight, self.from_condition.weight
         bound = 1 / math.sqrt(sum(weight.shape[1] for weight in parts))
         for values in (*parts, self.from_condition.bias):
             values.uniform_(-bound, bound)
 
     def condition(self, z: Tensor, embedding: Tensor) -> Tensor:
-        """z [B, Z] and task embedding [B, E] → their part of the first layer [B, hidden]."""
-        return self.from_condition(torch.cat([z, embedding], dim=-1))
+        """z [B, Z] and task embedding [B, E] → their part of the last hidden layer [B, hidden]."""
+        return self.from_condition(self.trunk(torch.cat([z, embedding], dim=-1)))
 
     def velocity(self, tau: float | Tensor, x: Tensor | None, context: Tensor) -> Tensor:
-        """State [B, A] and what `condition` returned → dx/dτ [B, A]."""
-        first = context + self.from_time(tau)
-        if x is not None:
-            first = first + self.from_state(x)
-        value = self.head(self.hidden(self.ln(mish(first))))
+        """State [B, A], zeros if None, and what `condition` returned → dx/dτ [B, A]."""
+        x = context.new_zeros(len(context), self.action_dim) if x is None else x
+        state_and_time = torch.cat([x, self.time(tau, x).expand(len(x), -1)], dim=-1)
+        first = torch.addmm(context, state_and_time, self.from_state_and_time.weight.t())
+        value = self.head(self.ln(mish(first)))
         if self.form == "plain":
             return value
         gate, goal = value.chunk(2, dim=-1)
-        return gate.sigmoid() * (goal if x is None else goal - x)
+        return gate.sigmoid() * (goal - x)
 
 
 class FlowActor(Actor):

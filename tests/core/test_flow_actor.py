@@ -136,11 +136,31 @@ def test_unknown_forms_are_refused():
         FlowActor(16, 2, 1, form="gate")
 
 
-def test_the_latent_weighs_as_much_in_the_first_layer_as_if_all_inputs_were_one():
-    """A state of two entries, by a fan-in of its own, would be shown eight times as large as a latent of 128."""
+def test_the_trunk_weighs_as_much_in_the_last_layer_as_if_all_inputs_were_one():
+    """A state of two entries, by a fan-in of its own, would be shown four times as large as a trunk of 100 features."""
     torch.manual_seed(0)
-    field = FlowActor(128, 2, 1, hidden_dims=(400, 100)).field
-    joint = torch.nn.Linear(2 + 128 + 8, 400)
-    for part in (field.from_state.weight, field.from_condition.weight, field.from_time.linear.weight):
+    field = FlowActor(128, 2, 1, hidden_dims=(100, 400)).field
+    joint = torch.nn.Linear(2 + 8 + 100, 400)
+    for part in (field.from_state_and_time.weight, field.from_condition.weight):
         assert part.std().item() == pytest.approx(joint.weight.std().item(), rel=0.05)
         assert part.abs().max() <= joint.weight.abs().max() * 1.001
+
+
+def test_the_velocity_is_that_of_one_layer_over_state_time_and_trunk():
+    torch.manual_seed(0)
+    actor = FlowActor(16, 3, 2, hidden_dims=(24, 20), task_dim=4, form="plain")
+    field, x, z, task = actor.field, torch.randn(5, 3), torch.randn(5, 16), torch.tensor([0, 1, 1, 0, 1])
+    embedding = actor.task_embedding(task)
+    features = torch.cat([x, field.time(0.3, x).expand(5, -1), field.trunk(torch.cat([z, embedding], 1))], 1)
+    weight = torch.cat([field.from_state_and_time.weight, field.from_condition.weight], 1)
+    hidden = field.ln(torch.nn.functional.mish(features @ weight.T + field.from_condition.bias))
+    context = field.condition(z, embedding)
+    torch.testing.assert_close(field(0.3, x, context), field.head(hidden))
+    torch.testing.assert_close(field(torch.full((5,), 0.3), x, context), field.head(hidden))
+    torch.testing.assert_close(field(0.3, None, context), field(0.3, torch.zeros(5, 3), context))
+
+
+@pytest.mark.parametrize("hidden_dims", [(32,), (32, 24, 16)])
+def test_any_number_of_hidden_layers(hidden_dims):
+    actor = FlowActor(16, 2, 1, hidden_dims=hidden_dims)
+    assert actor(torch.randn(4, 16), torch.zeros(4, dtype=torch.int64)).shape == (4, 2)
