@@ -39,6 +39,8 @@ HEAVY = SAMPLED | {
     "energy_weight": 1.0, "energy_group_weight": 1.0, "readout_weight": 0.5, "noise_dim": 4, "noise_power": 3.0,
 }  # fmt: skip
 
+SHARP = HEAVY | {"energy_group_exponent": 0.5}
+
 MODELS: dict[str, ModelArm] = {
     "mlp": ModelArm(partial(MLPDynamics, hidden_dim=256, rescale_inputs=True)),
     "refinement": ModelArm(partial(RefinementDynamics, hidden_dim=219)),
@@ -46,19 +48,15 @@ MODELS: dict[str, ModelArm] = {
     "gaussian-chained": ModelArm(partial(GaussianDynamics, hidden_dim=228)),
     # Flow matching on one-step estimates, as one would train a generative model of one step.
     "flow-matching": ModelArm(partial(FlowDynamics, **SAMPLED, rollout="estimate", flow_weight=1.0, substeps=4)),
-    # The energy score of rolled-out samples, two unless said otherwise: a proper score of the rollout's distribution at
-    # every step of a slice.
+    # The energy score of two rolled-out samples: a proper score of the rollout's distribution at every step of a slice.
     "flow-energy": ModelArm(partial(FlowDynamics, **SAMPLED, energy_weight=1.0)),
-    "flow-energy-h8": ModelArm(partial(FlowDynamics, **SAMPLED, energy_weight=1.0), horizon=8, batch_size=64),
-    # Noise in few directions, and more samples of each slice for a steadier gradient.
-    "flow-energy-few": ModelArm(partial(FlowDynamics, **SAMPLED, energy_weight=1.0, energy_samples=8, noise_dim=4)),
-    "flow-energy-h8-few": ModelArm(
-        partial(FlowDynamics, **SAMPLED, energy_weight=1.0, energy_samples=8, noise_dim=2), horizon=8, batch_size=64
-    ),
-    # A source with heavy tails, because kicks are rare; the first estimate is scored too, and each group of the latent.
+    # A source in few directions with heavy tails, because kicks are rare; the first estimate is scored too, and each
+    # group of the latent by distances to the power 1/2, which keeps what is almost certain sharp.
+    "flow-energy-sharp": ModelArm(partial(FlowDynamics, **SHARP)),
+    # The same with one part left out: the power; the tails; the groups.
     "flow-energy-heavy": ModelArm(partial(FlowDynamics, **HEAVY)),
-    "flow-energy-heavy-joint": ModelArm(partial(FlowDynamics, **HEAVY | {"energy_group_weight": 0.0})),
-    "flow-energy-normal": ModelArm(partial(FlowDynamics, **HEAVY | {"noise_power": 1.0})),
+    "flow-energy-normal": ModelArm(partial(FlowDynamics, **SHARP | {"noise_power": 1.0})),
+    "flow-energy-joint": ModelArm(partial(FlowDynamics, **SHARP | {"energy_group_weight": 0.0})),
 }
 
 

@@ -29,22 +29,6 @@ class LatentTarget:
     current: Tensor
 
 
-def energy_error(predicted: Tensor, target: Tensor, groups: int = 1) -> Tensor:
-    """The fair energy score of M ≥ 2 samples (Gneiting & Raftery 2007), for each entry's scale, [M, ..., Z] → [...].
-
-    mean_i ‖ẑ_i − z‖ − ½ mean_{i<j} ‖ẑ_i − ẑ_j‖, over √Z: least in expectation where the samples are distributed as the
-    target is. With several `groups` of consecutive entries: the mean of the groups' own scores, each of which sees
-    small errors of its entries beside a large spread of the others.
-    """
-
-    def distance(a: Tensor, b: Tensor) -> Tensor:
-        squares = (a - b).square().unflatten(-1, (groups, -1)).mean(-1)
-        return (squares + 1e-12).sqrt().mean(-1)  # the square root has no slope at zero
-
-    first, second = torch.triu_indices(len(predicted), len(predicted), 1, device=predicted.device)
-    return distance(predicted, target).mean(0) - 0.5 * distance(predicted[first], predicted[second]).mean(0)
-
-
 def consistency_error(predicted: Tensor, target: Tensor) -> Tensor:
     """Squared error averaged over latent entries (a sum would be 128 to 1376 times larger), [..., Z] → [...]."""
     return mse_loss(predicted, target.expand_as(predicted), reduction="none").mean(-1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -11,15 +10,17 @@ from torch import Tensor
 
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.flow import Method, Solver, TauDistribution, integrate, sample_tau, straight_path
-from lit_pwm.models.conditioned_field import ConditionedField, centred
-from lit_pwm.models.dynamics import Dynamics, LatentTarget, consistency_error, energy_error
+from lit_pwm.models.conditioned_field import ConditionedField
+from lit_pwm.models.dynamics import Dynamics, LatentTarget, consistency_error
+from lit_pwm.models.energy_score import EnergyScore
 from lit_pwm.models.latent_spaces import SPACES
-from lit_pwm.models.layers import SIMNORM_GROUP, rescaled
+from lit_pwm.models.layers import rescaled
 from lit_pwm.models.parametrisations import PARAMETRISATIONS
 from lit_pwm.models.running_stats import RunningVariance
+from lit_pwm.models.sources import LatentSource, NoiseSource, Source, ZeroSource
 
 Space = Literal["logit", "latent"]
-Source = Literal["zero", "latent", "noise"]
+SourceName = Literal["zero", "latent", "noise"]
 Parametrisation = Literal["velocity", "endpoint", "residual"]
 Rollout = Literal["solver", "estimate"]
 Starts = Literal["rolled_out", "teacher_forced"]
@@ -70,6 +71,8 @@ class FlowDynamics(Dynamics):
         energy_weight: weight of the energy score, for a noise source; samples of each slice are then rolled out.
             Earlier estimates are scored too, with `readout_weight`.
         energy_group_weight: weight, within the energy score, of the mean of the scores of each SimNorm group.
+        energy_group_exponent: β of these scores, see `energy_error`: with 0.5 samples stay sharp where little is
+            uncertain.
         energy_samples: how many, two or more: the more, the less noise in the gradient, at their cost.
         flow_weight: w, the ratio of the flow-matching error to the end point's.
         tau: distribution of flow matching's times.
@@ -84,8 +87,6 @@ class FlowDynamics(Dynamics):
 
     width_option = "hidden_dim"
 
-    noise_directions: Tensor | None
-
     def __init__(
         self,
         latent_dim: int,
@@ -95,7 +96,7 @@ class FlowDynamics(Dynamics):
         layers: int = 2,
         time_dim: int = 8,
         space: Space = "logit",
-        source: Source = "zero",
+        source: SourceName = "zero",
         source_scale: float = 1.0,
         noise_power: float = 1.0,
         noise_dim: int = 0,
@@ -109,6 +110,7 @@ class FlowDynamics(Dynamics):
         readout_weight: float = 0.5,
         energy_weight: float = 0.0,
         energy_group_weight: float = 0.0,
+        energy_group_exponent: float = 1.0,
         energy_samples: int = 2,
         flow_weight: float = 0.0,
         tau: TauDistribution = "uniform",
@@ -120,7 +122,7 @@ class FlowDynamics(Dynamics):
         self.hidden_dim, self.layers, self.time_dim = hidden_dim, layers, time_dim
         for option, value, known in (
             ("space", space, get_args(Space)),
-            ("source", source, get_args(Source)),
+            ("source", source, get_args(SourceName)),
             ("parametrisation", parametrisation, get_args(Parametrisation)),
             ("tau", tau, get_args(TauDistribution)),
             ("rollout", rollout, get_args(Rollout)),
@@ -133,7 +135,7 @@ class FlowDynamics(Dynamics):
         self.solver = Solver(method, substeps, rtol, atol, adjoint)
         self.end_weight, self.readout_weight, self.flow_weight = end_weight, readout_weight, flow_weight
         self.energy_weight, self.energy_samples = energy_weight, energy_samples
-        self.energy_group_weight = energy_group_weight
+        self.energy = EnergyScore(energy_group_weight, energy_group_exponent)
         self.samples = energy_samples if energy_weight else 1
         self.tau, self.rollout, self.starts, self.rescale_inputs = tau, rollout, starts, rescale_inputs
         self._refuse_what_cannot_be()
@@ -143,7 +145,7 @@ class FlowDynamics(Dynamics):
         width = latent_dim + task_dim + action_dim
         self.field = ConditionedField(latent_dim, width, hidden_dim, layers, time_dim, sees_state)
         self.latent_variance, self.state_variance = RunningVariance(), RunningVariance()
-        self.register_buffer("noise_directions", _directions(noise_dim, latent_dim) if noise_dim else None)
+        self.start = self._make_source(source)
 
     def _refuse_what_cannot_be(self) -> None:
         if self.parametrisation != "velocity" and self.solver.reads_end:
@@ -156,20 +158,22 @@ class FlowDynamics(Dynamics):
                 f"FlowDynamics with parametrisation 'residual' continues the straight line from a zero source, but the "
                 f"source is {self.source!r}. Use source: zero, or parametrisation: endpoint."
             )
-        if self.noise_power <= 0:
-            raise LitPWMError(
-                f"FlowDynamics has noise_power {self.noise_power:g}; give a number above zero: 1 for normal noise, 3 "
-                f"for heavy tails."
-            )
-        if not 0 <= self.noise_dim <= self.latent_dim:
-            raise LitPWMError(
-                f"FlowDynamics has noise_dim {self.noise_dim}; give 1 to {self.latent_dim}, the latent's width, or 0 "
-                f"for noise in all entries."
-            )
         if self.energy_weight and (self.source != "noise" or self.rollout != "solver"):
             raise LitPWMError(
                 f"FlowDynamics has energy_weight {self.energy_weight:g}, which scores rolled-out samples, but "
                 f"source {self.source!r} and rollout {self.rollout!r}. Use source: noise and rollout: solver."
+            )
+        idle = {"source_scale": 1.0, "noise_power": 1.0, "noise_dim": 0} if self.source != "noise" else {}
+        for option, default in idle.items():
+            if getattr(self, option) != default:
+                raise LitPWMError(
+                    f"FlowDynamics has {option} {getattr(self, option):g}, which describes a noise source, but source "
+                    f"{self.source!r}. Use source: noise, or leave it out."
+                )
+        if self.energy.group_weight and not self.energy_weight:
+            raise LitPWMError(
+                f"FlowDynamics has energy_group_weight {self.energy.group_weight:g}, a part of the energy score, but "
+                f"energy_weight 0. Set energy_weight above zero, or leave it out."
             )
         if self.energy_samples < 2:
             raise LitPWMError(
@@ -182,16 +186,22 @@ class FlowDynamics(Dynamics):
                 "above zero."
             )
 
+    def _make_source(self, source: SourceName) -> Source:
+        if source == "noise":
+            return NoiseSource(self._space, self.latent_dim, self.source_scale, self.noise_power, self.noise_dim)
+        return LatentSource(self._space) if source == "latent" else ZeroSource(self._space)
+
     @property
     def init_args(self) -> dict[str, Any]:
         """The options this was built with."""
         names = (
             "hidden_dim", "layers", "time_dim", "space", "source", "source_scale", "noise_power", "noise_dim",
-            "parametrisation", "end_weight", "readout_weight", "energy_weight", "energy_group_weight", "energy_samples",
+            "parametrisation", "end_weight", "readout_weight", "energy_weight", "energy_samples",
             "flow_weight", "tau", "rollout", "starts", "rescale_inputs",
         )  # fmt: skip
         solver = {name: getattr(self.solver, name) for name in ("method", "substeps", "rtol", "atol", "adjoint")}
-        return {name: getattr(self, name) for name in names} | solver
+        groups = {f"energy_{name}": getattr(self.energy, name) for name in ("group_weight", "group_exponent")}
+        return {name: getattr(self, name) for name in names} | solver | groups
 
     @property
     def _starts_at_zero(self) -> bool:
@@ -201,29 +211,13 @@ class FlowDynamics(Dynamics):
     # -- prediction -------------------------------------------------------------------------------------------------
     def forward(self, z: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
         """z [..., Z], action [..., A], embedding [..., E] → next latent [..., Z], sampled if the source is noise."""
-        return self._solve(self._start(z), self._condition(z, action, embedding))[0]
+        return self._solve(self.start(z), self._condition(z, action, embedding))[0]
 
     def _seen(self, point: Tensor) -> Tensor:
         return rescaled(point) if self.rescale_inputs else point
 
     def _condition(self, z: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
         return self.field.condition(self._seen(z), embedding, action)
-
-    def _start(self, z: Tensor) -> Tensor:
-        """x(0)."""
-        if self.source == "latent":
-            return self._space.of_latent(z)
-        if self.source == "noise":
-            return self._space.origin + self.source_scale * centred(self._noise(z))
-        return torch.full_like(z, self._space.origin)
-
-    def _noise(self, z: Tensor) -> Tensor:
-        """Noise of unit variance per entry, on average, [..., Z]."""
-        width = self.noise_dim or self.latent_dim
-        noise = torch.randn(*z.shape[:-1], width, dtype=z.dtype, device=z.device)
-        if self.noise_power != 1:
-            noise = noise.sign() * noise.abs().pow(self.noise_power) / _deviation(self.noise_power)
-        return noise if self.noise_directions is None else noise @ self.noise_directions
 
     def _evaluate(self, tau: float | Tensor, x: Tensor, condition: Tensor) -> Tensor:
         """The network's value at a state: a velocity or an end point, as the parametrisation says."""
@@ -256,7 +250,7 @@ class FlowDynamics(Dynamics):
         self, z: Tensor, action: Tensor, embedding: Tensor, target: LatentTarget
     ) -> tuple[Tensor, Tensor]:
         """The next latent of the training rollout [B, Z], and this step's consistency loss [B]."""
-        condition, start = self._condition(z, action, embedding), self._start(z)
+        condition, start = self._condition(z, action, embedding), self.start(z)
         if self.training and (self.energy_weight or self.flow_weight):
             self.latent_variance.update(target.latent)
             self.state_variance.update(self._space.of_target(target))
@@ -267,8 +261,7 @@ class FlowDynamics(Dynamics):
         if self.end_weight:
             loss = loss + self.end_weight * self._end_error(predicted, estimates, target)
         if self.energy_weight:
-            scale = self.energy_weight * self.latent_variance.value.sqrt()
-            loss = loss + scale * self._energy(predicted, estimates, target)
+            loss = loss + self.energy_weight * self._energy(predicted, estimates, target)
         if self.flow_weight:
             matching, _ = self._match(z, action, embedding, condition, start, target)
             loss = loss + self.flow_weight * matching
@@ -280,15 +273,8 @@ class FlowDynamics(Dynamics):
 
     def _energy(self, predicted: Tensor, estimates: list[Tensor], target: LatentTarget) -> Tensor:
         """Energy score of the samples, and of the estimates before the last."""
-
-        def score(samples: Tensor) -> Tensor:
-            joint = energy_error(samples, target.latent)
-            if not self.energy_group_weight:
-                return joint
-            groups = self.latent_dim // SIMNORM_GROUP
-            return joint + self.energy_group_weight * energy_error(samples, target.latent, groups)
-
-        return self._with_earlier(score, predicted, estimates)
+        deviation = self.latent_variance.value.sqrt()
+        return self._with_earlier(lambda z: self.energy(z, target.latent, deviation), predicted, estimates)
 
     def _with_earlier(self, error: Callable[[Tensor], Tensor], predicted: Tensor, estimates: list[Tensor]) -> Tensor:
         """An error of the prediction, and `readout_weight` of its mean over the estimates before the last."""
@@ -323,15 +309,3 @@ class FlowDynamics(Dynamics):
         error = self._parametrisation.matching_error(value, begin, end, state, tau, self._space)
         ratio = self.latent_variance.value / self.state_variance.value.clamp_min(1e-12)
         return ratio * error, self._parametrisation.estimate(value, state, tau, self._space)
-
-
-def _deviation(power: float) -> float:
-    """Standard deviation of sign(ε) |ε|^p: √E|ε|^2p."""
-    return math.sqrt(2**power * math.gamma(power + 0.5) / math.sqrt(math.pi))
-
-
-def _directions(count: int, dim: int) -> Tensor:
-    """Orthonormal rows, scaled so that standard normal coordinates have unit variance per entry on average."""
-    # From a generator of their own: the weights' initialisation does not depend on the number of directions.
-    gaussian = torch.randn(dim, count, generator=torch.Generator().manual_seed(0), device="cpu")
-    return torch.linalg.qr(gaussian).Q.T * (dim / count) ** 0.5

@@ -12,7 +12,8 @@ from datamodules import MultitaskDataModule
 from lit_pwm import WorldModelPretraining
 from lit_pwm.losses import sigreg, world_model_loss
 from lit_pwm.models import FlowDynamics, LatentTarget, MLPDynamics, WorldModel
-from lit_pwm.models.dynamics import consistency_error, energy_error
+from lit_pwm.models.dynamics import consistency_error
+from lit_pwm.models.energy_score import energy_error
 from lit_pwm.models.layers import simnorm
 
 TASKS = {"one": (6, 3), "two": (4, 2)}
@@ -102,27 +103,59 @@ def test_the_regularisation_is_trained(linear_store, fit):
     assert scores[1] < scores[0]
 
 
-def test_energy_score_is_least_for_samples_distributed_as_the_target():
+@pytest.mark.parametrize("exponent", [1.0, 0.5, 1.5])
+def test_energy_score_is_least_for_samples_distributed_as_the_target(exponent):
     torch.manual_seed(0)
     target = torch.randn(40_000, 4)
 
     def score(scale, shift=0.0):
-        return energy_error(scale * torch.randn(2, 40_000, 4) + shift, target).mean().item()
+        return energy_error(scale * torch.randn(2, 40_000, 4) + shift, target, exponent=exponent).mean().item()
 
     calibrated = score(1.0)
     assert calibrated < min(score(0.0), score(0.5), score(2.0), score(1.0, 0.5))
-    # E‖x − y‖ of normals in 4 dimensions is √2 · √2 Γ(5/2) / Γ(2); half of it, over √4.
-    expected = math.sqrt(2) * math.sqrt(2) * math.gamma(2.5) / math.gamma(2) / 2 / 2
+    # E‖x − y‖^β of normals in 4 dimensions is 2^β Γ(2 + β/2) / Γ(2); half of it, over √4^β.
+    expected = math.gamma(2 + exponent / 2) / math.gamma(2) / 2
     assert calibrated == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize("count", [2, 5])
-def test_energy_score_by_hand(count):
+@pytest.mark.parametrize("exponent", [1.0, 0.5])
+def test_energy_score_by_hand(count, exponent):
     samples, target = torch.randn(count, 6, 8), torch.randn(6, 8)
-    outer = sum((s - target).norm(dim=-1) for s in samples) / count
-    pairs = [(a - b).norm(dim=-1) for i, a in enumerate(samples) for b in samples[:i]]
-    expected = (outer - sum(pairs) / len(pairs) / 2) / math.sqrt(8)
-    torch.testing.assert_close(energy_error(samples, target), expected)
+
+    def distance(a, b):
+        return ((a - b).norm(dim=-1) / math.sqrt(8)) ** exponent
+
+    outer = sum(distance(s, target) for s in samples) / count
+    pairs = [distance(a, b) for i, a in enumerate(samples) for b in samples[:i]]
+    expected = outer - sum(pairs) / len(pairs) / 2
+    torch.testing.assert_close(energy_error(samples, target, exponent=exponent), expected)
+
+
+def test_a_small_exponent_weighs_the_near_misses():
+    """Of two rare outcomes and one that is almost certain, blurring the certain one costs more of the score."""
+    torch.manual_seed(0)
+
+    def outcomes(blur):
+        kicked = (torch.rand(20_000, 1) < 0.1).float() * torch.randn(20_000, 1).sign()
+        return kicked + blur * torch.randn(20_000, 1)
+
+    def lost(exponent):
+        target = outcomes(0.01)
+        sharp, blurred = (
+            energy_error(torch.stack([outcomes(blur), outcomes(blur)]), target, exponent=exponent).mean()
+            for blur in (0.01, 0.1)
+        )
+        return ((blurred - sharp) / sharp).item()
+
+    assert lost(0.5) > 1.5 * lost(1.0) > 0
+
+
+def test_the_slope_of_a_small_exponent_is_finite_where_samples_agree():
+    samples = torch.ones(2, 3, 8, requires_grad=True)
+    energy_error(samples, torch.ones(3, 8), exponent=0.5).sum().backward()
+    assert samples.grad is not None
+    assert samples.grad.isfinite().all()
 
 
 def test_energy_score_of_groups_is_the_mean_of_their_own():
@@ -135,7 +168,7 @@ def test_earlier_estimates_and_groups_are_part_of_the_energy_score():
     torch.manual_seed(0)
     options = {"hidden_dim": 16, "source": "noise", "end_weight": 0.0, "energy_weight": 1.0, "substeps": 2}
     plain = FlowDynamics(16, 1, 1, **options, readout_weight=0.0)
-    whole = FlowDynamics(16, 1, 1, **options, readout_weight=0.25, energy_group_weight=0.5)
+    whole = FlowDynamics(16, 1, 1, **options, readout_weight=0.25, energy_group_weight=0.5, energy_group_exponent=0.5)
     whole.load_state_dict(plain.state_dict())
     z, zero = simnorm(torch.randn(2, 6, 16)), torch.zeros(2, 6, 1)
     logits = torch.randn(6, 16)
@@ -144,14 +177,13 @@ def test_earlier_estimates_and_groups_are_part_of_the_energy_score():
         torch.manual_seed(1)
         losses.append(dynamics.predict_with_loss(z, zero, zero, target)[1])
     torch.manual_seed(1)
-    end, estimates = whole._solve(whole._start(z), whole._condition(z, zero, zero))
+    end, estimates = whole._solve(whole.start(z), whole._condition(z, zero, zero))
 
     def groups(samples):
-        return 0.5 * energy_error(samples, target.latent, groups=2)
+        return 0.5 * scale**0.5 * energy_error(samples, target.latent, groups=2, exponent=0.5)
 
-    first = simnorm(estimates[0])
+    first, scale = simnorm(estimates[0]), whole.latent_variance.value.sqrt()
     more = groups(end) + 0.25 * (energy_error(first, target.latent) + groups(first))
-    scale = whole.latent_variance.value.sqrt()
     torch.testing.assert_close(losses[0], (scale * energy_error(end, target.latent)).expand(2, -1))
     torch.testing.assert_close(losses[1], losses[0] + scale * more)
 

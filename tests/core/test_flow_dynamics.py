@@ -133,7 +133,7 @@ def test_flow_matching_is_zero_for_the_velocity_of_the_straight_path(source, spa
     z, action, embedding = inputs()
     target = target_of()
     space_of = dynamics._space
-    begin = dynamics._start(z)
+    begin = dynamics.start(z)
     straight = space_of.of_target(target) - begin
     monkeypatch.setattr(dynamics.field, "velocity", lambda tau, x, context: straight)
     predicted, loss = dynamics.predict_with_loss(z, action, embedding, target)
@@ -181,7 +181,7 @@ def test_stop_gradients(source, starts, rollout):
         again = z.detach().requires_grad_()
         condition = dynamics.field.condition(8 * again - 1, embedding, action)
         torch.manual_seed(1)
-        start = dynamics._start(again).detach()
+        start = dynamics.start(again).detach()
         dynamics._match(again, action, embedding, condition, start, target)[0].sum().backward()
         assert again.grad.abs().max() > 0
 
@@ -211,11 +211,11 @@ def test_a_noise_source_gives_samples_that_the_global_seed_repeats():
 def test_noise_of_few_dimensions_spans_so_many_directions_and_has_unit_variance():
     dynamics = FlowDynamics(Z, A, E, hidden_dim=8, source="noise", noise_dim=3)
     torch.manual_seed(0)
-    noise = dynamics._noise(torch.zeros(4000, Z))
+    noise = dynamics.start.noise(torch.zeros(4000, Z))
     assert torch.linalg.matrix_rank(noise) == 3
     assert noise.var(0).mean().item() == pytest.approx(1, abs=0.05)
     again = factory_from(dynamics.description(), Dynamics)(Z, A, E)
-    torch.testing.assert_close(again.noise_directions, dynamics.noise_directions, rtol=0, atol=0)
+    torch.testing.assert_close(again.start.directions, dynamics.start.directions, rtol=0, atol=0)
 
 
 def test_flow_matching_learns_two_outcomes_where_a_mean_would_lie_between():
@@ -255,6 +255,11 @@ def test_flow_matching_learns_two_outcomes_where_a_mean_would_lie_between():
         ({"source": "noise", "noise_power": 0.0}, "noise_power 0"),
         ({"energy_weight": 1.0}, "source: noise"),
         ({"energy_samples": 1}, "energy_samples 1"),
+        ({"energy_group_exponent": 2.0}, "energy_group_exponent 2"),
+        ({"energy_group_weight": 1.0}, "energy_weight above zero"),
+        ({"noise_dim": 4}, "noise_dim 4.*source: noise"),
+        ({"source": "latent", "source_scale": 0.5}, "source_scale 0.5.*source: noise"),
+        ({"energy_group_exponent": 0.0}, "energy_group_exponent 0"),
     ],
 )
 def test_options_that_cannot_be(options, words):
@@ -265,11 +270,11 @@ def test_options_that_cannot_be(options, words):
 @pytest.mark.parametrize(("power", "kurtosis"), [(1.0, 3.0), (2.0, 35 / 3), (3.0, 46.2)])
 def test_noise_of_any_power_has_unit_variance_and_its_own_tails(power, kurtosis):
     torch.manual_seed(0)
-    noise = FlowDynamics(Z, A, E, source="noise", noise_power=power)._noise(torch.empty(200_000, Z))
+    noise = FlowDynamics(Z, A, E, source="noise", noise_power=power).start.noise(torch.empty(200_000, Z))
     assert noise.mean().item() == pytest.approx(0, abs=0.003)
     assert noise.var().item() == pytest.approx(1, rel=0.01)
     assert noise.pow(4).mean().item() == pytest.approx(kurtosis, rel=0.1)  # E ε^4p / (E ε^2p)²
-    few = FlowDynamics(Z, A, E, source="noise", noise_power=power, noise_dim=4)._noise(torch.empty(50_000, Z))
+    few = FlowDynamics(Z, A, E, source="noise", noise_power=power, noise_dim=4).start.noise(torch.empty(50_000, Z))
     assert few.var(0).mean().item() == pytest.approx(1, rel=0.05)
     assert torch.linalg.matrix_rank(few[:100]).item() == 4
 
@@ -309,7 +314,7 @@ def test_eulers_steps_are_torchdiffeqs(options, substeps):
     torch.manual_seed(3)
     ours = dynamics(z, action, embedding)
     torch.manual_seed(3)
-    start, condition = dynamics._start(z), dynamics._condition(z, action, embedding)
+    start, condition = dynamics.start(z), dynamics._condition(z, action, embedding)
     space, kind = SPACES[dynamics.space], PARAMETRISATIONS[dynamics.parametrisation]
 
     def velocity(tau, x):
