@@ -90,8 +90,8 @@ class FlowActor(Actor):
         hidden_dims: widths of the hidden layers.
         task_dim: width of the actor's own task embedding; 0 for a policy that does not look at the task.
         time_dim: features of τ.
-        form: `gated` or `plain` velocity, see `ActorField`. Half-open gates, as at the start, halve the noise on its
-            way to the action (K = 2); a plain velocity passes it on whole.
+        form: `plain` or `gated` velocity, see `ActorField`. A plain one passes the noise on whole, as an MLP actor
+            does; half-open gates, as at the start, halve it on its way to the action (K = 2), and the goal too.
         method: how the ODE is integrated.
         substeps: K.
         rtol: relative tolerance of dopri5.
@@ -113,7 +113,7 @@ class FlowActor(Actor):
         hidden_dims: Sequence[int] = (400, 200, 100),
         task_dim: int = 0,
         time_dim: int = 8,
-        form: VelocityForm = "gated",
+        form: VelocityForm = "plain",
         method: Method = "euler",
         substeps: int = 2,
         rtol: float = 1e-5,

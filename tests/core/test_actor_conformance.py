@@ -16,7 +16,7 @@ FACTORIES = {
     "mlp": partial(MLPActor, hidden_dims=(24, 16)),
     "mlp-tasks": partial(MLPActor, hidden_dims=(24,), task_dim=7),
     "flow": partial(FlowActor, hidden_dims=(24, 16)),
-    "flow-tasks-plain": partial(FlowActor, hidden_dims=(24,), task_dim=7, form="plain"),
+    "flow-tasks-gated": partial(FlowActor, hidden_dims=(24,), task_dim=7, form="gated"),
     "flow-heun": partial(FlowActor, hidden_dims=(24, 16), method="heun", substeps=3),
 }
 Z, A, N = 32, 4, 3

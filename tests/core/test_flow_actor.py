@@ -16,7 +16,8 @@ from lit_pwm.models.actors import LOG_STD_FLOOR, LOG_STD_INIT
 
 KINDS = {
     "euler": partial(FlowActor),
-    "heun-plain": partial(FlowActor, method="heun", form="plain"),
+    "euler-gated": partial(FlowActor, form="gated"),
+    "heun-gated": partial(FlowActor, method="heun", form="gated"),
     "rk4": partial(FlowActor, method="rk4", substeps=1),
 }
 
@@ -118,7 +119,7 @@ def test_density_is_differentiable_on_request(make):
 
 
 def test_a_gate_that_is_open_contracts_to_the_goal_and_one_that_is_shut_changes_nothing():
-    actor = FlowActor(16, 2, 1, hidden_dims=(8,), substeps=4)
+    actor = FlowActor(16, 2, 1, hidden_dims=(8,), substeps=4, form="gated")
     torch.nn.init.zeros_(actor.field.head.weight)
     z, task, noise = torch.randn(5, 16), torch.zeros(5, dtype=torch.int64), torch.randn(5, 2)
     goal = torch.tensor([0.3, -0.6])
@@ -129,6 +130,15 @@ def test_a_gate_that_is_open_contracts_to_the_goal_and_one_that_is_shut_changes_
         with torch.no_grad():
             actor.field.head.bias.copy_(torch.cat([torch.full((2,), gate), goal]))
         torch.testing.assert_close(actor(z, task, noise=noise), expected)
+
+
+def test_a_plain_velocity_passes_the_noise_on_whole():
+    """With a velocity that does not see the state, the action is distributed as an MLP actor's."""
+    actor = FlowActor(16, 2, 1, hidden_dims=(8,))
+    torch.nn.init.zeros_(actor.field.head.weight)
+    z, task, noise = torch.randn(5, 16), torch.zeros(5, dtype=torch.int64), torch.randn(5, 2)
+    expected = (actor.field.head.bias + np.exp(LOG_STD_INIT) * noise).tanh()
+    torch.testing.assert_close(actor(z, task, noise=noise), expected)
 
 
 def test_unknown_forms_are_refused():
@@ -148,7 +158,7 @@ def test_the_trunk_weighs_as_much_in_the_last_layer_as_if_all_inputs_were_one():
 
 def test_the_velocity_is_that_of_one_layer_over_state_time_and_trunk():
     torch.manual_seed(0)
-    actor = FlowActor(16, 3, 2, hidden_dims=(24, 20), task_dim=4, form="plain")
+    actor = FlowActor(16, 3, 2, hidden_dims=(24, 20), task_dim=4)
     field, x, z, task = actor.field, torch.randn(5, 3), torch.randn(5, 16), torch.tensor([0, 1, 1, 0, 1])
     embedding = actor.task_embedding(task)
     features = torch.cat([x, field.time(0.3, x).expand(5, -1), field.trunk(torch.cat([z, embedding], 1))], 1)
