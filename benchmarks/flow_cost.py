@@ -37,7 +37,7 @@ DYNAMICS = {
     "flow": partial(FlowDynamics, hidden_dim=216),
     "refinement": partial(RefinementDynamics, hidden_dim=219),
 }
-ACTORS = {"mlp": partial(MLPActor, hidden_dims=(128, 128)), "flow": partial(FlowActor, hidden_dims=(124, 124))}
+ACTORS = {"mlp": partial(MLPActor, hidden_dims=(128, 128)), "flow": partial(FlowActor, hidden_dims=(125, 125))}
 SKIPPED = 3
 
 

@@ -28,15 +28,21 @@ from lit_pwm.experiments.stages import PolicyPlan, train_policy
 _REPORT_SEED = 20_000
 
 
-def run_policy(arm: str, task: str, seed: int, updates: int, runs: str) -> dict[str, Any]:
-    """Train a policy, evaluate its best and last checkpoint on seeds that chose nothing; returns the record."""
+def run_policy(arm: str, task: str, seed: int, updates: int, runs: str, path: Path) -> str:
+    """Train a policy, evaluate its best and last checkpoint on seeds that chose nothing, write the record.
+
+    Returns:
+        What to tell of it.
+    """
     plan = PolicyPlan(updates, evaluate_every=max(1, updates // 6))
     folder = f"{runs}/policies/{arm}_{task}_{seed}"
     trained = train_policy(task, f"{runs}/{arm}_{seed}.ckpt", [f"{runs}/data.h5"], folder, plan, seed)
     record: dict[str, Any] = {"arm": arm, "task": task, "seed": seed, "updates": updates}
     for name, checkpoint in (("best", trained.best), ("last", trained.last)):
         record[name] = list(evaluate_task(load_policy(checkpoint), task, 10, _REPORT_SEED, mode="sync").returns)
-    return record
+    with replacing(path, "The record") as part:
+        part.write_text(json.dumps(record, indent=1) + "\n")
+    return f"{path.stem}: best {sum(record['best']) / 10:.0f}, last {sum(record['last']) / 10:.0f}"
 
 
 def main() -> None:
@@ -64,12 +70,16 @@ def main() -> None:
         gone = [m for m in models if not (options.runs / "{}_{}.ckpt".format(*m)).exists()]
         for future in [pool.submit(train, *m, options.model_updates, str(store), str(options.runs)) for m in gone]:
             future.result()
-        futures = {pool.submit(run_policy, *w, options.updates, str(options.runs)): w for w in missing}
-        for future in as_completed(futures):
-            record, name = future.result(), "{}_{}_{}".format(*futures[future])
-            with replacing(folder / f"{name}.json", "The record") as path:
-                path.write_text(json.dumps(record, indent=1) + "\n")
-            print(f"{name}: best {sum(record['best']) / 10:.0f}, last {sum(record['last']) / 10:.0f}", flush=True)
+        futures = [
+            pool.submit(run_policy, *w, options.updates, str(options.runs), folder / "{}_{}_{}.json".format(*w))
+            for w in missing
+        ]
+        try:
+            for future in as_completed(futures):
+                print(future.result(), flush=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # or what fails is told only when all others are done
+            raise
     write_policy_table(options.results)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -257,15 +258,16 @@ class FlowDynamics(Dynamics):
         if self.rollout == "estimate":
             return self._estimate_with_loss(z, action, embedding, condition, start, target)
         predicted, estimates = self._solve(start, condition)
-        loss = torch.zeros_like(predicted[..., 0])
+        losses = []
         if self.end_weight:
-            loss = loss + self.end_weight * self._end_error(predicted, estimates, target)
+            losses.append(self.end_weight * self._end_error(predicted, estimates, target))
         if self.energy_weight:
-            loss = loss + self.energy_weight * self._energy(predicted, estimates, target)
+            score = self._energy(predicted, estimates, target)  # [B], of all samples together
+            losses.append((self.energy_weight * score).expand(predicted.shape[:-1]))
         if self.flow_weight:
             matching, _ = self._match(z, action, embedding, condition, start, target)
-            loss = loss + self.flow_weight * matching
-        return predicted, loss
+            losses.append(self.flow_weight * matching)
+        return predicted, functools.reduce(torch.add, losses)
 
     def _end_error(self, predicted: Tensor, estimates: list[Tensor], target: LatentTarget) -> Tensor:
         """Squared error of the prediction, and of the estimates before the last."""
@@ -278,10 +280,9 @@ class FlowDynamics(Dynamics):
 
     def _with_earlier(self, error: Callable[[Tensor], Tensor], predicted: Tensor, estimates: list[Tensor]) -> Tensor:
         """An error of the prediction, and `readout_weight` of its mean over the estimates before the last."""
-        total = error(predicted)
-        if self.readout_weight and len(estimates) > 1:
-            earlier = [error(self._space.read_out(x)) for x in estimates[:-1]]
-            total = total + self.readout_weight / len(earlier) * sum(earlier)
+        total, earlier = error(predicted), estimates[:-1] if self.readout_weight else []
+        for x in earlier:
+            total = total.add(error(self._space.read_out(x)), alpha=self.readout_weight / len(earlier))
         return total
 
     def _estimate_with_loss(

@@ -89,7 +89,6 @@ class RefinementDynamics(Dynamics):
         """The next latent, and its squared error plus the weighted mean of the earlier read-outs' errors."""
         *earlier, last = self.read_outs(z, action, embedding)
         loss = consistency_error(last, target.latent)
-        if earlier and self.readout_weight:
-            errors = [consistency_error(latent, target.latent) for latent in earlier]
-            loss = loss + self.readout_weight / len(errors) * sum(errors)
+        for latent in earlier if self.readout_weight else []:
+            loss = loss.add(consistency_error(latent, target.latent), alpha=self.readout_weight / len(earlier))
         return last, loss
