@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,16 +29,67 @@ from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.experiments.stages import be_quiet
 from lit_pwm.flow import Solver, integrate
 from lit_pwm.flow.integration import integrate_torchdiffeq
-from lit_pwm.models import CriticEnsemble, FlowActor, FlowDynamics, MLPActor, MLPDynamics, RefinementDynamics
+from lit_pwm.models import (
+    Actor,
+    CriticEnsemble,
+    Dynamics,
+    FlowActor,
+    FlowDynamics,
+    MLPActor,
+    MLPDynamics,
+    RefinementDynamics,
+)
 from lit_pwm.models.conditioned_field import ConditionedField
 
 RESULT = Path(__file__).parent / "results" / "flow_cost.json"
-DYNAMICS = {
-    "mlp": partial(MLPDynamics, hidden_dim=256, rescale_inputs=True),
-    "flow": partial(FlowDynamics, hidden_dim=216),
-    "refinement": partial(RefinementDynamics, hidden_dim=219),
+
+
+@dataclass(frozen=True)
+class Size:
+    """The networks of a size; widths of each kind have the MLP's parameters within 2 %.
+
+    Attributes:
+        networks: widths of the world model around its dynamics.
+        dynamics: kinds of dynamics, the first being the one that others are compared with.
+        actors: kinds of actors, likewise.
+        critics: widths of the critics' hidden layers.
+        updates: updates of each cell in a turn.
+    """
+
+    networks: dict[str, Any]
+    dynamics: dict[str, Callable[..., Dynamics]]
+    actors: dict[str, Callable[..., Actor]]
+    critics: tuple[int, ...]
+    updates: int
+
+
+SIZES = {
+    "demo": Size(
+        {"latent_dim": 128, "encoder_dim": 256, "reward_dim": 128, "task_dim": 16},
+        {
+            "mlp": partial(MLPDynamics, hidden_dim=256, rescale_inputs=True),
+            "flow": partial(FlowDynamics, hidden_dim=216),
+            "refinement": partial(RefinementDynamics, hidden_dim=219),
+        },
+        {"mlp": partial(MLPActor, hidden_dims=(128, 128)), "flow": partial(FlowActor, hidden_dims=(125, 125))},
+        (128, 128),
+        23,
+    ),
+    "PWM's 5 M": Size(
+        {"latent_dim": 512, "encoder_dim": 256, "reward_dim": 512, "task_dim": 64},
+        {
+            "mlp": partial(MLPDynamics, hidden_dim=512, rescale_inputs=True),
+            "flow": partial(FlowDynamics, hidden_dim=408),
+            "refinement": partial(RefinementDynamics, hidden_dim=408),
+        },
+        {
+            "mlp": partial(MLPActor, hidden_dims=(400, 200, 100)),
+            "flow": partial(FlowActor, hidden_dims=(400, 200, 100)),
+        },
+        (400, 200),
+        9,
+    ),
 }
-ACTORS = {"mlp": partial(MLPActor, hidden_dims=(128, 128)), "flow": partial(FlowActor, hidden_dims=(125, 125))}
 SKIPPED = 3
 
 
@@ -73,23 +125,17 @@ def fit(module: LightningModule, data: Any, updates: int) -> Clock:
     return clock
 
 
-def world_model(kind: str, store: str, updates: int) -> tuple[LightningModule, Clock]:
+def world_model(size: Size, kind: str, store: str) -> tuple[LightningModule, Clock]:
     torch.manual_seed(0)
-    module = WorldModelPretraining(
-        dynamics=DYNAMICS[kind], latent_dim=128, encoder_dim=256, reward_dim=128, task_dim=16, rho=0.9
-    )
+    module, updates = WorldModelPretraining(dynamics=size.dynamics[kind], rho=0.9, **size.networks), size.updates
     data = datamodules.MultitaskDataModule(store=store, horizon=4, batch_size=128, batches_per_epoch=updates, seed=0)
     return module, fit(module, data, updates)
 
 
-def policy(kind: tuple[str, str], checkpoints: dict[str, str], store: str, updates: int) -> Clock:
+def policy(size: Size, kind: tuple[str, str], checkpoints: dict[str, str], store: str) -> Clock:
     torch.manual_seed(0)
-    module = PolicyLearning(
-        checkpoints[kind[0]],
-        actor=ACTORS[kind[1]],
-        critic=partial(CriticEnsemble, hidden_dims=(128, 128)),
-        critic_passes=1,
-    )
+    critic, updates = partial(CriticEnsemble, hidden_dims=size.critics), size.updates
+    module = PolicyLearning(checkpoints[kind[0]], actor=size.actors[kind[1]], critic=critic, critic_passes=1)
     data = datamodules.MultitaskDataModule(store=store, horizon=1, batch_size=64, batches_per_epoch=updates, seed=0)
     return fit(module, data, updates)
 
@@ -109,6 +155,25 @@ def compare(clocks: dict[str, list[Clock]]) -> dict[str, dict[str, float]]:
             "time_over_prediction": ratio / flops,
         }
     return table
+
+
+def measure(size: Size, turns: int, store: str, folder: str) -> dict[str, Any]:
+    """Ratios of all cells of a size."""
+    checkpoints = {}
+    models: dict[str, list[Clock]] = {kind: [] for kind in size.dynamics}
+    for turn in range(turns):
+        for kind in size.dynamics:
+            module, clock = world_model(size, kind, store)
+            models[kind].append(clock)
+            if turn == 0:
+                checkpoints[kind] = f"{folder}/{kind}.ckpt"
+                module.trainer.save_checkpoint(checkpoints[kind])
+    cells = [(model, actor) for model in size.dynamics for actor in size.actors]
+    policies: dict[str, list[Clock]] = {" / ".join(cell): [] for cell in cells}
+    for _ in range(turns):
+        for cell in cells:
+            policies[" / ".join(cell)].append(policy(size, cell, checkpoints, store))
+    return {"world model": compare(models), "policy": compare(policies)}
 
 
 def solver(turns: int) -> dict[str, float]:
@@ -132,13 +197,15 @@ def solver(turns: int) -> dict[str, float]:
 
 def text(result: dict[str, Any]) -> str:
     """The table of the ratios, and a sentence on the solvers."""
-    rows = ["| update of | CPU ms | FLOPs ÷ MLP's | time ÷ MLP's | time ÷ prediction |", "| --- |" + " ---: |" * 4]
-    for part in ("world model", "policy"):
-        for name, row in result[part].items():
-            rows.append(
-                f"| {part}: {name} | {row['cpu_ms']:.1f} | {row['flops_ratio']:.2f} | {row['time_ratio']:.2f} "
-                f"| {row['time_over_prediction']:.2f} |"
-            )
+    rows = ["| size | update of | CPU ms | FLOPs ÷ MLP's | time ÷ MLP's | time ÷ prediction |"]
+    rows.append("| --- | --- |" + " ---: |" * 4)
+    for size, parts in result["sizes"].items():
+        for part, cells in parts.items():
+            for name, row in cells.items():
+                rows.append(
+                    f"| {size} | {part}: {name} | {row['cpu_ms']:.1f} | {row['flops_ratio']:.2f} "
+                    f"| {row['time_ratio']:.2f} | {row['time_over_prediction']:.2f} |"
+                )
     solvers = ", ".join(f"{ratio:.2f} ({name})" for name, ratio in result["solver"].items())
     return "\n".join(rows) + f"\n\nSteps by torchdiffeq take this many times as long as the lean loop's: {solvers}."
 
@@ -146,28 +213,14 @@ def text(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=8)
-    parser.add_argument("--updates", type=int, default=23, help="of each cell in a turn")
     parser.add_argument("--result", type=Path, default=RESULT)
     options = parser.parse_args()
     be_quiet()
     with tempfile.TemporaryDirectory() as folder:
         store = f"{folder}/data.h5"
         datamodules.collect(("cartpole-swingup", "cup-catch"), 8, Path(store), behaviour="noise", workers=2, seed=0)
-        checkpoints = {}
-        models: dict[str, list[Clock]] = {kind: [] for kind in DYNAMICS}
-        for turn in range(options.turns):
-            for kind in DYNAMICS:
-                module, clock = world_model(kind, store, options.updates)
-                models[kind].append(clock)
-                if turn == 0:
-                    checkpoints[kind] = f"{folder}/{kind}.ckpt"
-                    module.trainer.save_checkpoint(checkpoints[kind])
-        cells = [(model, actor) for model in DYNAMICS for actor in ACTORS]
-        policies: dict[str, list[Clock]] = {" / ".join(cell): [] for cell in cells}
-        for _ in range(options.turns):
-            for cell in cells:
-                policies[" / ".join(cell)].append(policy(cell, checkpoints, store, options.updates))
-        result = {"world model": compare(models), "policy": compare(policies), "solver": solver(20 * options.turns)}
+        sizes = {name: measure(size, options.turns, store, folder) for name, size in SIZES.items()}
+        result = {"sizes": sizes, "solver": solver(20 * options.turns)}
     options.result.parent.mkdir(parents=True, exist_ok=True)
     options.result.write_text(json.dumps(result, indent=1) + "\n")
     print(text(result))

@@ -55,7 +55,7 @@ def _group_sums(group: int, dtype: torch.dtype) -> Tensor:
 class _SimNorm(torch.autograd.Function):
     """Softmax of each row of a few entries, along which torch's is not vectorised.
 
-    A product with ones gives each entry the sum of its row, in half the time of a sum.
+    A product with ones gives each entry the sum of its row, in half the time of a sum; it counts as FLOPs.
     """
 
     @staticmethod
