@@ -1,6 +1,6 @@
 """What a flow costs: FLOPs and time of real updates of every cell, and the lean solver beside torchdiffeq.
 
-    python benchmarks/flow_cost.py        # about four minutes
+    python benchmarks/flow_cost.py        # about two minutes
 
 Cells take turns, a few updates each, so that a busy neighbour slows all of them alike; ratios are medians of ratios of
 the same turn. The prediction is the ratio of FLOPs, counted by torch on one whole update (forward, backward, critics).
@@ -212,7 +212,7 @@ def text(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=8)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--result", type=Path, default=RESULT)
     options = parser.parse_args()
     be_quiet()
