@@ -66,7 +66,10 @@ class ConditionedField(VelocityField):
 
     def velocity(self, tau: float | Tensor, x: Tensor | None, context: Tensor) -> Tensor:
         """State [..., state_dim] or None, and what `condition` returned → [..., state_dim], each group of mean zero."""
-        first = context if x is None or self.from_state is None else context + self.from_state(x)
-        if self.from_time is not None:
-            first = first + self.from_time(tau)
+        time = None if self.from_time is None else self.from_time(tau)
+        if x is None or self.from_state is None:
+            first = context if time is None else context + time
+        else:  # sums in place, which take a third of the time
+            first = self.from_state(x).add_(context)
+            first = first if time is None else first.add_(time)
         return self.head(self.hidden(mish(self.ln(first))))

@@ -69,7 +69,7 @@ class ActorField(VelocityField):
         """State [B, A], zeros if None, and what `condition` returned → dx/dτ [B, A]."""
         x = context.new_zeros(len(context), self.action_dim) if x is None else x
         state_and_time = torch.cat([x, self.time(tau, x).expand(len(x), -1)], dim=-1)
-        first = torch.addmm(context, state_and_time, self.from_state_and_time.weight.t())
+        first = self.from_state_and_time(state_and_time).add_(context)
         value = self.head(self.ln(mish(first)))
         if self.form == "plain":
             return value

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from lit_pwm.models import cpu_functions
 
 SIMNORM_GROUP = 8
+_MINUS_ONE = torch.tensor(-1.0)
 
 
 class Constrained(nn.Module):
@@ -70,7 +71,7 @@ def simnorm(logits: Tensor, group: int = SIMNORM_GROUP) -> Tensor:
 
 def rescaled(z: Tensor, group: int = SIMNORM_GROUP) -> Tensor:
     """G·z − 1 with G the group's size: simplex entries centred at zero, of order one."""
-    return (group * z).sub_(1)
+    return torch.add(_MINUS_ONE, z, alpha=group)
 
 
 def mlp(in_dim: int, hidden_dims: Sequence[int], out: nn.Module) -> nn.Sequential:

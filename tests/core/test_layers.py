@@ -40,6 +40,17 @@ def test_simnorm_of_large_logits_and_of_nothing():
     assert simnorm(torch.zeros(0, 16)).shape == (0, 16)
 
 
+@pytest.mark.parametrize("largest", [79.9, 80.1, 120.0])
+def test_simnorm_with_and_without_subtracting_the_maximum(largest):
+    logits = torch.tensor([[-largest] * 8 + [largest] * 8 + [largest, -largest] * 4]) + torch.randn(5, 24)
+    logits[0, 8], logits[1, 0] = largest, -largest  # the entries that decide which of both
+    logits.clamp_(-largest, largest)
+    expected = logits.unflatten(-1, (3, 8)).softmax(-1).flatten(-2)
+    torch.testing.assert_close(simnorm(logits), expected, atol=1e-6, rtol=2e-5)
+    logits[2, 3] = torch.nan
+    assert torch.equal(simnorm(logits).isnan().any(0), torch.arange(24) < 8)
+
+
 def test_simnorm_under_autocast_is_in_single_precision():
     x = torch.randn(64, 64)
     with torch.autocast("cpu", dtype=torch.bfloat16):

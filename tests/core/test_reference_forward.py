@@ -70,7 +70,7 @@ def test_decoded_rewards_keep_their_precision_under_bfloat16_autocast():
 def test_simnorm_is_a_softmax_in_consecutive_groups_of_eight():
     logits = torch.randn(5, 3, 32, generator=torch.Generator().manual_seed(0))
     expected = torch.cat([logits[..., i : i + 8].softmax(-1) for i in range(0, 32, 8)], dim=-1)
-    close(simnorm(logits), expected, 1e-7)
+    close(simnorm(logits), expected, 2e-7)
 
 
 def test_encoder_dynamics_and_reward_of_tdmpc2(numbers, reference_world_model):
