@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import h5py
+import hdf5plugin  # noqa: F401  (registers Blosc, Zstandard and others, as which an archive may be compressed)
 import numpy as np
 
 
