@@ -64,7 +64,7 @@ class Size:
 
 SIZES = {
     "demo": Size("_tiny", "_tiny", 4, 128, 64, 60),
-    "demo's networks, PWM's batches": Size("_tiny", "_tiny", 16, 256, 512, 16),
+    "demo's networks, large batches": Size("_tiny", "_tiny", 16, 256, 512, 16),
     "1 M": Size("_1m", "", 16, 256, 512, 12),
     "5 M": Size("_5m", "", 16, 256, 512, 8),
 }
