@@ -1,6 +1,8 @@
 """The file's layout, and reading it back."""
 
 import pickle
+import subprocess
+import sys
 
 import h5py
 import hdf5plugin
@@ -123,6 +125,13 @@ def test_chunked_stores_are_read_too(mixed_store, tmp_path, options):
             np.testing.assert_array_equal(chunked.column(name).windows(starts, 5, width), expected)
     for a, b in zip(plain, chunked, strict=True):
         np.testing.assert_array_equal(a.obs, b.obs)
+
+
+def test_a_process_that_knows_no_filters_reads_compressed_stores(mixed_store, tmp_path):
+    archive = chunked_copy(mixed_store, tmp_path / "c.h5", **hdf5plugin.Blosc("lz4"))
+    code = f"from datamodules import EpisodeStore; print(EpisodeStore({str(archive)!r})[3].obs.sum())"
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert float(output) == pytest.approx(EpisodeStore(mixed_store)[3].obs.sum())
 
 
 def test_missing_file_names_it(tmp_path):
