@@ -18,7 +18,7 @@ from lit_pwm.cli.main import run
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "benchmarks" / "results" / "factorial"
-IN_README = ("Interquartile mean return", "World models, decoded error, 16 steps")
+IN_README = ("Interquartile mean return", "World models, decoded error, 16", "World models, reward error, 16")
 
 
 def main() -> None:

@@ -117,6 +117,7 @@ def test_every_number_of_the_table(records, tmp_path, capsys):
     assert models == {"mlp": ["4.7 (× 1.00)", "0.25 (× 1.00)", "0.01 (× 1.00)"],
                       "flow": ["4.9 (× 1.04)", "0.5 (× 2.00)", "0.01 (× 1.00)"]}  # fmt: skip
     assert rows_of(text, "World models, decoded")["walker-run"] == ["0.4 (× 1.00)", "0.8 (× 2.00)"]
+    assert rows_of(text, "World models, reward")["walker-run"] == ["0.25 (× 1.00)", "0.5 (× 2.00)"]
 
 
 def test_the_page_has_every_part_and_its_figures(records, tmp_path, capsys):
@@ -126,6 +127,7 @@ def test_the_page_has_every_part_and_its_figures(records, tmp_path, capsys):
     for anchor in ("comparison", "by-task", "cost-curves", "compute", "world-models", "diagnostics", "run-record"):
         assert f'id="{anchor}"' in page
     assert "eval/model_gap" in page
+    assert all(f"By task: {what} error, 16 steps." in page for what in ("decoded", "reward"))
     for name in re.findall(r'src="(assets/[^"]+)"', page):
         assert (out / name).is_file()
     drawn = {path.name for path in (out / "assets").iterdir()}

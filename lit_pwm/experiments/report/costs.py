@@ -69,7 +69,7 @@ class FiguresSection:
         names: the figures; those that no run has are left out.
         note: what they are, plain text.
         ratios: show the ratio to the baseline under each.
-        by_task: a figure that is also shown for each task.
+        by_task: those that are also shown for each task.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class FiguresSection:
         names: Sequence[str],
         note: str,
         ratios: bool = True,
-        by_task: str | None = None,
+        by_task: Sequence[str] = (),
     ) -> None:
         self.by_task = by_task
         self.title, self.anchor, self.grid, self.note, self.ratios = title, anchor, grid, note, ratios
@@ -92,9 +92,9 @@ class FiguresSection:
             return notice("Nothing of this was recorded.")
         head, rows = figures_table(self.grid, self.names, self.ratios)
         tables = html_table(head, rows, self.title + ".")
-        if self.by_task in self.names:
-            assert self.by_task is not None
-            tables += html_table(*figure_by_task(self.grid, self.by_task), f"By task: {self.by_task}.")
+        for name in self.by_task:
+            if name in self.names:
+                tables += html_table(*figure_by_task(self.grid, name), f"By task: {name}.")
         return paragraph(self.note) + tables
 
 

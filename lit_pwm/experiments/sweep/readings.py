@@ -23,7 +23,8 @@ OPEN_LOOP_NAMES = tuple(
     f"{what} error, {k} {'step' if k == 1 else 'steps'}" for what in ("decoded", "reward", "latent") for k in (1, 4, 16)
 )
 """Open-loop errors of the world model. Those of latents cannot be compared between encoders."""
-BY_TASK = "decoded error, 16 steps"
+BY_TASK = ("decoded error, 16 steps", "reward error, 16 steps")
+"""Those that are also shown for each task."""
 _DIAGNOSTICS = ("diagnostics/", "eval/imagined", "eval/real", "eval/model_gap")
 
 

@@ -150,8 +150,9 @@ def _markdown(grid: Grid, name: str) -> str:
     names = [name for name in OPEN_LOOP_NAMES if any(name in run.figures for run in models.runs)]
     if names:
         parts.append("World models, open loop (ratio to the first):\n\n" + markdown(*figures_table(models, names)))
-    if BY_TASK in names:
-        parts.append(f"World models, {BY_TASK}:\n\n" + markdown(*figure_by_task(models, BY_TASK)))
+    for figure in BY_TASK:
+        if figure in names:
+            parts.append(f"World models, {figure}:\n\n" + markdown(*figure_by_task(models, figure)))
     return "\n".join(parts)
 
 
