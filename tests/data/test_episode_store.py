@@ -114,10 +114,11 @@ def chunked_copy(path, to, **options):
     return to
 
 
-@pytest.mark.parametrize("options", [{"compression": 4}, hdf5plugin.Blosc("lz4")], ids=["gzip", "blosc"])
-def test_chunked_stores_are_read_too(mixed_store, tmp_path, options):
-    plain = EpisodeStore(mixed_store)
-    chunked = EpisodeStore(chunked_copy(mixed_store, tmp_path / "c.h5", **options))
+def test_chunked_stores_are_read_too(mixed_store, tmp_path):
+    plain, chunked = (
+        EpisodeStore(mixed_store),
+        EpisodeStore(chunked_copy(mixed_store, tmp_path / "c.h5", compression=4)),
+    )
     for name in ("obs", "action", "reward"):
         starts = np.array([700, 3, 3, 250])
         for width in (None, *([2] if name != "reward" else [])):
