@@ -66,7 +66,9 @@ def simnorm(logits: Tensor, group: int = SIMNORM_GROUP) -> Tensor:
     """Softmax within consecutive groups of the last axis (SimNorm, arXiv 2204.00616): each group sums to one."""
     if cpu_functions.is_for_cpu(logits):
         return cpu_functions.simnorm(logits, group)
-    return logits.unflatten(-1, (-1, group)).softmax(-1).flatten(-2)
+    # Autocast runs a softmax in full precision on a GPU and not on a CPU, where groups would sum to one only to 1e-2.
+    dtype = torch.float32 if torch.is_autocast_enabled(logits.device.type) else None
+    return logits.unflatten(-1, (-1, group)).softmax(-1, dtype=dtype).flatten(-2)
 
 
 def rescaled(z: Tensor, group: int = SIMNORM_GROUP) -> Tensor:

@@ -46,6 +46,14 @@ def test_pre_training_gives_the_losses_of_the_cpu(kind, pretraining, run, tmp_pa
 
 
 @pytest.mark.parametrize("kind", DYNAMICS)
+def test_bfloat16_gives_nearly_the_losses_of_full_precision(kind, pretraining, run, tmp_path):
+    for precision in ("32-true", "bf16-mixed"):
+        run(pretraining(kind), tmp_path / precision, accelerator="gpu", precision=precision)
+    first, second = (logged(tmp_path / precision, "train/loss") for precision in ("32-true", "bf16-mixed"))
+    assert second == pytest.approx(first, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", DYNAMICS)
 def test_everything_that_measures_runs_in_pre_training(kind, pretraining, run, tmp_path):
     trainer = run(pretraining(kind), tmp_path, [*measures(), callbacks.DecodedErrors()], accelerator="gpu")
     record = json.loads((tmp_path / "compute.json").read_text())

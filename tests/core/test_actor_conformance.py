@@ -54,6 +54,17 @@ def test_range_shape_and_exact_zeros_where_masked(actor):
             assert (action[MASK[TASK] == 1] != 0).all()
 
 
+def test_under_bfloat16_autocast_actions_are_near_those_without(actor):
+    noise = torch.randn(33, A)
+    expected = actor(latents(), TASK, noise=noise)
+    with torch.autocast("cpu", torch.bfloat16):
+        action = actor(latents(), TASK, noise=noise)
+    assert action.dtype == torch.float32
+    torch.testing.assert_close(action, expected, atol=0.03, rtol=0)
+    action.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in actor.parameters())
+
+
 def test_deterministic_action_ignores_noise(actor):
     first = actor(latents(), TASK, deterministic=True)
     torch.testing.assert_close(actor(latents(), TASK, True, 5 * torch.randn(33, A)), first, rtol=0, atol=0)

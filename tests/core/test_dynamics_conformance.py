@@ -135,6 +135,27 @@ def test_predict_with_loss_predicts_what_forward_does_and_is_least_at_its_own_pr
         assert (dynamics.predict_with_loss(z, action, embedding, own)[1] <= loss).all()
 
 
+def test_under_bfloat16_autocast_predictions_are_latents_in_full_precision_near_those_without(dynamics):
+    z, action, embedding = (x.requires_grad_() for x in inputs(16))
+    target = LatentTarget(inputs(16, seed=2)[0], inputs(16, seed=2)[0].log(), z.detach())
+    with torch.no_grad():
+        expected, expected_loss = dynamics.eval().predict_with_loss(z, action, embedding, target)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        predicted, loss = dynamics.predict_with_loss(z, action, embedding, target)
+        with torch.no_grad():
+            assert_on_simplex(dynamics(z, action, embedding))
+    assert predicted.dtype == loss.dtype == torch.float32
+    assert_on_simplex(predicted)
+    torch.testing.assert_close(predicted, expected, atol=0.02, rtol=0)
+    if not getattr(dynamics, "flow_weight", 0):  # whose times are drawn
+        torch.testing.assert_close(loss, expected_loss, atol=1e-3, rtol=0.05)
+    (loss.sum() + (predicted * torch.randn(16, Z)).sum()).backward()
+    for name, tensor in [("z", z), ("action", action), ("embedding", embedding), *dynamics.named_parameters()]:
+        assert tensor.grad is not None, name
+        assert tensor.grad.isfinite().all(), name
+
+
 def test_descends_on_a_fixed_target(dynamics):
     z, action, embedding = inputs(32)
     target = LatentTarget(inputs(32, seed=2)[0], inputs(32, seed=2)[0].log(), inputs(32)[0])
