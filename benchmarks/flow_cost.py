@@ -1,6 +1,6 @@
 """What a flow costs: FLOPs and time of real updates of every cell, and the lean solver beside torchdiffeq.
 
-    python benchmarks/flow_cost.py        # about six minutes
+    python benchmarks/flow_cost.py        # about eight minutes
 
 Networks are those of configs/, with one pass of the critics, which shows an actor most. Cells take turns, one update
 each, in an order drawn anew for each round, so that a busy neighbour slows all of them alike; ratios are medians over
@@ -63,6 +63,7 @@ class Size:
 
 
 SIZES = {
+    "factorial": Size("_tiny", "_tiny", 4, 128, 256, 30),
     "demo": Size("_tiny", "_tiny", 4, 128, 64, 60),
     "demo's networks, large batches": Size("_tiny", "_tiny", 16, 256, 512, 16),
     "1 M": Size("_1m", "", 16, 256, 512, 12),
