@@ -3,8 +3,8 @@
     python benchmarks/flow_cost_gpu.py                  # about a minute
 
 The sizes are those of configs/world_model/, with batches of 256 slices of 16 transitions as in configs/pretrain.yaml.
-Kinds take turns and ratios are medians over turns. The share of the limit is the FLOPs (torch's counter) over the time,
-against a large matrix product of the same precision measured in the same run.
+Kinds take turns, kernel by kernel and as CUDA graphs, and ratios are medians over turns. The share of the limit is the
+FLOPs (torch's counter) over the time, against a large matrix product of the same precision measured in the same run.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
 from formulation_table import PAGE, put
 
+from lit_pwm.batch import Batch
 from lit_pwm.compute import Stopwatch, cost_of_update
+from lit_pwm.graphs import graphed
 from lit_pwm.losses import world_model_loss
 from lit_pwm.models import Dynamics, FlowDynamics, MLPDynamics, RefinementDynamics, WorldModel
 from lit_pwm.models.parity import match_parameters
@@ -85,8 +87,25 @@ def compare(size: str, name: str, turns: int, device: torch.device, limit: float
         for parameter in model.parameters():
             parameter.grad = None
 
-    updates = {kind: partial(update, model_of(kind, size).to(device)) for kind in ("mlp", "flow", "refinement")}
+    def replayed(model: WorldModel) -> Callable[[], None]:
+        def loss(*tensors: torch.Tensor) -> tuple[torch.Tensor]:
+            return (world_model_loss(model, cast("Batch", dict(zip(batch, tensors, strict=True)))).total,)
+
+        with precision(name):
+            replay = graphed(loss, [model], list(batch.values()))
+
+        def update() -> None:
+            replay(*batch.values())[0].backward()
+            for parameter in model.parameters():
+                parameter.grad = None
+
+        return update
+
+    models = {kind: model_of(kind, size).to(device) for kind in ("mlp", "flow", "refinement")}
+    updates: dict[str, Callable[[], None]] = {kind: partial(update, model) for kind, model in models.items()}
     flops = {kind: cost_of_update(update, {})[1].flops for kind, update in updates.items()}
+    updates |= {f"{kind}, graph": replayed(model) for kind, model in models.items()}
+    flops |= {f"{kind}, graph": count for kind, count in flops.items()}
     seconds: dict[str, list[float]] = {kind: [] for kind in updates}
     for turn in range(turns + 2):
         for kind, update in updates.items():
@@ -95,7 +114,8 @@ def compare(size: str, name: str, turns: int, device: torch.device, limit: float
                 seconds[kind].append(passed)
     rows = []
     for kind, times in seconds.items():
-        ratio = statistics.median(a / b for a, b in zip(times, seconds["mlp"], strict=True))
+        base = seconds["mlp, graph" if "graph" in kind else "mlp"]
+        ratio = statistics.median(a / b for a, b in zip(times, base, strict=True))
         rows.append({
             "size": size, "precision": name, "kind": kind, "ms": 1e3 * statistics.median(times), "flops": flops[kind],
             "flops_ratio": flops[kind] / flops["mlp"], "time_ratio": ratio,
@@ -120,7 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="*", default=["5m", "48m", "317m"])
     parser.add_argument("--precisions", nargs="*", default=["float32", "bf16"], choices=["float32", "tf32", "bf16"])
-    parser.add_argument("--turns", type=int, default=10)
+    parser.add_argument("--turns", type=int, default=8)
     parser.add_argument("--result", type=Path, default=RESULT)
     options = parser.parse_args()
     device, rows = torch.device("cuda"), []
@@ -130,7 +150,7 @@ def main() -> None:
         print(f"{torch.cuda.get_device_name()}, {name}: a large matrix product runs at {limit / 1e12:.0f} TFLOP/s")
         for size in options.sizes:
             rows += compare(size, name, options.turns, device, limit)
-            print(text(rows[-3:]), flush=True)
+            print(text(rows[-6:]), flush=True)
     options.result.parent.mkdir(parents=True, exist_ok=True)
     record = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": rows}
     options.result.write_text(json.dumps(record, indent=1) + "\n")

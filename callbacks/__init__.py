@@ -1,6 +1,7 @@
 """Lightning callbacks of lit_pwm."""
 
 from callbacks.compute_ledger import ComputeLedger
+from callbacks.cuda_graphs import CUDAGraphs
 from callbacks.decoded_error import DecodedErrors
 from callbacks.dynamics_smoothness import DynamicsSmoothness
 from callbacks.environment_evaluation import EnvironmentEvaluation
@@ -11,6 +12,7 @@ from callbacks.progress import RunProgress
 from callbacks.rng_state import RNGState
 
 __all__ = [
+    "CUDAGraphs",
     "ComputeLedger",
     "DecodedErrors",
     "DynamicsSmoothness",

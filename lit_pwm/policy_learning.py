@@ -280,6 +280,10 @@ class PolicyLearning(LightningModule):
         """PWM's loss of returns [B]: their negative mean, divided by the running deviation of all returns so far."""
         return -returns.mean() / (self.return_stats.var + 1e-5).sqrt().to(returns.dtype)
 
+    def critic_loss(self, states: Tensor, task: Tensor, targets: Tensor) -> Tensor:
+        """Mean squared error of all critics at latents [N, Z] of task ids [N], whose TD(λ) targets are [N]."""
+        return (self.critic(states, task) - targets).square().mean()
+
     def update_noise(self, batch_size: int) -> Tensor:
         """The actor's noise [H, B, A] in the next update, which draws the same again."""
         return self._draw_noise(batch_size, self._generator())
@@ -301,7 +305,7 @@ class PolicyLearning(LightningModule):
         for _ in range(self.critic_passes):
             order = torch.randperm(len(states), generator=generator, device=states.device)
             for chosen in order.chunk(self.critic_minibatches):
-                loss = (self.critic(states[chosen], tasks[chosen]) - targets[chosen]).square().mean()
+                loss = self.critic_loss(states[chosen], tasks[chosen], targets[chosen])
                 norm = take_step(self, optimizer, loss, self.critic_clip_norm, "critic", ticks=False)
                 losses.append(loss.detach())
         return torch.stack(losses).mean(), norm

@@ -22,7 +22,7 @@ from lit_pwm.checkpoints.native import (
     load_world_model,
 )
 from lit_pwm.errors import LitPWMError, did_you_mean
-from lit_pwm.losses import sigreg, world_model_loss
+from lit_pwm.losses import WorldModelLoss, sigreg, world_model_loss
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.dynamics import Dynamics, MLPDynamics
 from lit_pwm.models.parity import Parity, match_parameters, parity_of
@@ -218,7 +218,7 @@ class WorldModelPretraining(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update of the whole world model."""
         optimizer = cast("LightningOptimizer", self.optimizers())
-        loss = world_model_loss(self.world_model, batch, *self.loss_weights, self._target_logits(batch))
+        loss = self.update_loss(batch, *self.target_logits(batch))
         norm = take_step(self, optimizer, loss.total + self._regularisation(batch), self.clip_norm, "world-model")
         self._move_target_encoder()
         cast("LambdaLR", self.lr_schedulers()).step()
@@ -233,14 +233,20 @@ class WorldModelPretraining(LightningModule):
             }
             self.log_dict({key: value.detach() for key, value in parts.items()}, batch_size=size, sync_dist=True)
 
+    def update_loss(self, batch: Batch, *target_logits: Tensor) -> WorldModelLoss:
+        """What an update descends on but for regularisation; `target_logits` as in `world_model_loss`, if any."""
+        return world_model_loss(self.world_model, batch, *self.loss_weights, *target_logits)
+
     @torch.no_grad()
-    def _target_logits(self, batch: Batch) -> Tensor | None:
-        """What the slow encoder says of the next observations; None where the trained one is to be asked."""
+    def target_logits(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What the slow encoder says of the next observations; nothing where the trained one is to be asked."""
         if self.target_encoder_rate == 1:
-            return None
+            return ()
         obs, task = batch["obs"][1:], batch["task"].expand(batch["obs"].shape[:2])[1:]
         embedding = self.target_encoder["task_embedding"](task)
-        return self.target_encoder["encoder"](torch.cat([self.world_model.standardise(obs, task), embedding], dim=-1))
+        return (
+            self.target_encoder["encoder"](torch.cat([self.world_model.standardise(obs, task), embedding], dim=-1)),
+        )
 
     def _regularisation(self, batch: Batch) -> Tensor:
         if not self.sigreg_coef:

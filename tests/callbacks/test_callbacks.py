@@ -134,6 +134,13 @@ def test_environment_evaluation_refuses_what_it_cannot_do(tmp_path, store):
         fit(tmp_path, store, [callbacks.EnvironmentEvaluation(episodes=1)])
 
 
+def test_cuda_graphs_refuse_what_they_cannot_speed_up(tmp_path, store):
+    with pytest.raises(LitPWMError, match=r"needs a CUDA device, but the Trainer runs on cpu.*accelerator to gpu"):
+        fit(tmp_path, store, [callbacks.CUDAGraphs()])
+    with pytest.raises(LitPWMError, match="fits a LightningModule"):
+        callbacks.CUDAGraphs().on_train_start(pl.Trainer(logger=False), pl.LightningModule())
+
+
 def test_decoded_errors_are_logged_for_each_task_and_refuse_policies(tmp_path, store):
     trainer = fit(tmp_path, store, [callbacks.DecodedErrors(steps=(1, 2))], steps=2)
     logged = {key: value.item() for key, value in trainer.callback_metrics.items() if "/walk" in key}

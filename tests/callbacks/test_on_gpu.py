@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 import callbacks
+from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.checkpoints import load_policy, load_world_model
 from lit_pwm.compute import Stopwatch
+from lit_pwm.errors import LitPWMError
+from lit_pwm.models import FlowDynamics
 
 pytestmark = [
     pytest.mark.gpu,
@@ -21,6 +25,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks"),
 ]
 DYNAMICS, ACTORS = ("mlp", "flow", "refinement"), ("mlp", "flow")
+
+
+@pytest.fixture(autouse=True)
+def no_process_group_left():
+    """Or the next test would be one rank of the last one's."""
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def logged(root, name):
@@ -51,6 +63,89 @@ def test_bfloat16_gives_nearly_the_losses_of_full_precision(kind, pretraining, r
         run(pretraining(kind), tmp_path / precision, accelerator="gpu", precision=precision)
     first, second = (logged(tmp_path / precision, "train/loss") for precision in ("32-true", "bf16-mixed"))
     assert second == pytest.approx(first, rel=0.02)
+
+
+def calls_of(monkeypatch, owner, name):
+    """Counts how often Python calls a function of `owner`."""
+    calls, own = [], getattr(owner, name)
+
+    def counted(*arguments, **options):
+        calls.append(name)
+        return own(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, counted)
+    return calls
+
+
+def assert_same_weights(first, second, atol=1e-5):
+    ours, theirs = first.state_dict(), second.state_dict()
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("options", [{}, {"precision": "bf16-mixed"}, {"strategy": "ddp"}], ids=["", "bf16", "ddp"])
+@pytest.mark.parametrize("kind", DYNAMICS)
+def test_graphs_pre_train_what_updates_without_them_do(kind, options, pretraining, run, tmp_path, monkeypatch):
+    settings = {"accelerator": "gpu", "updates": 10, "limit_val_batches": 0, **options}
+    plain = run(pretraining(kind), tmp_path / "plain", measures(), **settings)
+    calls = calls_of(monkeypatch, WorldModelPretraining, "update_loss")
+    graphs = run(pretraining(kind), tmp_path / "graphs", [*measures(), callbacks.CUDAGraphs()], **settings)
+    assert len(calls) < 7  # the first update and the recording
+    assert_same_weights(plain.lightning_module, graphs.lightning_module, 1e-3 if "precision" in options else 1e-5)
+    first, second = (json.loads((tmp_path / name / "compute.json").read_text()) for name in ("plain", "graphs"))
+    for name in ("flops", "nfe_per_update", "updates"):
+        assert first[name] == second[name] > 0
+    for name in ("train/loss", "train/consistency", "train/gradient_norm", "diagnostics/gradient_norm/encoder"):
+        first, second = (logged(tmp_path / folder, name) for folder in ("plain", "graphs"))
+        assert len(first) == (5 if name.startswith("diagnostics") else 10)
+        # In half precision a small difference between two runs grows, most of all in gradients.
+        rounding = (0.2 if "norm" in name else 0.02) if "precision" in options else 1e-3
+        assert second == pytest.approx(first, rel=rounding)
+    assert "update_loss" not in vars(graphs.lightning_module)
+
+
+@pytest.mark.parametrize("actor", ACTORS)
+@pytest.mark.parametrize("kind", DYNAMICS)
+def test_graphs_train_the_policies_that_updates_without_them_do(
+    kind, actor, world_model_files, policy_learning, run, tmp_path, monkeypatch
+):
+    settings = {"accelerator": "gpu", "updates": 10, "limit_val_batches": 0, "batch_size": 16}
+    options = {"actor_average_rate": 0.1, "target_rate": 0.5, "critic_minibatches": 3}  # whose last one is smaller
+    plain = run(policy_learning(world_model_files[kind], actor, **options), tmp_path / "plain", measures(), **settings)
+    calls = calls_of(monkeypatch, PolicyLearning, "imagined_returns")
+    graphs = run(
+        policy_learning(world_model_files[kind], actor, **options),
+        tmp_path / "graphs", [callbacks.ComputeLedger(), callbacks.CUDAGraphs()], **settings,
+    )  # fmt: skip
+    assert len(calls) < 7
+    assert_same_weights(plain.lightning_module, graphs.lightning_module)
+    for name in ("train/actor_loss", "train/critic_loss", "train/return_std", "train/imagined_reward"):
+        first, second = (logged(tmp_path / folder, name) for folder in ("plain", "graphs"))
+        assert second == pytest.approx(first, rel=1e-3, abs=1e-5)
+    measured = run(
+        policy_learning(world_model_files[kind], actor, **options),
+        tmp_path / "measured", [*measures(), callbacks.CUDAGraphs()], **settings,
+    )  # fmt: skip
+    assert_same_weights(graphs.lightning_module, measured.lightning_module)
+    for name in ("diagnostics/actor_esnr", "diagnostics/gradient_norm/critic"):
+        first, second = (logged(tmp_path / folder, name) for folder in ("plain", "measured"))
+        assert second == pytest.approx(first, rel=1e-2)
+
+
+def test_graphs_pre_train_sampled_flows(pretraining, run, tmp_path):
+    module = pretraining(
+        dynamics=partial(FlowDynamics, hidden_dim=20, source="noise", energy_weight=1.0, end_weight=0.0), lr=3e-3
+    )
+    run(module, tmp_path, [callbacks.CUDAGraphs()], accelerator="gpu", updates=40, limit_val_batches=0)
+    losses = logged(tmp_path, "train/consistency")
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert int(module.world_model.dynamics.latent_variance.updates) == 40 * 3  # neither recording nor replay miscounts
+
+
+def test_graphs_do_not_integrate_adaptively(pretraining, run, tmp_path):
+    module = pretraining(dynamics=partial(FlowDynamics, hidden_dim=20, parametrisation="velocity", method="dopri5"))
+    with pytest.raises(LitPWMError, match="FlowDynamics integrates by dopri5"):
+        run(module, tmp_path, [callbacks.CUDAGraphs()], accelerator="gpu")
 
 
 @pytest.mark.parametrize("kind", DYNAMICS)

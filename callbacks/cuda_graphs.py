@@ -1,0 +1,142 @@
+"""Updates on a GPU as CUDA graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lit_pwm.batch import Batch
+from lit_pwm.errors import LitPWMError
+from lit_pwm.graphs import graphed
+from lit_pwm.imagination import Imagined
+from lit_pwm.losses import WorldModelLoss
+from lit_pwm.models import FlowActor, FlowDynamics
+from lit_pwm.policy_learning import PolicyLearning
+from lit_pwm.pretraining import WorldModelPretraining
+
+
+class CUDAGraphs(Callback):
+    """Replays the losses of either module and their gradients as CUDA graphs (`lit_pwm.graphs.graphed`).
+
+    Updates of small networks wait for kernels to be launched, hundreds for each imagined or unrolled step; a graph
+    launches all of them at once. Which numbers are computed does not change. docs/gpu.md has the gain by size.
+
+    The first update of a run is made without, so that what others measure in it (`ComputeLedger`'s operations) is
+    there; graphs are recorded after it, in about a second. They keep the memory of an update for themselves. Batches of
+    another size than the first are trained on without a graph. Nothing of it is in checkpoints. Hooks:
+    `on_train_start` (checks), `on_train_batch_end` (the first), `teardown`.
+
+    Raises:
+        LitPWMError: the Trainer does not run on a CUDA device, or fits another module; a flow chooses its steps by what
+            it computes (dopri5, the adjoint); or several ranks pre-train a flow by flow matching or an energy score,
+            whose running variances are averaged over ranks within the loss.
+    """
+
+    def __init__(self) -> None:
+        self._replaced: tuple[str, ...] = ()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check that it can be done."""
+        if not isinstance(pl_module, (WorldModelPretraining, PolicyLearning)):
+            raise LitPWMError(
+                f"CUDAGraphs speeds up WorldModelPretraining and PolicyLearning, but the Trainer fits a "
+                f"{type(pl_module).__name__}. Remove the callback from trainer.callbacks."
+            )
+        if pl_module.device.type != "cuda":
+            raise LitPWMError(
+                f"CUDAGraphs needs a CUDA device, but the Trainer runs on {pl_module.device}. Remove the callback from "
+                f"trainer.callbacks, or set trainer.accelerator to gpu."
+            )
+        _check_solvers(pl_module)
+        dynamics = pl_module.world_model.dynamics
+        averages = isinstance(dynamics, FlowDynamics) and (dynamics.flow_weight or dynamics.energy_weight)
+        if trainer.world_size > 1 and averages and isinstance(pl_module, WorldModelPretraining):
+            raise LitPWMError(
+                f"CUDAGraphs cannot record a loss that averages over ranks, as that of FlowDynamics does with "
+                f"flow_weight or energy_weight, and there are {trainer.world_size} ranks. Remove the callback from "
+                f"trainer.callbacks, or train on one device."
+            )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """After the first update, record graphs for batches like it and let them take the place of functions."""
+        if self._replaced:
+            return
+        with trainer.precision_plugin.train_step_context():
+            if isinstance(pl_module, WorldModelPretraining):
+                functions = {"update_loss": _update_loss(pl_module, batch)}
+            else:
+                functions = _policy_functions(cast("PolicyLearning", pl_module), batch)
+        self._replaced = tuple(functions)
+        for name, function in functions.items():
+            setattr(pl_module, name, function)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the module its own functions back."""
+        self._restore(pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Likewise."""
+        self._restore(pl_module)
+
+    def _restore(self, module: LightningModule) -> None:
+        for name in self._replaced:
+            module.__dict__.pop(name, None)
+        self._replaced = ()
+
+
+def _check_solvers(module: WorldModelPretraining | PolicyLearning) -> None:
+    flows = [part for part in module.modules() if isinstance(part, (FlowDynamics, FlowActor))]
+    for flow in flows:
+        if flow.solver.method == "dopri5" or flow.solver.adjoint:
+            raise LitPWMError(
+                f"CUDAGraphs records a fixed sequence of kernels, but {type(flow).__name__} integrates by "
+                f"{'the adjoint' if flow.solver.adjoint else flow.solver.method}, which looks at what it computes. "
+                f"Choose method euler, midpoint, heun or rk4 without adjoint, or remove the callback."
+            )
+
+
+def _update_loss(module: WorldModelPretraining, batch: Batch) -> Callable[..., WorldModelLoss]:
+    own = module.update_loss
+
+    def function(
+        obs: Tensor, action: Tensor, reward: Tensor, task: Tensor, *target_logits: Tensor
+    ) -> tuple[Tensor, ...]:
+        loss = own({"obs": obs, "action": action, "reward": reward, "task": task}, *target_logits)
+        return loss.total, loss.consistency.detach(), loss.reward.detach(), loss.latent_variance.detach()
+
+    def tensors(batch: Batch, *target_logits: Tensor) -> tuple[Tensor, ...]:
+        return batch["obs"], batch["action"], batch["reward"], batch["task"], *target_logits
+
+    replay = graphed(function, [module.world_model], tensors(batch, *module.target_logits(batch)))
+    return lambda batch, *target_logits: WorldModelLoss(*replay(*tensors(batch, *target_logits)))
+
+
+def _policy_functions(module: PolicyLearning, batch: Batch) -> dict[str, Callable[..., Any]]:
+    own_returns, own_critic_loss = module.imagined_returns, module.critic_loss
+
+    def returns(z: Tensor, task: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        rollout, returns = own_returns(z, task, noise)
+        return rollout.latents.detach(), rollout.actions.detach(), rollout.rewards.detach(), returns
+
+    task = batch["task"]
+    with torch.no_grad():
+        z = module.world_model.encode(batch["obs"][0], task)
+    noise = module.update_noise(len(task))
+    replay = graphed(returns, [module.world_model, module.actor, module.target_critic], (z, task, noise))
+
+    def imagined_returns(z: Tensor, task: Tensor, noise: Tensor) -> tuple[Imagined, Tensor]:
+        *rollout, returns = replay(z, task, noise)
+        return Imagined(*rollout), returns
+
+    rollout, _ = imagined_returns(z, task, noise)
+    states = rollout.latents[:-1].flatten(0, 1).chunk(module.critic_minibatches)[0]
+    tasks = task.expand(module.horizon, -1).flatten()[: len(states)]
+    targets = rollout.rewards.flatten()[: len(states)]
+    replay_critic = graphed(lambda *inputs: (own_critic_loss(*inputs),), [module.critic], (states, tasks, targets))
+    return {"imagined_returns": imagined_returns, "critic_loss": lambda *inputs: replay_critic(*inputs)[0]}
