@@ -3,7 +3,7 @@
     python benchmarks/factorial_table.py
 
 The records are those of `lit-pwm sweep configs/sweeps/factorial.yaml --records benchmarks/results/factorial`, and of
-the same with `--set rollouts=64 --records benchmarks/results/factorial_64`; the tables those of `lit-pwm report`, and of
+the same with `--set rollouts=64 --records benchmarks/results/factorial_64`; tables those of `lit-pwm report`, and of
 differences between cells. No number in them is typed.
 """
 
