@@ -11,6 +11,7 @@ pytestmark = pytest.mark.slow
 
 TINY = {
     "model_updates": 4, "validate_every": 2, "policy_updates": 4, "evaluate_every": 4, "report_episodes": 2,
+    "rollouts": 48,
 }  # fmt: skip
 CELL = "world_model=flow,policy=flow,task=cartpole-balance,seed=3"
 
