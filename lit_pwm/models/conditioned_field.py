@@ -65,11 +65,14 @@ class ConditionedField(VelocityField):
         return self.from_condition(torch.cat(parts, dim=-1))
 
     def velocity(self, tau: float | Tensor, x: Tensor | None, context: Tensor) -> Tensor:
-        """State [..., state_dim] or None, and what `condition` returned → [..., state_dim], each group of mean zero."""
+        """State [..., state_dim] or None, and what `condition` returned → [..., state_dim], each group of mean zero.
+
+        In the precision of the weights under autocast too: steps and corrections are summed in it.
+        """
         time = None if self.from_time is None else self.from_time(tau)
         if x is None or self.from_state is None:
             first = context if time is None else context + time
         else:  # sums in place, which take a third of the time
             first = self.from_state(x).add_(context)
             first = first if time is None else first.add_(time)
-        return self.head(self.hidden(mish(self.ln(first))))
+        return self.head(self.hidden(mish(self.ln(first)))).to(self.head.weight.dtype)

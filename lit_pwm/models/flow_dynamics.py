@@ -221,14 +221,11 @@ class FlowDynamics(Dynamics):
         return self.field.condition(self._seen(z), embedding, action)
 
     def _evaluate(self, tau: float | Tensor, x: Tensor, condition: Tensor) -> Tensor:
-        """The network's value at a state: a velocity or an end point, as the parametrisation says.
-
-        In the state's precision, which stays whole under autocast.
-        """
+        """The network's value at a state: a velocity or an end point, as the parametrisation says."""
         if self._starts_at_zero and isinstance(tau, float) and tau == 0:
-            return self.field(tau, None, condition).to(x.dtype)  # the uniform latent, rescaled, is zero: no product
+            return self.field(tau, None, condition)  # the uniform latent, rescaled, is zero: no product
         seen = self._parametrisation.seen(x, tau, self._space)
-        return self.field(tau, self._seen(self._space.point(seen)), condition).to(x.dtype)
+        return self.field(tau, self._seen(self._space.point(seen)), condition)
 
     def _solve(self, x: Tensor, condition: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The next latent, and the one-step estimates of x(1) at each evaluation, in order."""

@@ -67,7 +67,8 @@ def simnorm(logits: Tensor, group: int = SIMNORM_GROUP) -> Tensor:
     if cpu_functions.is_for_cpu(logits):
         return cpu_functions.simnorm(logits, group)
     # Autocast runs a softmax in full precision on a GPU and not on a CPU, where groups would sum to one only to 1e-2.
-    dtype = torch.float32 if torch.is_autocast_enabled(logits.device.type) else None
+    lowered = logits.element_size() < 4 and torch.is_autocast_enabled(logits.device.type)
+    dtype = torch.float32 if lowered else None
     return logits.unflatten(-1, (-1, group)).softmax(-1, dtype=dtype).flatten(-2)
 
 

@@ -73,7 +73,6 @@ class RefinementDynamics(Dynamics):
         condition = self.field.condition(self._seen(z), embedding, action)
         # S(0) is uniform: rescaled it is zero, and costs no product.
         x = self.field(0.0, None if self.rescale_inputs else self._seen(simnorm(torch.zeros_like(z))), condition)
-        x = x.to(z.dtype)  # under autocast, too, corrections are summed in full precision
         latents = [simnorm(x)]
         for k in range(1, self.substeps):
             x = x + self.field(k / self.substeps, self._seen(latents[-1]), condition)
