@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
-from formulation_table import DOCS, put
+from flow_cost import arguments
 from lightning.pytorch import Callback, LightningModule, Trainer
+from pages import DOCS, markdown, put
 
 import callbacks
 import datamodules
@@ -29,7 +29,6 @@ from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.experiments.stages import be_quiet
 
 RESULT = Path(__file__).parent / "results" / "cuda_graphs.json"
-CONFIGS = Path(__file__).parent.parent / "configs"
 WORLD_MODELS, CELLS = ("mlp", "flow", "refinement"), ("mlp / mlp", "mlp / flow", "flow / mlp", "flow / flow")
 SKIPPED = 4
 """First updates of a run, which are not timed: warming up, recording."""
@@ -63,10 +62,6 @@ def write_data(path: Path) -> None:
                 writer.append(task=task, obs=obs, action=action, reward=np.abs(action[:, 0]), source="random")
 
 
-def arguments(config: str) -> dict[str, Any]:
-    return yaml.safe_load((CONFIGS / config).read_text())["model"]["init_args"]
-
-
 def run(
     module: LightningModule, store: Path, batch: int, graphs: bool, precision: str, updates: int
 ) -> tuple[list[float], Trainer]:
@@ -89,8 +84,7 @@ def pretraining(kind: str, size: str) -> WorldModelPretraining:
 
 def policy(actor: str, checkpoint: str) -> PolicyLearning:
     torch.manual_seed(0)
-    settings = yaml.safe_load((CONFIGS / "policy_learning.yaml").read_text())["model"]["init_args"]
-    return PolicyLearning(checkpoint, **{**settings, **arguments(f"policy/{actor}.yaml")})
+    return PolicyLearning(checkpoint, **{**arguments("policy_learning.yaml"), **arguments(f"policy/{actor}.yaml")})
 
 
 def measure(size: str, precision: str, turns: int, updates: int, folder: Path) -> list[dict[str, Any]]:
@@ -120,13 +114,10 @@ def measure(size: str, precision: str, turns: int, updates: int, folder: Path) -
 
 def text(rows: list[dict[str, Any]]) -> str:
     """The table of times."""
-    lines = ["| size | precision | update of | ms | ms with graphs | gain |", "| --- | --- | --- |" + " ---: |" * 3]
-    for row in rows:
-        lines.append(
-            f"| {row['size']} | {row['precision']} | {row['update']} | {row['plain_ms']:.1f} | {row['graphs_ms']:.1f} "
-            f"| {row['gain']:.1f} |"
-        )
-    return "\n".join(lines)
+    head = ("size", "precision", "update of", "ms", "ms with graphs", "gain")
+    numbers = [[f"{row[name]:.1f}" for name in ("plain_ms", "graphs_ms", "gain")] for row in rows]
+    words = [[row[name] for name in ("size", "precision", "update")] for row in rows]
+    return markdown(head, [a + b for a, b in zip(words, numbers, strict=True)], words=3)
 
 
 def main() -> None:

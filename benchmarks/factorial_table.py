@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from formulation_table import put
+from pages import markdown, put
 
 from lit_pwm.cli.main import run
 from lit_pwm.statistics import bootstrap_interval
@@ -74,24 +74,24 @@ def interval(values: np.ndarray) -> str:
 def paired() -> str:
     """The table of differences between cells of the same task and seed."""
     columns = list(product(("best", "last"), (("factorial", 256), ("factorial_64", 64))))
-    lines = ["| difference of returns | " + " | ".join(f"{kind}, {n} rollouts" for kind, (_, n) in columns) + " |"]
-    lines.append("| --- |" + " ---: |" * len(columns))
-    for name, pair in PAIRS.items():
-        cells = [interval(differences(records, *pair, kind)) for kind, (records, _) in columns]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    head = ["difference of returns", *(f"{kind}, {n} rollouts" for kind, (_, n) in columns)]
+    rows = [
+        [name, *(interval(differences(records, *pair, kind)) for kind, (records, _) in columns)]
+        for name, pair in PAIRS.items()
+    ]
+    return markdown(head, rows)
 
 
 def catches() -> str:
     """How many policies of cup-catch end with an imagined return that only a catch brings."""
-    lines = ["| policies of cup-catch with a catch in imagination | mlp | flow |", "| --- | ---: | ---: |"]
+    rows = []
     for records, rollouts in (("factorial", 256), ("factorial_64", 64)):
         found: dict[str, list[bool]] = {"mlp": [], "flow": []}
         for path in (RESULTS / records).glob("*task=cup-catch*.json"):
             record = json.loads(path.read_text())
             found[record["labels"]["policy"]].append(record["policy"]["final"]["train/imagined_return"] > 7)
-        lines.append(f"| {rollouts} rollouts | " + " | ".join(f"{sum(v)} of {len(v)}" for v in found.values()) + " |")
-    return "\n".join(lines)
+        rows.append([f"{rollouts} rollouts", *(f"{sum(values)} of {len(values)}" for values in found.values())])
+    return markdown(["policies of cup-catch with a catch in imagination", "mlp", "flow"], rows)
 
 
 def main() -> None:

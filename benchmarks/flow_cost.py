@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 import yaml
-from formulation_table import PAGE, put
 from lightning.pytorch import LightningModule, Trainer
+from pages import FLOW_PAGE, markdown, put
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import datamodules
@@ -186,17 +186,17 @@ def solver(turns: int) -> dict[str, float]:
 
 def text(result: dict[str, Any]) -> str:
     """The table of the ratios, and a sentence on the solvers."""
-    rows = ["| size | update of | CPU ms | FLOPs ÷ MLP's | operations ÷ MLP's | time ÷ MLP's | time ÷ prediction |"]
-    rows.append("| --- | --- |" + " ---: |" * 5)
-    for size, parts in result["sizes"].items():
-        for part, cells in parts.items():
-            for name, row in cells.items():
-                rows.append(
-                    f"| {size} | {part}: {name} | {row['cpu_ms']:.1f} | {row['flops_ratio']:.2f} "
-                    f"| {row['operations_ratio']:.2f} | {row['time_ratio']:.2f} | {row['time_over_prediction']:.2f} |"
-                )
+    head = ["size", "update of", "CPU ms", "FLOPs ÷ MLP's", "operations ÷ MLP's", "time ÷ MLP's", "time ÷ prediction"]
+    ratios = ("flops_ratio", "operations_ratio", "time_ratio", "time_over_prediction")
+    rows = [
+        [size, f"{part}: {name}", f"{row['cpu_ms']:.1f}", *(f"{row[ratio]:.2f}" for ratio in ratios)]
+        for size, parts in result["sizes"].items()
+        for part, cells in parts.items()
+        for name, row in cells.items()
+    ]
     solvers = ", ".join(f"{ratio:.2f} ({name})" for name, ratio in result["solver"].items())
-    return "\n".join(rows) + f"\n\nSteps by torchdiffeq take this many times as long as the lean loop's: {solvers}."
+    table = markdown(head, rows, words=2)
+    return f"{table}\n\nSteps by torchdiffeq take this many times as long as the lean loop's: {solvers}."
 
 
 def main() -> None:
@@ -215,7 +215,7 @@ def main() -> None:
     options.result.write_text(json.dumps(result, indent=1) + "\n")
     print(text(result))
     if options.result == RESULT:
-        put(PAGE, "cost", text(result))
+        put(FLOW_PAGE, "cost", text(result))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import torch
 import yaml
-from formulation_table import PAGE, put
+from pages import FLOW_PAGE, markdown, put
 
 from lit_pwm.batch import Batch
 from lit_pwm.compute import Stopwatch, cost_of_update
@@ -127,13 +127,12 @@ def compare(size: str, name: str, turns: int, device: torch.device, limit: float
 def text(rows: list[dict[str, Any]]) -> str:
     """The table of the ratios."""
     head = ("size", "precision", "dynamics", "ms", "FLOPs ÷ MLP's", "time ÷ MLP's", "of a large product's FLOP/s")
-    lines = ["| " + " | ".join(head) + " |", "| --- | --- | --- |" + " ---: |" * 4]
-    for row in rows:
-        lines.append(
-            f"| {row['size']} | {row['precision']} | {row['kind']} | {row['ms']:.1f} | {row['flops_ratio']:.2f} "
-            f"| {row['time_ratio']:.2f} | {row['share_of_limit']:.1%} |"
-        )
-    return "\n".join(lines)
+    cells = [
+        [row["size"], row["precision"], row["kind"], f"{row['ms']:.1f}", f"{row['flops_ratio']:.2f}",
+         f"{row['time_ratio']:.2f}", f"{row['share_of_limit']:.1%}"]
+        for row in rows
+    ]  # fmt: skip
+    return markdown(head, cells, words=3)
 
 
 def main() -> None:
@@ -155,7 +154,7 @@ def main() -> None:
     record = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": rows}
     options.result.write_text(json.dumps(record, indent=1) + "\n")
     if options.result == RESULT:
-        put(PAGE, "cost on a GPU", text(rows))
+        put(FLOW_PAGE, "cost on a GPU", text(rows))
 
 
 if __name__ == "__main__":

@@ -10,12 +10,11 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from formulation_arms import ARMS
+from pages import DOCS, FLOW_PAGE, put
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-DOCS = Path(__file__).parent.parent / "docs"
-PAGE = DOCS / "flow_dynamics.md"
 STEPS = (1, 4, 16)
 Records = dict[str, dict[int, dict[str, Any]]]
 
@@ -147,22 +146,14 @@ def section_of(results: Path) -> str | None:
     """The section of the page that shows these records: that of the folder's name, if they are the committed ones."""
     name = results.name.replace("_", " ")
     committed = results.resolve().parent == Path(__file__).resolve().parent / "results"
-    return name if committed and PAGE.exists() and f"<!-- {name} -->" in PAGE.read_text() else None
+    return name if committed and FLOW_PAGE.exists() and f"<!-- {name} -->" in FLOW_PAGE.read_text() else None
 
 
 def write_policy_table(results: Path) -> None:
     text = policy_table(results / "policies")
     print(text)
     if section := section_of(results):
-        put(PAGE, f"{section} policies", text)
-
-
-def put(page: Path, name: str, text: str) -> None:
-    """Replace what stands between a page's markers of that name."""
-    content = page.read_text()
-    begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
-    head, rest = content.split(begin)
-    page.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+        put(FLOW_PAGE, f"{section} policies", text)
 
 
 def write_tables(results: Path) -> None:
@@ -177,7 +168,7 @@ def write_tables(results: Path) -> None:
     )
     print(text)
     if section := section_of(results):
-        put(PAGE, section, text)
+        put(FLOW_PAGE, section, text)
         figure(records, DOCS / f"{results.name}.png")
     else:
         (results / "table.md").write_text(text + "\n")

@@ -268,9 +268,9 @@ def main() -> None:
     options.result.write_text(json.dumps(result, indent=1) + "\n")
     print(text(result))
     if options.result == RESULT:
-        from formulation_table import PAGE, put
+        from pages import FLOW_PAGE, put
 
-        put(PAGE, "negative controls", text(result))
+        put(FLOW_PAGE, "negative controls", text(result))
 
 
 if __name__ == "__main__":

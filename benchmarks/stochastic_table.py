@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from formulation_table import DOCS, put
+from pages import DOCS, put
 
 from lit_pwm.errors import LitPWMError
 
