@@ -83,13 +83,18 @@ def assert_same_weights(first, second, atol=1e-5):
         torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
 
 
-@pytest.mark.parametrize("options", [{}, {"precision": "bf16-mixed"}, {"strategy": "ddp"}], ids=["", "bf16", "ddp"])
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [({}, {}), ({"target_encoder_rate": 0.1, "sigreg_coef": 0.1}, {}), ({}, {"precision": "bf16-mixed"}),
+     ({}, {"strategy": "ddp"})],
+    ids=["", "steadied", "bf16", "ddp"],
+)  # fmt: skip
 @pytest.mark.parametrize("kind", DYNAMICS)
-def test_graphs_pre_train_what_updates_without_them_do(kind, options, pretraining, run, tmp_path, monkeypatch):
+def test_graphs_pre_train_what_updates_without_them_do(kind, model, options, pretraining, run, tmp_path, monkeypatch):
     settings = {"accelerator": "gpu", "updates": 10, "limit_val_batches": 0, **options}
-    plain = run(pretraining(kind), tmp_path / "plain", measures(), **settings)
+    plain = run(pretraining(kind, **model), tmp_path / "plain", measures(), **settings)
     calls = calls_of(monkeypatch, WorldModelPretraining, "update_loss")
-    graphs = run(pretraining(kind), tmp_path / "graphs", [*measures(), callbacks.CUDAGraphs()], **settings)
+    graphs = run(pretraining(kind, **model), tmp_path / "graphs", [*measures(), callbacks.CUDAGraphs()], **settings)
     assert len(calls) < 7  # the first update and the recording
     assert_same_weights(plain.lightning_module, graphs.lightning_module, 1e-3 if "precision" in options else 1e-5)
     first, second = (json.loads((tmp_path / name / "compute.json").read_text()) for name in ("plain", "graphs"))
