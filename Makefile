@@ -15,7 +15,7 @@ PYTEST_ARGS ?=
 # Processes of tests, each with one torch thread; a file stays in one of them. 0 runs all in this one.
 TEST_WORKERS ?= 2
 
-.PHONY: demo test lint format clean
+.PHONY: demo test faults test-long lint format clean
 
 $(VENV)/pip.stamp:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"lit_pwm needs Python 3.11 or newer, this is {sys.version.split()[0]}: make PYTHON=python3.11 ..."'
@@ -39,8 +39,18 @@ $(VENV)/dev.stamp: $(VENV)/core.stamp
 demo: $(VENV)/core.stamp
 	$(BIN)/lit-pwm demo $(DEMO_ARGS)
 
+PYTEST = $(BIN)/python -m pytest -n $(TEST_WORKERS)
+
 test: $(VENV)/dev.stamp lint
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(PYTEST) --dist loadfile -m "not faults and not long" $(PYTEST_ARGS)
+
+# Injected faults: signals in each phase, kills at each rename, full disks, hostile files.
+faults: $(VENV)/dev.stamp
+	$(PYTEST) --dist worksteal -m faults $(PYTEST_ARGS)
+
+# Other tests that take too long for every change.
+test-long: $(VENV)/dev.stamp
+	$(PYTEST) --dist loadfile -m "long and not faults" $(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
