@@ -75,7 +75,7 @@ def world_model_loss(
         actions = actions[:, None].expand(-1, samples, -1, -1)
     for t, action in enumerate(actions):
         current = targets[t - 1] if t else latents[0].detach()
-        target = LatentTarget(latent=targets[t], logits=target_logits[t], current=current)
+        target = LatentTarget(targets[t], target_logits[t], current, step=t, steps=(targets, target_logits))
         z, error = world_model.dynamics.predict_with_loss(latents[-1], action, embedding, target)
         latents.append(z)
         consistency.append(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,11 +22,21 @@ class LatentTarget:
         latent: the next latent, on the simplex, [B, Z].
         logits: the encoder's output before SimNorm, [B, Z].
         current: the latent of the observation before it, for kinds that train from the encoder's own starts, [B, Z].
+        step: which step of the update's rollout this is, from 0.
+        steps: `latent` and `logits` of all steps of the update, [H, B, Z] each, for what moves once per update at the
+            first step; this step's alone if not given.
     """
 
     latent: Tensor
     logits: Tensor
     current: Tensor
+    step: int = 0
+    steps: tuple[Tensor, Tensor] | None = None
+
+    def pooled(self) -> LatentTarget:
+        """The targets of all steps of the update as one of [H·B, Z]; `current` stays this step's."""
+        latents, logits = self.steps or (self.latent, self.logits)
+        return replace(self, latent=latents.flatten(0, -2), logits=logits.flatten(0, -2))
 
 
 def consistency_error(predicted: Tensor, target: Tensor) -> Tensor:
@@ -63,6 +73,7 @@ class Dynamics(Component):
 
         Kinds with losses of their own (flow matching, supervised read-outs) override this; the rollout and the weights
         over time are the world model's. A kind with several `samples` is given [samples, B, ...] and one target [B, Z].
+        Statistics of targets that a kind keeps move once per update, at `target.step` 0, by `target.pooled()`.
         """
         predicted = self(z, action, embedding)
         return predicted, consistency_error(predicted, target.latent)

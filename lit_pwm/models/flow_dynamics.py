@@ -17,7 +17,7 @@ from lit_pwm.models.energy_score import EnergyScore
 from lit_pwm.models.latent_spaces import SPACES
 from lit_pwm.models.layers import rescaled
 from lit_pwm.models.parametrisations import PARAMETRISATIONS
-from lit_pwm.models.running_stats import RunningVariance
+from lit_pwm.models.running_stats import RunningVariance, update_together
 from lit_pwm.models.sources import LatentSource, NoiseSource, Source, ZeroSource
 
 Space = Literal["logit", "latent"]
@@ -252,9 +252,10 @@ class FlowDynamics(Dynamics):
     ) -> tuple[Tensor, Tensor]:
         """The next latent of the training rollout [B, Z], and this step's consistency loss [B]."""
         condition, start = self._condition(z, action, embedding), self.start(z)
-        if self.training and (self.energy_weight or self.flow_weight):
-            self.latent_variance.update(target.latent)
-            self.state_variance.update(self._space.of_target(target))
+        if self.training and target.step == 0 and (self.energy_weight or self.flow_weight):
+            pooled = target.pooled()
+            variances = self.latent_variance, self.state_variance
+            update_together(variances, (pooled.latent, self._space.of_target(pooled)))
         if self.rollout == "estimate":
             return self._estimate_with_loss(z, action, embedding, condition, start, target)
         predicted, estimates = self._solve(start, condition)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +42,9 @@ class RunningStats(nn.Module):
 class RunningVariance(nn.Module):
     """Running mean over updates of a batch's variance per entry, averaged over entries; the same on all ranks.
 
+    It moves once per update, by all that the update sees: moved at each of H steps of a rollout, its rate would be
+    1 − (1 − rate)^H (0.15 for H = 16), and late steps would weigh more.
+
     Args:
         rate: fraction by which each update moves it; the first one sets it.
     """
@@ -53,14 +58,32 @@ class RunningVariance(nn.Module):
         self.register_buffer("value", torch.ones(()))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
-    @torch.no_grad()
     def update(self, x: Tensor) -> None:
-        """Merge a batch [B, D], of which each rank holds its share."""
-        moments = torch.stack([x.mean(0), x.square().mean(0)]).float()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(moments)
-            moments /= torch.distributed.get_world_size()
+        """Merge a batch [..., D], of which each rank holds an equal share."""
+        update_together([self], [x])
+
+    @torch.no_grad()
+    def merge(self, moments: Tensor) -> None:
+        """Merge a batch whose first two moments are [2, D]."""
         variance = (moments[1] - moments[0].square()).clamp_min(0).mean()
         rate = torch.where(self.updates == 0, 1.0, self.rate)
-        self.value.lerp_(variance, rate.to(variance.dtype))
+        self.value.lerp_(variance.to(self.value.dtype), rate.to(self.value.dtype))
         self.updates += 1
+
+
+@torch.no_grad()
+def update_together(variances: Sequence[RunningVariance], batches: Sequence[Tensor]) -> None:
+    """Merge into each variance its batch [..., D], with one reduction over ranks for all of them."""
+    moments = torch.stack([_moments(x) for x in batches])
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(moments)
+        moments /= torch.distributed.get_world_size()
+    for variance, moment in zip(variances, moments, strict=True):
+        variance.merge(moment)
+
+
+def _moments(x: Tensor) -> Tensor:
+    """Means of the entries and of their squares, [..., D] → [2, D], in single precision at least."""
+    x = x.flatten(0, -2)
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    return torch.stack([x.mean(0), x.square().mean(0)])
