@@ -1,0 +1,186 @@
+"""Stores and checkpoints that commit 5ffa8ba wrote (tests/fixtures_v1/write.py) are read, act, and train on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+
+from datamodules import EpisodeStore, MultitaskDataModule
+from datamodules.check import check
+from lit_pwm import PolicyLearning, WorldModelPretraining
+from lit_pwm.checkpoints import load_policy, load_world_model
+from lit_pwm.cli.main import run
+from lit_pwm.evaluation import evaluate_policy
+
+OLD = Path(__file__).parent.parent / "fixtures_v1"
+WORLD_MODELS = ["mlp", "refinement", "flow", "sampled_flow", "steadied"]
+POLICIES = ["mlp_policy", "flow_policy"]
+# Since then the running variances, which these losses are measured in, move once per update.
+OTHER_UPDATES = {"sampled_flow"}
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization"),
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks"),
+    pytest.mark.filterwarnings("ignore:The dirpath has changed from"),
+]
+
+
+class Replayed(TorchFunctionMode):
+    """Hands out recorded draws, in order, instead of drawing."""
+
+    def __init__(self, draws):
+        super().__init__()
+        self.draws = list(draws)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.randn, torch.rand, torch.randperm):
+            assert result.shape == self.draws[0].shape, "another draw than the one that was recorded"
+            return self.draws.pop(0)
+        return result
+
+
+class GivenBatches:
+    """A loader of the batches that were recorded."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __len__(self):
+        return 1000
+
+    def __iter__(self):
+        return iter(self.batches)
+
+    def state_dict(self):
+        return {"next_step": 8}
+
+    def load_state_dict(self, state):
+        assert state == {"next_step": 5}
+
+
+def recorded(name):
+    return torch.load(OLD / f"{name}.pt", weights_only=True)
+
+
+def assert_close(ours, theirs, tolerance):
+    ours, theirs = (x if isinstance(x, tuple) else (x,) for x in (ours, theirs))
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, atol=tolerance, rtol=tolerance)
+
+
+@torch.no_grad()
+def assert_outputs(functions, outputs):
+    for name, function in functions.items():
+        saved = outputs[name]
+        with Replayed(saved["draws"]) as replayed:
+            assert_close(function(**saved["inputs"]), saved["results"], 1e-5)
+        assert not replayed.draws, name
+
+
+def functions_of(world_model):
+    names = ("encode_logits", "encode", "next", "reward_logits", "reward", "rollout")
+    return {name: getattr(world_model, name) for name in names}
+
+
+@pytest.mark.parametrize("name", WORLD_MODELS)
+def test_world_models_predict_what_they_did(name):
+    world_model, outputs = load_world_model(OLD / f"{name}.ckpt").eval(), recorded(name)["outputs"]
+    assert set(functions_of(world_model)) == set(outputs)
+    assert_outputs(functions_of(world_model), outputs)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_policies_act_as_they_did(name):
+    policy, outputs = load_policy(OLD / f"{name}.ckpt").eval(), recorded(name)["outputs"]
+    assert_outputs(
+        functions_of(policy.world_model), {k: v for k, v in outputs.items() if k not in ("deterministic", "sampled")}
+    )
+    assert_outputs(dict.fromkeys(("deterministic", "sampled"), policy.actor), outputs)
+    task = outputs["sampled"]["inputs"]["task"]
+    narrow = outputs["sampled"]["results"][task == policy.task_names.index("cartpole-swingup")]
+    assert (narrow[:, 0] != 0).all()
+    assert (narrow[:, 1] == 0).all(), "the mask did not matter"
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_policies_earn_what_they_did(name):
+    policy, returns = load_policy(OLD / f"{name}.ckpt").eval(), recorded(name)["returns"]
+    result = evaluate_policy(policy, list(returns), episodes=2, seed=0)
+    for task, earned in returns.items():
+        np.testing.assert_allclose(result.tasks[task].returns, earned, rtol=1e-3, atol=1e-2)
+
+
+def resume(name, root, monkeypatch):
+    """The state after a run of the command line that goes on from a checkpoint."""
+    monkeypatch.chdir(OLD)  # the config names the world model of a policy by the name that it had
+    argv = ["fit", "--config", f"{name}.yaml", "--data.store", "collected.h5", "--ckpt_path", f"{name}.ckpt"]
+    assert run([*argv, "--trainer.default_root_dir", str(root)]) == 0
+    (last,) = root.rglob("last.ckpt")
+    content = torch.load(last, weights_only=True)
+    assert content["global_step"] == 8
+    return content["state_dict"]
+
+
+@pytest.mark.parametrize("name", [name for name in WORLD_MODELS + POLICIES if name not in OTHER_UPDATES])
+def test_updates_arrive_where_they_did(name, tmp_path, monkeypatch):
+    saved = recorded(name)
+    module = PolicyLearning if name in POLICIES else WorldModelPretraining
+    step, updates = module.training_step, list(saved["updates"])
+
+    def training_step(self, batch, batch_idx):
+        with Replayed([draw["value"] for draw in updates.pop(0)["draws"]]) as replayed:
+            step(self, batch, batch_idx)
+        assert not replayed.draws
+
+    given = GivenBatches([update["batch"] for update in updates])
+    monkeypatch.setattr(module, "training_step", training_step)
+    monkeypatch.setattr(MultitaskDataModule, "train_dataloader", lambda self: given)
+    now = resume(name, tmp_path, monkeypatch)
+    assert not updates
+    before = torch.load(OLD / f"{name}.ckpt", weights_only=True)["state_dict"]
+    assert any((before[key] - value).abs().max() > 1e-2 for key, value in saved["after"].items() if value.numel())
+    for key, value in saved["after"].items():
+        if key.endswith("action_mask"):
+            continue  # made from the model, not trained
+        torch.testing.assert_close(now[key], value, atol=1e-4, rtol=1e-4, msg=key)
+
+
+@pytest.mark.parametrize("name", sorted(OTHER_UPDATES))
+def test_others_train_on(name, tmp_path, monkeypatch):
+    assert all(torch.isfinite(value).all() for value in resume(name, tmp_path, monkeypatch).values())
+
+
+def test_evaluated_by_the_command_line(tmp_path):
+    out = tmp_path / "result.json"
+    argv = ["evaluate", "--checkpoint", str(OLD / "mlp_policy.ckpt"), "--tasks", "cartpole-swingup"]
+    assert run([*argv, "--episodes", "2", "--seed", "0", "--out", str(out)]) == 0
+    returns = json.loads(out.read_text())["tasks"]["cartpole-swingup"]["returns"]
+    np.testing.assert_allclose(returns, recorded("mlp_policy")["returns"]["cartpole-swingup"], rtol=1e-3)
+
+
+def test_collected_stores_are_read():
+    assert check(OLD / "collected.h5") == []
+    store = EpisodeStore(OLD / "collected.h5")
+    assert store.tasks == {"cartpole-swingup": (5, 1), "reacher-easy": (6, 2)}
+    assert store.length.tolist() == [500] * 4
+
+
+def test_written_stores_are_read():
+    assert check(OLD / "made.h5") == []
+    store, rng = EpisodeStore(OLD / "made.h5"), np.random.default_rng(7)
+    assert store.tasks == {"walk": (3, 1), "turn": (5, 2)}
+    assert [episode.task for episode in store] == ["walk", "turn", "walk"]
+    for number, episode in enumerate(store):
+        width, actions = store.tasks[episode.task]
+        length = 20 + number
+        np.testing.assert_array_equal(episode.obs, rng.normal(size=(length + 1, width)).astype(np.float32))
+        np.testing.assert_array_equal(episode.action, rng.uniform(-1, 1, (length, actions)).astype(np.float32))
+        np.testing.assert_array_equal(episode.reward, rng.uniform(0, 1, length).astype(np.float32))
+        assert episode.terminated == (number == 2)
+        assert episode.source == f"source {number}"
