@@ -63,4 +63,4 @@ class DecodedErrors(Callback):
         }
         pl_module.log_dict(rewards, sync_dist=True)
         pl_module.log_dict({f"val/{key}": value for key, value in self._metric.compute().items()}, sync_dist=True)
-        self._metric.reset()
+        self._metric = None  # the next model may have other tasks

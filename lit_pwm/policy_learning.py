@@ -9,11 +9,13 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_pwm.batch import Batch, DataSource
+from lit_pwm.binding import bind, source_of
 from lit_pwm.checkpoints.native import (
     DESCRIPTION_KEY,
     check_same_networks,
@@ -139,20 +141,20 @@ class PolicyLearning(LightningModule):
         return "actor" in self._modules
 
     def configure_model(self) -> None:
-        """Build the networks from the world model's checkpoint; Lightning calls this before the optimizers exist."""
-        if not self.is_built and self._trainer is not None:
-            source = getattr(self.trainer, "datamodule", None)
-            if not isinstance(source, DataSource):
-                raise LitPWMError(
-                    f"PolicyLearning starts from observations of the data, but the Trainer was given "
-                    f"{type(source).__name__} for a datamodule. Pass `datamodule=MultitaskDataModule(...)`."
-                )
-            if source.has_terminations:
-                raise LitPWMError(
-                    "The data holds episodes that ended by termination. A world model without a continuation head "
-                    "imagines rewards beyond the end, so policies are trained only on data without terminations: leave "
-                    "those tasks out with data.tasks."
-                )
+        """Build the networks from the world model's checkpoint if there are none yet, and bind the data to them.
+
+        Lightning calls this in every run, before the optimizers exist and before a checkpoint is restored.
+        """
+        if self._trainer is None:
+            return
+        source = source_of(self)
+        if source.has_terminations:
+            raise LitPWMError(
+                "The data holds episodes that ended by termination. A world model without a continuation head "
+                "imagines rewards beyond the end, so policies are trained only on data without terminations: leave "
+                "those tasks out with data.tasks."
+            )
+        if not self.is_built:
             if not self.world_model_checkpoint:
                 raise LitPWMError(
                     "PolicyLearning needs a world model, but world_model_checkpoint is not set. Give the checkpoint of "
@@ -162,10 +164,10 @@ class PolicyLearning(LightningModule):
             with torch.device("cpu"):  # a seed gives the same weights wherever they are trained
                 self._build(world_model, tuple(source.tasks), self._matched_actor)
             if self.initial_policy_checkpoint:
-                load_actor_and_critic(self.initial_policy_checkpoint, self.actor, self.critic)
+                load_actor_and_critic(self.initial_policy_checkpoint, self.world_model, self.actor, self.critic)
                 self.averaged_actor.load_state_dict(self.actor.state_dict())
                 self.target_critic.load_state_dict(self.critic.state_dict())
-            source.bind_tasks(self.world_model.task_names, self.world_model.obs_dim, self.world_model.action_dim)
+        bind(source, self.world_model)
 
     def _build_described(self, description: Mapping[str, Any]) -> None:
         self._make_critic = factory_from(description["critic"], CriticEnsemble)
@@ -337,7 +339,7 @@ class PolicyLearning(LightningModule):
         return describe_policy(self.world_model, self.actor, self.critic, self.trained_tasks)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the networks that the checkpoint holds, or make sure that it holds these."""
+        """Build the networks that the checkpoint holds, in its order of tasks, or refuse one of other networks."""
         path = "being loaded" if self._trainer is None else str(self.trainer.ckpt_path)
         description = description_of(checkpoint, path)
         if description["kind"] != "policy":
@@ -347,4 +349,21 @@ class PolicyLearning(LightningModule):
             )
         if not self.is_built:
             self._build_described(description)
-        check_same_networks(self._description(), description, path)
+        trained = tuple(description["trained_tasks"])
+        check_same_networks(self._description() | {"trained_tasks": list(trained)}, description, path)
+        if not self.world_model.numbers_tasks_like(description["world_model"]):
+            self._build_described(description)
+        self.trained_tasks = trained
+        if self._trainer is not None:
+            source = source_of(self)
+            bind(source, self.world_model)
+            self._require_trained_tasks(source, path)
+
+    def _require_trained_tasks(self, source: DataSource, path: str) -> None:
+        new = [name for name in source.tasks if name not in self.trained_tasks]
+        if new and self.trainer.state.fn == TrainerFn.FITTING:
+            raise LitPWMError(
+                f"The policy in the checkpoint {path!r} was trained for {', '.join(self.trained_tasks)}, and the data "
+                f"also holds {', '.join(new)}. Choose tasks of the policy with data.tasks, or start a run for all of "
+                f"them from it: give it as model.initial_policy_checkpoint instead of ckpt_path."
+            )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_pwm.batch import Batch, DataSource
+from lit_pwm.binding import bind, source_of
 from lit_pwm.checkpoints.native import (
     DESCRIPTION_KEY,
     check_same_networks,
@@ -144,19 +145,32 @@ class WorldModelPretraining(LightningModule):
         return "world_model" in self._modules
 
     def configure_model(self) -> None:
-        """Build the networks from the data's dimensions; Lightning calls this before the optimizers exist."""
-        if not self.is_built and self._trainer is not None:
-            source = self._data()
-            if self.initial_checkpoint:
-                self._build(load_world_model(self.initial_checkpoint).train())
-            else:
-                tasks = self._tasks(source)
-                with torch.device("cpu"):  # a seed gives the same weights wherever they are trained
-                    self._build(WorldModel(tasks, self._matched_dynamics, **self.widths))
-            # Before the statistics, because this is what refuses tasks that the model does not know.
-            source.bind_tasks(self.world_model.task_names, self.world_model.obs_dim, self.world_model.action_dim)
-            if self.standardise_observations and not self.initial_checkpoint:
-                self.world_model.set_observation_statistics(source.observation_statistics())
+        """Build the networks from the data's dimensions if there are none yet, and bind the data to them.
+
+        Lightning calls this in every run, before the optimizers exist and before a checkpoint is restored.
+        """
+        if self._trainer is None:
+            return
+        source, fresh = source_of(self), not self.is_built
+        if fresh and self.initial_checkpoint:
+            self._build(self._initial_world_model(self.initial_checkpoint))
+        elif fresh:
+            tasks = self._tasks(source)
+            with torch.device("cpu"):  # a seed gives the same weights wherever they are trained
+                self._build(WorldModel(tasks, self._matched_dynamics, **self.widths))
+        # Before the statistics, because this is what refuses tasks that the model does not know.
+        bind(source, self.world_model)
+        if fresh and self.standardise_observations and not self.initial_checkpoint:
+            self.world_model.set_observation_statistics(source.observation_statistics())
+
+    def _initial_world_model(self, path: str) -> WorldModel:
+        world_model = load_world_model(path).train()
+        if self.task_set is not None and set(world_model.task_names) != set(TASK_SETS[self.task_set]):
+            raise LitPWMError(
+                f"model.task_set is {self.task_set!r}, but the world model in model.initial_checkpoint {path!r}, which "
+                f"brings its own tasks, knows {', '.join(world_model.task_names)}. Leave model.task_set out."
+            )
+        return world_model
 
     def _matched_dynamics(self, *dimensions: int) -> Dynamics:
         make = self._make_dynamics
@@ -170,15 +184,6 @@ class WorldModelPretraining(LightningModule):
             return None
         dynamics = self.world_model.dynamics
         return parity_of(dynamics, self._reference, (dynamics.latent_dim, dynamics.action_dim, dynamics.task_dim))
-
-    def _data(self) -> DataSource:
-        source = getattr(self.trainer, "datamodule", None)
-        if not isinstance(source, DataSource):
-            raise LitPWMError(
-                f"{type(self).__name__} takes its dimensions from the data, but the Trainer was given "
-                f"{type(source).__name__} for a datamodule. Pass `datamodule=MultitaskDataModule(...)` to the Trainer."
-            )
-        return source
 
     def _tasks(self, source: DataSource) -> dict[str, tuple[int, int]]:
         if self.task_set is None:
@@ -288,9 +293,17 @@ class WorldModelPretraining(LightningModule):
         checkpoint[DESCRIPTION_KEY] = describe_world_model(self.world_model)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the networks that the checkpoint holds, or make sure that it holds these."""
+        """Build the networks that the checkpoint holds, in its order of tasks, or refuse one of other networks."""
         path = "being loaded" if self._trainer is None else str(self.trainer.ckpt_path)
         description = description_of(checkpoint, path)
+        theirs = description["world_model"]
         if not self.is_built:
-            self._build(WorldModel.from_description(description["world_model"]))
-        check_same_networks(describe_world_model(self.world_model), description, path)
+            self._build(WorldModel.from_description(theirs))
+        ours = describe_world_model(self.world_model)
+        if self.task_set is None and not self.initial_checkpoint:  # tasks and widths were those of this run's data
+            ours["world_model"] |= {key: theirs[key] for key in ("tasks", "obs_dim", "action_dim")}
+        check_same_networks(ours, description, path)
+        if not self.world_model.numbers_tasks_like(theirs):
+            self._build(WorldModel.from_description(theirs))
+        if self._trainer is not None:
+            bind(source_of(self), self.world_model)

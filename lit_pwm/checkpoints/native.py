@@ -137,22 +137,33 @@ def load_policy(path: str | Path) -> Policy:
     world_model = WorldModel.from_description(description["world_model"])
     dimensions = (world_model.latent_dim, world_model.action_dim, len(world_model.tasks))
     actor = factory_from(description["actor"], Actor)(*dimensions)
+    actor.set_action_mask(world_model.action_mask())
     _load(world_model, checkpoint["state_dict"], "world_model.", path)
     _load(actor, checkpoint["state_dict"], "averaged_actor.", path)
     return Policy(world_model, actor, tuple(description["trained_tasks"])).eval()
 
 
-def load_actor_and_critic(path: str | Path, actor: Actor, critic: Component) -> None:
+def load_actor_and_critic(path: str | Path, world_model: WorldModel, actor: Actor, critic: Component) -> None:
     """Copy the weights of a policy (its averaged actor) and of its critics into networks of the same kinds and sizes.
 
     Raises:
-        LitPWMError: the file is missing, unreadable, holds no policy, or one of other kinds or sizes.
+        LitPWMError: the file is missing, unreadable, holds no policy, one of other kinds or sizes, or one whose world
+            model numbers its tasks in another way than `world_model`, on which the policy is to go on.
     """
     checkpoint, description = _read_policy(
         path, "Name a checkpoint of policy learning, or leave it out to start from fresh weights."
     )
     ours = {"actor": actor.description(), "critic": critic.description()}
     check_same_networks(ours, {key: description[key] for key in ours}, path)
+    if not world_model.numbers_tasks_like(description["world_model"]):
+        theirs = ", ".join(description["world_model"]["tasks"])
+        raise LitPWMError(
+            f"The policy in the checkpoint {str(path)!r} belongs to a world model of the tasks {theirs}, in this "
+            f"order, and this run's has {', '.join(world_model.task_names)}: names, order and widths must be the "
+            f"same, because the policy knows tasks by their number. Start from it on the world model that it was "
+            f"trained on, or on one that was trained further from that (model.initial_checkpoint), or leave "
+            f"model.initial_policy_checkpoint out."
+        )
     _load(actor, checkpoint["state_dict"], "averaged_actor.", path)
     _load(critic, checkpoint["state_dict"], "critic.", path)
 

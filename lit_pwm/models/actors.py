@@ -18,10 +18,15 @@ LOG_STD_FLOOR = -1.427
 """PWM's initial and lowest log standard deviation (σ ≥ 0.24); every kind of actor starts and stops there."""
 
 
+def _without_mask(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    state.pop(f"{prefix}action_mask", None)
+
+
 class Actor(Component):
     """Maps a latent to an action; samples with given noise, so that gradients flow through the sample.
 
-    Padded action dimensions are zero: `set_action_mask` tells which, and the mask is saved with the weights.
+    Padded action dimensions are zero: `set_action_mask` tells which. The mask is made from the world model's tasks
+    wherever an actor is built, and never saved or loaded: checkpoints that hold one are read without it.
 
     Args:
         latent_dim: width Z of the latent.
@@ -34,7 +39,8 @@ class Actor(Component):
     def __init__(self, latent_dim: int, action_dim: int, num_tasks: int) -> None:
         super().__init__()
         self.latent_dim, self.action_dim, self.num_tasks = latent_dim, action_dim, num_tasks
-        self.register_buffer("action_mask", torch.ones(num_tasks, action_dim))
+        self.register_buffer("action_mask", torch.ones(num_tasks, action_dim), persistent=False)
+        self.register_load_state_dict_pre_hook(_without_mask)
 
     def set_action_mask(self, mask: Tensor) -> None:
         """Let actions of padded dimensions be zero: mask [N, A] of ones and zeros."""

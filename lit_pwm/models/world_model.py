@@ -115,6 +115,13 @@ class WorldModel(nn.Module):
         """The model, with fresh weights, that `description` describes."""
         return cls(**description)
 
+    def numbers_tasks_like(self, description: Mapping[str, Any]) -> bool:
+        """Whether a model of this description has the same tasks, of the same widths, in the same order."""
+        ours = self.description()
+        return list(ours["tasks"].items()) == list(description["tasks"].items()) and all(
+            ours[width] == description[width] for width in ("obs_dim", "action_dim")
+        )
+
     def action_mask(self) -> Tensor:
         """[N, A]: one where a task has that action dimension, zero where it is padding."""
         dims = torch.tensor([dims[1] for dims in self.tasks.values()], device=self.obs_mean.device)

@@ -165,6 +165,7 @@ def test_the_first_update_is_that_of_the_plain_functions(world_model_file, linea
     for name, network in (("actor.", actor), ("critic.", critic)):
         state = {k.removeprefix(name): v for k, v in record.before.items() if k.startswith(name)}
         network.load_state_dict(state)
+    actor.set_action_mask(world_model.action_mask())
     actor_optimizer = torch.optim.Adam(actor.parameters(), lr=1e-3, betas=(0.7, 0.95))
     critic_optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3, betas=(0.7, 0.95))
     task = record.batch["task"]

@@ -1,0 +1,42 @@
+"""Where data meets a world model: tasks are matched by name, and nothing else says which is which."""
+
+from __future__ import annotations
+
+from lightning.pytorch import LightningModule
+
+from lit_pwm.batch import DataSource
+from lit_pwm.errors import LitPWMError
+from lit_pwm.models.world_model import WorldModel
+
+
+def source_of(module: LightningModule) -> DataSource:
+    """The datamodule that the module's Trainer was given.
+
+    Raises:
+        LitPWMError: none was given, or one that does not name its tasks. Bare loaders number tasks in an order that
+            nobody can check.
+    """
+    source = getattr(module.trainer, "datamodule", None)
+    if not isinstance(source, DataSource):
+        raise LitPWMError(
+            f"{type(module).__name__} takes dimensions and the names of tasks from the data, but the Trainer was given "
+            f"{type(source).__name__} for a datamodule. Pass `datamodule=MultitaskDataModule(...)` to the Trainer."
+        )
+    return source
+
+
+def bind(source: DataSource, world_model: WorldModel) -> None:
+    """Let the data number its tasks as the world model does, by name, and pad its rows to the model's widths.
+
+    Raises:
+        LitPWMError: the data has a task that the model does not know, or one of other widths under a name it knows.
+    """
+    source.bind_tasks(world_model.task_names, world_model.obs_dim, world_model.action_dim)
+    for name, dims in source.tasks.items():
+        if tuple(dims) != world_model.tasks[name]:
+            known = world_model.tasks[name]
+            raise LitPWMError(
+                f"The task {name!r} has {dims[0]} observation and {dims[1]} action entries in the data, and {known[0]} "
+                f"and {known[1]} in the world model: it is another task of the same name. Leave it out with "
+                f"data.tasks, or train a world model on this data."
+            )
