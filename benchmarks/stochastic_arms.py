@@ -12,7 +12,8 @@ from functools import partial
 import numpy as np
 import torch
 from stochastic_controls import GaussianDynamics, resampled_residuals
-from stochastic_futures import Futures
+from stochastic_outcomes import Futures
+from stochastic_samplers import NoisyMLP, NoisyRefinement
 from torch import Tensor
 
 from lit_pwm.models import Dynamics, FlowDynamics, MLPDynamics, RefinementDynamics, WorldModel
@@ -57,6 +58,11 @@ MODELS: dict[str, ModelArm] = {
     "flow-energy-heavy": ModelArm(partial(FlowDynamics, **HEAVY)),
     "flow-energy-normal": ModelArm(partial(FlowDynamics, **SHARP | {"noise_power": 1.0})),
     "flow-energy-joint": ModelArm(partial(FlowDynamics, **SHARP | {"energy_group_weight": 0.0})),
+    # Samplers without an ODE, with the noise and the score of flow-energy-sharp: its own field at one Euler step (one
+    # evaluation of noise, latent and action), a refinement that starts at noise, an MLP with noise beside its inputs.
+    "one-step-energy": ModelArm(partial(FlowDynamics, **SHARP, substeps=1)),
+    "refinement-energy": ModelArm(partial(NoisyRefinement, hidden_dim=219)),
+    "mlp-energy": ModelArm(partial(NoisyMLP, hidden_dim=256)),
 }
 
 
@@ -136,6 +142,9 @@ ARMS: dict[str, Arm] = {
     "gaussian": Arm("gaussian", rollouts),
     "gaussian-chained": Arm("gaussian-chained", rollouts),
     **{name: Arm(name, rollouts) for name in MODELS if name.startswith("flow")},
+    "one-step-energy": Arm("one-step-energy", rollouts),
+    "refinement-energy": Arm("refinement-energy", rollouts),
+    "mlp-energy": Arm("mlp-energy", rollouts),
 }
 
 

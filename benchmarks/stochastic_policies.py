@@ -2,26 +2,29 @@
 
     python benchmarks/stochastic_policies.py --out runs/stochastic
 
-One policy for each world model of `stochastic_arms.MODELS` and seed; models are those of the study, trained if they are
-not there. Each leaves a record under RESULTS/policies; what exists is not done again. Returns are those of episodes
-whose seeds chose nothing, for the checkpoint that validation chose and for the last.
+One policy for each seed and world model of --models, by default POLICY_MODELS; models are those of the study, trained
+if they are not there. Each leaves a record under RESULTS/policies; what exists is not done again. Returns are those of
+episodes whose seeds chose nothing, for the checkpoint that validation chose and for the last.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stochastic_arms import MODELS
-from stochastic_study import Study, write_record
+from stochastic_study import Study, refuse_another, side_by_side, write_record
 from stochastic_table import RESULTS, write_policy_table
 
 from lit_pwm.checkpoints import load_policy
-from lit_pwm.errors import LitPWMError
 from lit_pwm.evaluation import evaluate_task
 from lit_pwm.experiments.stages import PolicyPlan, be_quiet, train_policy
+
+POLICY_MODELS = (
+    "flow-energy-sharp", "one-step-energy", "refinement-energy", "mlp-energy", "refinement", "gaussian", "mlp",
+)  # fmt: skip
+"""The sampled flow, samplers without an ODE, and models that were trained by other losses."""
 
 _REPORT_SEED = 20_000
 
@@ -42,12 +45,7 @@ def run_policy(study: Study, model: str, seed: int, plan: PolicyPlan, episodes: 
     path = study.results / "policies" / f"{study.task}_{model}_{seed}.json"
     wanted = {"updates": plan.updates, "model_updates": study.updates}
     if path.exists():
-        there = json.loads(path.read_text())
-        if any(there[key] != value for key, value in wanted.items()):
-            raise LitPWMError(
-                f"{str(path)!r} records a policy of {there['updates']} updates on a model of {there['model_updates']}, "
-                f"and this run asks for {plan.updates} on {study.updates}. Give another --results, or the same numbers."
-            )
+        refuse_another(path, "a policy", wanted)
         return
     folder = study.out / "policies" / study.task / model / f"seed_{seed}"
     stores = [str(study.store_path)]
@@ -72,14 +70,15 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=300)
     parser.add_argument("--model-updates", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--models", help="names with commas between; all if not given")
+    parser.add_argument("--models", help="names with commas between", default=",".join(POLICY_MODELS))
+    parser.add_argument("--workers", type=int, default=2, help="policies trained side by side")
     args = parser.parse_args()
     be_quiet()
     study = Study(args.task, args.out, args.model_updates, results=args.results)
     plan = PolicyPlan(args.updates, evaluate_every=max(1, args.updates // 6), episodes=6)
-    for seed in range(args.seeds):
-        for model in args.models.split(",") if args.models else MODELS:
-            run_policy(study, model, seed, plan)
+    models = args.models.split(",")
+    jobs = [(model, seed, plan) for seed in range(args.seeds) for model in models]
+    side_by_side(partial(run_policy, study), jobs, args.workers)
     write_policy_table(args.results)
 
 

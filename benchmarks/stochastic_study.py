@@ -1,14 +1,17 @@
 """Which world model predicts stochastic dynamics as a distribution, not only in the mean?
 
     python benchmarks/stochastic_study.py --out runs/stochastic
+    python benchmarks/stochastic_study.py --workers 16                     # as many processes, a model each at a time
     python benchmarks/stochastic_study.py --accelerator gpu --workers 8    # models trained on a GPU, eight at a time
 
 Collects 80 training episodes of noise and rolls 20 held-out ones with futures, trains each world model of
 `stochastic_arms.MODELS` for each seed, draws samples of 1 to 16 open-loop steps, and scores them against the simulator.
 Observations are read out of latents by a linear probe, because encoders differ, and standardised by the training
-episodes. Each arm and seed leaves a small record under RESULTS/records; what exists is not done again. Ends with a
-table and a figure of all records, which go to docs/ if RESULTS is the committed folder; --only-table makes them from
-the records alone.
+episodes. Each arm and seed leaves a small record under RESULTS/records as soon as its model is trained; what exists is
+not done again. Ends with a table and a figure of all records, which go to docs/ if RESULTS is the committed folder;
+--only-table makes them from the records alone.
+
+The forms of the flow were chosen by futures of --futures-seed 0, so that another seed's are the ones to report.
 """
 
 from __future__ import annotations
@@ -17,9 +20,11 @@ import argparse
 import json
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +32,7 @@ import numpy as np
 import torch
 from lightning.pytorch import seed_everything
 from stochastic_arms import ARMS, MODELS, REFERENCES, Subject, Windows
-from stochastic_futures import Futures, held_out_futures
+from stochastic_outcomes import Futures
 from stochastic_table import RESULTS, write_table
 
 from datamodules import EpisodeStore, collect
@@ -55,6 +60,7 @@ class Study:
         starts: such states of each of them.
         accelerator: where world models are trained.
         results: folder of the records; `out` if not given.
+        futures_seed: of the held-out episodes and their futures.
     """
 
     def __init__(
@@ -67,15 +73,18 @@ class Study:
         starts: int = 12,
         accelerator: str = "cpu",
         results: Path | None = None,
+        futures_seed: int = 1,
     ) -> None:
         self.task, self.out, self.updates, self.accelerator = task, out, updates, accelerator
-        self.results = results or out
-        self.store_path, futures = out / f"{task}.h5", out / f"{task}_futures.npz"
+        self.results, self.futures_seed = results or out, futures_seed
+        self.store_path, futures = out / f"{task}.h5", out / f"{task}_futures_{futures_seed}.npz"
         if not self.store_path.exists():
             collect([task], training, self.store_path, "noise", workers=2 if training > 10 else 1, seed=0)
         if not futures.exists():
+            from stochastic_futures import held_out_futures  # the simulator, which nothing else needs
+
             print(f"rolling the futures of held-out states of {task}")
-            held_out_futures(make_env(task), held_out, starts).save(futures)
+            held_out_futures(make_env(task), held_out, starts, seed=futures_seed).save(futures)
         self.episodes = list(EpisodeStore(self.store_path))
         rows = np.concatenate([episode.obs for episode in self.episodes])
         self.mean, self.std = rows.mean(0), rows.std(0)
@@ -101,17 +110,19 @@ class Study:
             train_model(model, seed, str(self.store_path), str(folder), self.updates, self.accelerator)
         return str(folder / json.loads((folder / "last.json").read_text())["checkpoint"])
 
-    def train_all(self, models: Sequence[tuple[str, int]], workers: int) -> None:
-        """Train the models and seeds that are not there, some at a time."""
-        wanted = [m for m in dict.fromkeys(models) if not (self.model_folder(*m) / "last.json").exists()]
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            store, folders = str(self.store_path), (str(self.model_folder(*m)) for m in wanted)
-            futures = [
-                pool.submit(train_model, *m, store, folder, self.updates, self.accelerator)
-                for m, folder in zip(wanted, folders, strict=True)
-            ]
-            for done, future in enumerate(as_completed(futures), start=1):
-                print(f"trained {future.result()}, {done} of {len(wanted)}", flush=True)
+    def run_all(self, arms: Sequence[str], seeds: int, workers: int) -> None:
+        """Train the models of the arms and score them, some at a time, each arm as soon as its model is trained.
+
+        All of one seed come first, so that an early stop leaves a whole comparison.
+        """
+        by_model: dict[str, list[str]] = defaultdict(list)
+        for arm in arms:
+            if arm in REFERENCES:
+                self.run(arm, 0)
+            else:
+                by_model[ARMS[arm].model].append(arm)
+        jobs = [(by_model[model], seed) for seed in range(seeds) for model in by_model]
+        side_by_side(partial(_run_arms, self), jobs, workers)
 
     def subject(self, model: str, seed: int) -> Subject:
         """The trained world model with its probe."""
@@ -143,15 +154,11 @@ class Study:
     def run(self, arm: str, seed: int) -> None:
         """Score an arm and write its record, unless there is one."""
         path = self.results / "records" / f"{self.task}_{arm}_{seed}.json"
+        wanted = {"futures_seed": self.futures_seed} | ({} if arm in REFERENCES else {"updates": self.updates})
         if path.exists():
-            there = json.loads(path.read_text())
-            if arm not in REFERENCES and there["updates"] != self.updates:
-                raise LitPWMError(
-                    f"{str(path)!r} records a model of {there['updates']} updates, and this run asks for "
-                    f"{self.updates}. Give another --results, or the same --updates."
-                )
+            refuse_another(path, "a model" if arm in ARMS else "a reference", wanted)
             return
-        record: dict[str, Any] = {"task": self.task, "arm": arm, "seed": seed, "samples": SAMPLES}
+        record: dict[str, Any] = {"task": self.task, "arm": arm, "seed": seed, "samples": SAMPLES, **wanted}
         if arm in REFERENCES:
             samples = REFERENCES[arm](self.futures, SAMPLES)
         else:
@@ -159,7 +166,6 @@ class Study:
             seed_everything(seed, verbose=False)  # of the samples
             samples = ARMS[arm].predict(subject, self.futures, SAMPLES)
             record |= {
-                "updates": self.updates,
                 "parameters": sum(p.numel() for p in subject.model.dynamics.parameters()),
                 "probe_error": self._probe_error(subject),
             }
@@ -173,6 +179,24 @@ class Study:
             z = subject.model.encode(obs, torch.zeros(len(obs), dtype=torch.int64))
             decoded = z @ subject.probe[:-1] + subject.probe[-1]
         return float(np.square(decoded.numpy() - self.standardise(self.futures.obs)).mean())
+
+
+def _run_arms(study: Study, arms: Sequence[str], seed: int) -> None:
+    be_quiet()
+    for arm in arms:
+        study.run(arm, seed)
+
+
+def side_by_side(job: Callable[..., None], arguments: Sequence[tuple[Any, ...]], workers: int) -> None:
+    """Call `job` with each of the arguments, in their order, in some processes; one is the calling process."""
+    if workers == 1:
+        for each in arguments:
+            job(*each)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for done, future in enumerate(as_completed(pool.submit(job, *each) for each in arguments), start=1):
+            future.result()
+            print(f"{done} of {len(arguments)} are done", flush=True)
 
 
 def train_model(model: str, seed: int, store: str, folder: str, updates: int, accelerator: str) -> str:
@@ -227,6 +251,25 @@ def scores(samples: np.ndarray, futures: Futures) -> dict[str, Any]:
     }
 
 
+_WORDS = {"updates": "{} updates", "model_updates": "{} updates of the world model", "futures_seed": "held-out seed {}"}
+
+
+def refuse_another(path: Path, kind: str, wanted: Mapping[str, Any]) -> None:
+    """Make sure that a record is of what this run asks for: `kind`, "a model" say, of these numbers.
+
+    Raises:
+        LitPWMError: it is of others.
+    """
+    there = json.loads(path.read_text())
+    other = [key for key, value in wanted.items() if there.get(key) != value]
+    if other:
+        found, asked = (" and ".join(_WORDS[key].format(of.get(key)) for key in other) for of in (there, wanted))
+        raise LitPWMError(
+            f"{str(path)!r} records {kind} of {found}, and this run asks for {asked}. Give another --results, or the "
+            f"same numbers."
+        )
+
+
 def write_record(path: Path, content: dict[str, Any]) -> None:
     """Write a small JSON file, whole or not at all."""
     with replacing(path, "A record of the study") as part:
@@ -241,20 +284,17 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--accelerator", default="cpu", choices=("cpu", "gpu"))
-    parser.add_argument("--workers", type=int, default=2, help="world models trained side by side")
+    parser.add_argument("--workers", type=int, default=2, help="world models trained and scored side by side")
+    parser.add_argument("--futures-seed", type=int, default=1, help="of the held-out episodes that are predicted")
     parser.add_argument("--arms", help="names with commas between; all if not given")
     parser.add_argument("--only-table", action="store_true")
     args = parser.parse_args()
     be_quiet()
     if not args.only_table:
         arms = args.arms.split(",") if args.arms else [*REFERENCES, *ARMS]
-        study = Study(args.task, args.out, args.updates, accelerator=args.accelerator, results=args.results)
-        models = [ARMS[arm].model for arm in arms if arm in ARMS]
-        study.train_all([(model, seed) for seed in range(args.seeds) for model in models], args.workers)
-        for seed in range(args.seeds):  # all arms of one seed first, so that an early stop leaves a whole comparison
-            for arm in arms:
-                if arm not in REFERENCES or seed == 0:
-                    study.run(arm, seed)
+        options = {"accelerator": args.accelerator, "results": args.results, "futures_seed": args.futures_seed}
+        study = Study(args.task, args.out, args.updates, **options)
+        study.run_all(arms, args.seeds, args.workers)
     write_table(args.results)
 
 

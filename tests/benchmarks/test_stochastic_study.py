@@ -114,8 +114,7 @@ def test_models_have_equal_parameters_and_see_as_many_transitions():
 def study(tmp_path_factory):
     out = tmp_path_factory.mktemp("study")
     study = Study("cartpole-swingup-kicked", out, updates=4, training=6, held_out=2, starts=4)
-    for arm in ("oracle", "climatology", "mlp", "mlp-residuals", "gaussian"):
-        study.run(arm, 0)
+    study.run_all(("oracle", "climatology", "mlp", "mlp-residuals", "gaussian"), seeds=1, workers=1)
     return study
 
 
@@ -138,6 +137,23 @@ def test_the_study_does_nothing_twice_and_refuses_to_mix(study):
     assert {path: path.stat().st_mtime_ns for path in study.out.rglob("*") if path.is_file()} == before
     with pytest.raises(LitPWMError, match="a model of 4 updates, and this run asks for 5"):
         Study(study.task, study.out, updates=5).run("gaussian", 0)
+
+
+@pytest.mark.long
+def test_processes_leave_the_records_of_one(study, tmp_path):
+    other = Study(study.task, study.out, updates=4, results=tmp_path)
+    other.run_all(("mlp", "gaussian", "mlp-residuals"), seeds=1, workers=2)
+    for path in (tmp_path / "records").iterdir():
+        assert path.read_text() == (study.out / "records" / path.name).read_text()
+    assert len(list((tmp_path / "records").iterdir())) == 3
+
+
+def test_futures_of_another_seed_are_other_episodes_and_other_records(study):
+    other = Study(study.task, study.out, updates=4, held_out=2, starts=4, futures_seed=0)
+    assert not np.array_equal(other.futures.obs, study.futures.obs)
+    for arm, kind in (("gaussian", "model"), ("oracle", "reference")):
+        with pytest.raises(LitPWMError, match=f"a {kind} of held-out seed 1, and this run asks for held-out seed 0"):
+            other.run(arm, 0)
 
 
 def test_the_table_is_made_from_the_records(study, tmp_path):
