@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_pwm.decoded_error import DecodedError
 from lit_pwm.errors import LitPWMError
+from lit_pwm.options import Count, Length, checked
 from lit_pwm.pretraining import WorldModelPretraining
 
 
@@ -23,7 +24,8 @@ class DecodedErrors(Callback):
         samples: rollouts to average, for world models that sample.
     """
 
-    def __init__(self, steps: Sequence[int] = (1, 4, 16), samples: int = 1) -> None:
+    @checked
+    def __init__(self, steps: Annotated[Sequence[Count], Length(1)] = (1, 4, 16), samples: Count = 1) -> None:
         self.steps, self.samples = tuple(steps), samples
         self._metric: DecodedError | None = None
 

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from callbacks.measuring import random_streams_kept
 from lit_pwm.diagnostics import jacobian_square_norms
 from lit_pwm.errors import LitPWMError
+from lit_pwm.options import Count, checked
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.pretraining import WorldModelPretraining
 
@@ -28,12 +29,8 @@ class DynamicsSmoothness(Callback):
         probes: random vectors, each a backward pass through one step.
     """
 
-    def __init__(self, every_n_updates: int = 500, probes: int = 8) -> None:
-        if every_n_updates < 1 or probes < 1:
-            raise LitPWMError(
-                f"DynamicsSmoothness was given every_n_updates={every_n_updates} and probes={probes}; both must be at "
-                f"least 1."
-            )
+    @checked
+    def __init__(self, every_n_updates: Count = 500, probes: Count = 8) -> None:
         self.every_n_updates, self.probes = every_n_updates, probes
         self._measured_at: int | None = None
 

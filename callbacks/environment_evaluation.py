@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_pwm.errors import LitPWMError
 from lit_pwm.evaluation import EvaluationResult, Evaluator
 from lit_pwm.model_gap import STEPS
+from lit_pwm.options import Count, Seed, checked
 from lit_pwm.policy_learning import PolicyLearning
 
 _METRICS = ("eval/return", f"eval/imagined_return_{STEPS}", f"eval/real_return_{STEPS}", "eval/model_gap")
@@ -36,18 +37,14 @@ class EnvironmentEvaluation(Callback):
         before_training: evaluate before the first update, which also shows early that evaluation works.
     """
 
+    @checked
     def __init__(
         self,
-        episodes: int = 10,
-        seed: int = 10_000,
+        episodes: Count = 10,
+        seed: Seed = 10_000,
         tasks: Sequence[str] | None = None,
         before_training: bool = True,
     ) -> None:
-        if episodes < 1:
-            raise LitPWMError(
-                f"EnvironmentEvaluation was given episodes={episodes}; it needs at least 1. Leave the callback out of "
-                f"trainer.callbacks to train without evaluation."
-            )
         self.episodes, self.seed, self.before_training = episodes, seed, before_training
         self.tasks = None if tasks is None else tuple(tasks)
         self.latest: EvaluationResult | None = None

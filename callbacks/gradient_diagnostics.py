@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,6 +12,7 @@ from callbacks.measuring import random_streams_kept, write_metrics
 from lit_pwm.batch import Batch
 from lit_pwm.diagnostics import expected_snr, watching_substeps
 from lit_pwm.errors import LitPWMError
+from lit_pwm.options import Count, Range, checked
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.pretraining import WorldModelPretraining
 
@@ -40,12 +41,8 @@ class GradientDiagnostics(Callback):
         microbatches: M, at least 2; as many as rollouts if there are fewer.
     """
 
-    def __init__(self, every_n_updates: int = 50, microbatches: int = 8) -> None:
-        if every_n_updates < 1 or microbatches < 2:
-            raise LitPWMError(
-                f"GradientDiagnostics was given every_n_updates={every_n_updates} and microbatches={microbatches}; it "
-                f"takes at least 1 and at least 2."
-            )
+    @checked
+    def __init__(self, every_n_updates: Count = 50, microbatches: Annotated[int, Range(2)] = 8) -> None:
         self.every_n_updates, self.microbatches = every_n_updates, microbatches
         self._metrics: dict[str, Tensor] = {}
         self._awaited: list[dict[str, nn.Module]] = []

@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lit_pwm.options import Positive, checked
+
 
 class RunProgress(ProgressBar):
     """Shows updates done of all updates, updates and samples per second, elapsed and remaining time, and metrics.
@@ -25,7 +27,8 @@ class RunProgress(ProgressBar):
         line_seconds: time between lines where the output is no terminal.
     """
 
-    def __init__(self, refresh_seconds: float = 0.5, line_seconds: float = 20.0) -> None:
+    @checked
+    def __init__(self, refresh_seconds: Positive = 0.5, line_seconds: Positive = 20.0) -> None:
         super().__init__()
         self.refresh_seconds, self.line_seconds = refresh_seconds, line_seconds
         self._enabled = True

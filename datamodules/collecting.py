@@ -23,6 +23,7 @@ from datamodules.shards import ShardFolder, refuse_existing
 from datamodules.store import EpisodeStore
 from datamodules.writer import finish, store_settings
 from lit_pwm.errors import LitPWMError
+from lit_pwm.options import Count, Seed, checked
 from lit_pwm.processes import end_with_parent
 from lit_pwm.tasks import TaskSpec, task_spec
 from lit_pwm.tasks.registry import METAWORLD
@@ -92,8 +93,14 @@ def _pieces(specs: Sequence[TaskSpec], keys: Sequence[int]) -> list[Work]:
     return pieces
 
 
+@checked
 def check_arguments(
-    tasks: Sequence[str], episodes: int, out: str | os.PathLike[str], behaviour: str, workers: int | None, seed: int
+    tasks: Sequence[str],
+    episodes: Count,
+    out: str | os.PathLike[str],
+    behaviour: str,
+    workers: Count | None,
+    seed: Seed,
 ) -> list[TaskSpec]:
     """The specs of the tasks, having made sure that `collect` accepts its arguments.
 
@@ -116,9 +123,6 @@ def check_arguments(
             f"The tasks to collect, {', '.join(tasks)}, have different action repeats, and a store has one. Collect "
             f"them into a store each."
         )
-    for name, value, least in (("episodes", episodes, 1), ("workers", workers, 1), ("seed", seed, 0)):
-        if value is not None and value < least:
-            raise LitPWMError(f"The number given for {name} is {value}; give {least} or more.")
     check_behaviour(behaviour)
     refuse_existing(Path(out))
     return specs

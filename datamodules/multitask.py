@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from datamodules.sampler import Balance, SliceSampler
 from datamodules.statistics import observation_statistics
 from datamodules.storages import DeviceStorage, FileStorage, MemoryStorage, Storage, widest
 from datamodules.store import EpisodeStore
-from lit_pwm.errors import LitPWMError, did_you_mean
+from lit_pwm.errors import LitPWMError
+from lit_pwm.options import Count, CountOrZero, Length, Seed, Share, checked
 
 Placement = Literal["memmap", "ram", "device"]
 _LONGEST_DEFAULT_VALIDATION = 16
@@ -52,20 +53,21 @@ class MultitaskDataModule(LightningDataModule):
         LitPWMError: an argument is not one of those above.
     """
 
+    @checked
     def __init__(
         self,
-        store: str | list[str],
-        horizon: int = 16,
-        batch_size: int = 256,
+        store: str | Annotated[list[str], Length(1)],
+        horizon: Count = 16,
+        batch_size: Count = 256,
         tasks: list[str] | None = None,
         balance: Balance = "transitions",
-        batches_per_epoch: int = 1000,
+        batches_per_epoch: Count = 1000,
         storage: Placement = "memmap",
-        val_fraction: float = 0.05,
-        val_horizon: int | None = None,
-        val_batches: int = 8,
-        seed: int | None = None,
-        num_workers: int = 0,
+        val_fraction: Share = 0.05,
+        val_horizon: Count | None = None,
+        val_batches: CountOrZero = 8,
+        seed: Seed | None = None,
+        num_workers: CountOrZero = 0,
     ) -> None:
         super().__init__()
         paths = [store] if isinstance(store, (str, os.PathLike)) else list(store)
@@ -74,33 +76,13 @@ class MultitaskDataModule(LightningDataModule):
         self.chosen_tasks = None if tasks is None else list(tasks)
         self.batches_per_epoch, self.num_workers, self.seed = batches_per_epoch, num_workers, seed
         self.val_fraction, self.val_horizon, self.val_batches = val_fraction, val_horizon, val_batches
-        self._check_arguments()
-        self._stores: list[EpisodeStore] | None = None
-        self._storage: Storage | None = None
-
-    def _check_arguments(self) -> None:
-        if not self.paths:
-            raise LitPWMError("data.store is an empty list; give the path of at least one episode store.")
-        for name, least in (("horizon", 1), ("batch_size", 1), ("batches_per_epoch", 1), ("val_batches", 0)):
-            given = getattr(self, name)
-            if given < least:
-                raise LitPWMError(f"data.{name} is {given}; give {least} or more.")
-        for name, least in (("num_workers", 0), ("val_horizon", 1), ("seed", 0)):
-            given = getattr(self, name)
-            if given is not None and given < least:
-                raise LitPWMError(f"data.{name} is {given}; give {least} or more.")
-        if not 0 <= self.val_fraction < 1:
-            raise LitPWMError(f"data.val_fraction is {self.val_fraction}; give a share from 0 to less than 1.")
-        for name, accepted in (("balance", get_args(Balance)), ("storage", get_args(Placement))):
-            if getattr(self, name) not in accepted:
-                raise LitPWMError(
-                    f"data.{name} is {getattr(self, name)!r}. {did_you_mean(getattr(self, name), accepted)}"
-                )
         if self.storage == "device" and self.num_workers:
             raise LitPWMError(
                 f"data.storage 'device' gathers batches where they are used, which data.num_workers "
                 f"{self.num_workers} worker processes cannot. Set num_workers to 0."
             )
+        self._stores: list[EpisodeStore] | None = None
+        self._storage: Storage | None = None
 
     # -- what the data holds ----------------------------------------------------------------------------------------
     @property

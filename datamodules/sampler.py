@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from lit_pwm.errors import LitPWMError, did_you_mean
+from lit_pwm.errors import LitPWMError
+from lit_pwm.options import Count, Seed, checked
 
 Balance = Literal["transitions", "tasks"]
 
@@ -41,20 +42,15 @@ class SliceSampler:
         LitPWMError: no episode is as long as the horizon, or an argument is not one of those above.
     """
 
+    @checked
     def __init__(
         self,
         lengths: Sequence[int] | np.ndarray,
-        horizon: int,
+        horizon: Count,
         tasks: Sequence[int] | np.ndarray | None = None,
         balance: Balance = "transitions",
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
-        if horizon < 1:
-            raise LitPWMError(f"The horizon of slices is {horizon}; a slice holds at least 1 transition.")
-        if seed < 0:
-            raise LitPWMError(f"The seed of slices is {seed}; give 0 or more.")
-        if balance not in get_args(Balance):
-            raise LitPWMError(f"Slices cannot be balanced by {balance!r}. {did_you_mean(balance, get_args(Balance))}")
         lengths = np.asarray(lengths, np.int64)
         self.horizon, self.balance, self.seed = horizon, balance, seed
         if balance == "tasks":

@@ -10,6 +10,7 @@ from torchmetrics import Metric
 
 from lit_pwm.batch import Batch
 from lit_pwm.models.world_model import WorldModel
+from lit_pwm.options import Count, NonNegative, checked
 
 
 class DecodedError(Metric):
@@ -39,14 +40,15 @@ class DecodedError(Metric):
     o: Tensor  # [N, 1 + K, O]
     oo: Tensor  # [N, 1 + K]
 
+    @checked
     def __init__(
         self,
         task_names: Sequence[str],
-        latent_dim: int,
-        obs_dim: int,
-        steps: Sequence[int] = (1, 4, 16),
-        samples: int = 1,
-        ridge: float = 1e-3,
+        latent_dim: Count,
+        obs_dim: Count,
+        steps: Sequence[Count] = (1, 4, 16),
+        samples: Count = 1,
+        ridge: NonNegative = 1e-3,
     ) -> None:
         super().__init__()
         self.task_names, self.steps, self.samples, self.ridge = tuple(task_names), tuple(steps), samples, ridge

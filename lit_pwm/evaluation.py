@@ -19,6 +19,7 @@ from lit_pwm.acting import ROWS, Policy, RandomPolicy, act_for_seeds
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.model_gap import ModelGap, VisitedStates, merge_gaps
 from lit_pwm.models.policy import Policy as LatentPolicy
+from lit_pwm.options import Count, Seed, check_options, checked
 from lit_pwm.results import EvaluationResult, TaskResult, print_result, write_result
 from lit_pwm.tasks.registry import task_spec
 from lit_pwm.tasks.vector import Mode, close_vector_env, make_vector_env
@@ -136,7 +137,8 @@ class Evaluator:
         LitPWMError: a task is not known, or there are fewer than one episodes.
     """
 
-    def __init__(self, tasks: Sequence[str], episodes: int, seed: int, *, mode: Mode = "auto") -> None:
+    @checked
+    def __init__(self, tasks: Sequence[str], episodes: Count, seed: Seed, *, mode: Mode = "auto") -> None:
         for task in tasks:
             task_spec(task)
         _check_numbers(episodes, seed)
@@ -218,10 +220,9 @@ def _check(policy: Policy, tasks: Sequence[str], episodes: int, seed: int) -> No
             )
 
 
-def _check_numbers(episodes: int, seed: int) -> None:
-    if episodes < 1:
-        raise LitPWMError(f"An evaluation of {episodes} episodes was asked for; ask for 1 or more.")
-    if not 0 <= seed <= 2**32 - episodes:
+def _check_numbers(episodes: Count, seed: Seed) -> None:
+    check_options(_check_numbers, locals(), "An evaluation")
+    if seed > 2**32 - episodes:
         raise LitPWMError(
             f"An evaluation of {episodes} episodes from environment seed {seed} on was asked for. Accepted: seeds of "
             f"which the first is 0 or more and the last, {seed + episodes - 1}, below 2**32."

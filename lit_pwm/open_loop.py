@@ -10,6 +10,7 @@ from torchmetrics import Metric
 
 from lit_pwm.batch import Batch
 from lit_pwm.models.world_model import WorldModel
+from lit_pwm.options import Count, checked
 
 
 class OpenLoopError(Metric):
@@ -41,7 +42,8 @@ class OpenLoopError(Metric):
     z_squared: Tensor
     _sums = ("count", "latent", "latent_copy", "reward", "reward_copy", "residual", "r", "r_squared")
 
-    def __init__(self, task_names: Sequence[str], latent_dim: int, steps: Sequence[int] = (1, 4, 16)) -> None:
+    @checked
+    def __init__(self, task_names: Sequence[str], latent_dim: Count, steps: Sequence[Count] = (1, 4, 16)) -> None:
         super().__init__()
         self.task_names, self.steps = tuple(task_names), tuple(steps)
         shape = (len(self.task_names), len(self.steps))

@@ -44,6 +44,7 @@ from lit_pwm.optim import (
     settings_of,
     take_step,
 )
+from lit_pwm.options import Beta, Count, Fraction, NonNegative, Positive, Rate, check_options
 
 
 class PolicyLearning(LightningModule):
@@ -67,7 +68,7 @@ class PolicyLearning(LightningModule):
         detach_actor_input: cut the gradient at the actor's input (as PWM).
         actor_lr: learning rate of the actor at the start.
         critic_lr: learning rate of the critics at the start.
-        final_lr: both rates fall linearly to this one over the run.
+        final_lr: both rates fall linearly to this one over the run; at most as large as they are.
         betas: Adam's betas.
         actor_clip_norm: largest norm of the actor's gradient.
         critic_clip_norm: largest norm of the critics' gradient.
@@ -96,26 +97,32 @@ class PolicyLearning(LightningModule):
         initial_policy_checkpoint: str | None = None,
         actor: Callable[[int, int, int], Actor] = MLPActor,
         critic: Callable[[int, int], CriticEnsemble] = CriticEnsemble,
-        horizon: int = 16,
-        gamma: float = 0.99,
-        lam: float = 0.95,
+        horizon: Count = 16,
+        gamma: Fraction = 0.99,
+        lam: Fraction = 0.95,
         reward_space: RewardSpace = "symlog",
-        reward_scale: float = 1.0,
+        reward_scale: Positive = 1.0,
         detach_actor_input: bool = True,
-        actor_lr: float = 5e-4,
-        critic_lr: float = 5e-4,
-        final_lr: float = 1e-5,
-        betas: tuple[float, float] = (0.7, 0.95),
-        actor_clip_norm: float = 1.0,
-        critic_clip_norm: float = 100.0,
-        critic_passes: int = 8,
-        critic_minibatches: int = 4,
-        target_rate: float = 1.0,
-        actor_average_rate: float = 1.0,
+        actor_lr: Positive = 5e-4,
+        critic_lr: Positive = 5e-4,
+        final_lr: NonNegative = 1e-5,
+        betas: tuple[Beta, Beta] = (0.7, 0.95),
+        actor_clip_norm: Positive = 1.0,
+        critic_clip_norm: Positive = 100.0,
+        critic_passes: Count = 8,
+        critic_minibatches: Count = 4,
+        target_rate: Rate = 1.0,
+        actor_average_rate: Rate = 1.0,
         actor_reference: Callable[[int, int, int], Actor] | None = None,
-        parameter_tolerance: float = 0.02,
+        parameter_tolerance: NonNegative = 0.02,
     ) -> None:
         super().__init__()
+        check_options(PolicyLearning, locals())
+        if final_lr > min(actor_lr, critic_lr):
+            raise LitPWMError(
+                f"PolicyLearning has final_lr {final_lr:g}, to which rates fall, but actor_lr {actor_lr:g} and "
+                f"critic_lr {critic_lr:g}. Give a final_lr that is not larger than either."
+            )
         self.automatic_optimization = False
         parts = {"actor": actor, "actor_reference": actor_reference, "critic": critic}
         self.save_hyperparameters(ignore=[name for name, part in parts.items() if not isinstance(part, Mapping)])

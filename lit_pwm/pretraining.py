@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -26,6 +26,7 @@ from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.losses import WorldModelLoss, sigreg, world_model_loss
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.dynamics import Dynamics, MLPDynamics
+from lit_pwm.models.layers import LatentWidth
 from lit_pwm.models.parity import Parity, match_parameters, parity_of
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.open_loop import OpenLoopError
@@ -41,6 +42,7 @@ from lit_pwm.optim import (
     warmup_cosine,
     world_model_groups,
 )
+from lit_pwm.options import Beta, Count, CountOrZero, Fraction, Length, NonNegative, Positive, Rate, check_options
 from lit_pwm.tasks.registry import TASK_SETS, task_spec
 
 
@@ -90,31 +92,32 @@ class WorldModelPretraining(LightningModule):
     def __init__(
         self,
         dynamics: Callable[[int, int, int], Dynamics] = MLPDynamics,
-        latent_dim: int = 512,
-        encoder_dim: int = 256,
-        encoder_layers: int = 1,
-        reward_dim: int = 512,
-        task_dim: int = 64,
+        latent_dim: LatentWidth = 512,
+        encoder_dim: Count = 256,
+        encoder_layers: Count = 1,
+        reward_dim: Count = 512,
+        task_dim: CountOrZero = 64,
         task_set: str | None = None,
         initial_checkpoint: str | None = None,
         standardise_observations: bool = True,
-        rho: float = 0.99,
-        consistency_coef: float = 20.0,
-        reward_coef: float = 0.1,
-        target_encoder_rate: float = 1.0,
-        sigreg_coef: float = 0.0,
-        lr: float = 3e-4,
-        encoder_lr_scale: float = 0.3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        weight_decay: float = 0.0,
-        clip_norm: float = 20.0,
-        warmup_steps: int = 0,
-        final_lr_fraction: float = 1.0,
-        open_loop_steps: tuple[int, ...] = (1, 4, 16),
+        rho: Fraction = 0.99,
+        consistency_coef: NonNegative = 20.0,
+        reward_coef: NonNegative = 0.1,
+        target_encoder_rate: Rate = 1.0,
+        sigreg_coef: NonNegative = 0.0,
+        lr: NonNegative = 3e-4,
+        encoder_lr_scale: NonNegative = 0.3,
+        betas: tuple[Beta, Beta] = (0.9, 0.999),
+        weight_decay: NonNegative = 0.0,
+        clip_norm: Positive = 20.0,
+        warmup_steps: CountOrZero = 0,
+        final_lr_fraction: Fraction = 1.0,
+        open_loop_steps: Annotated[tuple[Count, ...], Length(1)] = (1, 4, 16),
         parameter_reference: Callable[[int, int, int], Dynamics] | None = None,
-        parameter_tolerance: float = 0.02,
+        parameter_tolerance: NonNegative = 0.02,
     ) -> None:
         super().__init__()
+        check_options(WorldModelPretraining, locals())
         if task_set is not None and task_set not in TASK_SETS:
             raise LitPWMError(f"There is no task set {task_set!r}. {did_you_mean(task_set, TASK_SETS)}")
         self.automatic_optimization = False

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lit_pwm.errors import LitPWMError
+from lit_pwm.options import Count, Seed, argument
 
 if TYPE_CHECKING:
     from datamodules.check import StoreInfo, TaskInfo
@@ -24,7 +25,7 @@ def add_collect_parser(verbs: argparse._SubParsersAction) -> None:
         "it is run again.",
     )
     parser.add_argument("--tasks", required=True, metavar="A,B", help="names of tasks, separated by commas")
-    parser.add_argument("--episodes", required=True, type=int, metavar="N", help="episodes of each task")
+    parser.add_argument("--episodes", required=True, type=argument(Count), metavar="N", help="episodes of each task")
     parser.add_argument("--out", required=True, metavar="F.h5", help="the new store; it must not exist")
     parser.add_argument(
         "--behaviour",
@@ -32,8 +33,12 @@ def add_collect_parser(verbs: argparse._SubParsersAction) -> None:
         metavar="random|noise|CKPT",
         help="what acts: uniform actions, a mix of correlated noises (default), or a policy's checkpoint plus noise",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each processor core)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of starts and noise (default 0)")
+    parser.add_argument(
+        "--workers", type=argument(Count), metavar="N", help="processes (default: one for each processor core)"
+    )
+    parser.add_argument(
+        "--seed", type=argument(Seed), default=0, metavar="S", help="seed of starts and noise (default 0)"
+    )
     parser.set_defaults(run=run_collect)
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from lit_pwm.errors import LitPWMError
+from lit_pwm.options import Positive, Seed, argument
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
@@ -17,12 +18,12 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--minutes",
-        type=float,
+        type=argument(Positive),
         metavar="M",
         help="scale the work to about M minutes on two idle cores; by default the plan behind the README's figures",
     )
     parser.add_argument("--out", default="report", metavar="DIR", help="folder of the report (default report)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of everything (default 0)")
+    parser.add_argument("--seed", type=argument(Seed), default=0, metavar="S", help="seed of everything (default 0)")
     parser.set_defaults(run=run)
 
 
@@ -31,8 +32,6 @@ def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     if out.exists() and not out.is_dir():
         raise LitPWMError(f"--out is {str(out)!r}, which is a file. Name a folder, new or of an earlier report.")
-    if arguments.seed < 0:
-        raise LitPWMError(f"--seed is {arguments.seed}; give 0 or more.")
 
     from lit_pwm.experiments.demo import Demo, plan_for
     from lit_pwm.experiments.record import report_runs

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from lit_pwm.errors import LitPWMError
+from lit_pwm.options import Count, Seed, argument
 from lit_pwm.tasks.registry import task_spec
 
 
@@ -18,8 +19,12 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--checkpoint", required=True, metavar="F", help="a policy's checkpoint")
     parser.add_argument("--tasks", metavar="A,B", help="tasks to evaluate; those it was trained for if not given")
-    parser.add_argument("--episodes", type=int, default=10, metavar="N", help="episodes of each task (default 10)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="first environment seed (default 0)")
+    parser.add_argument(
+        "--episodes", type=argument(Count), default=10, metavar="N", help="episodes of each task (default 10)"
+    )
+    parser.add_argument(
+        "--seed", type=argument(Seed), default=0, metavar="S", help="first environment seed (default 0)"
+    )
     parser.add_argument("--sampled", action="store_true", help="let the policy act with its noise, drawn from SEED")
     parser.add_argument("--out", metavar="R.json", help="write the result as JSON")
     parser.add_argument("--video", metavar="DIR", help="write a video of one episode of each task")
@@ -28,8 +33,6 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print a table, write what was asked for."""
-    if arguments.episodes < 1:
-        raise LitPWMError(f"--episodes is {arguments.episodes}; give 1 or more.")
     if not Path(arguments.checkpoint).is_file():
         raise LitPWMError(
             f"The checkpoint {arguments.checkpoint!r} given by --checkpoint does not exist. Name a file such as "

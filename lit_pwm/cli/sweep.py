@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit_pwm.errors import LitPWMError, did_you_mean
+from lit_pwm.options import Count, argument
 
 if TYPE_CHECKING:
     from lit_pwm.experiments.sweep.cells import Cell
@@ -27,7 +28,9 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("sweep", metavar="SWEEP.yaml", help="a sweep file, for example configs/sweeps/factorial.yaml")
     parser.add_argument("--out", metavar="DIR", help="folder of the results (default runs/NAME)")
     parser.add_argument("--launcher", default="local", metavar="local", help="where cells run: on this machine")
-    parser.add_argument("--workers", type=int, metavar="N", help="cells at a time (default: one for each core)")
+    parser.add_argument(
+        "--workers", type=argument(Count), metavar="N", help="cells at a time (default: one for each core)"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="give a variable of the sweep file a value"
     )
@@ -49,8 +52,6 @@ def run(arguments: argparse.Namespace) -> int:
             f"--launcher is {arguments.launcher!r}, which lit-pwm does not have. {did_you_mean('', LAUNCHERS)} On a "
             f"cluster, run `lit-pwm sweep --launcher local` within a job, and share its cells out by --only and --out."
         )
-    if arguments.workers is not None and arguments.workers < 1:
-        raise LitPWMError(f"--workers is {arguments.workers}; give 1 or more.")
 
     from lit_pwm.experiments.sweep import cells_of, read_sweep
 

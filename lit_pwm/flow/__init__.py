@@ -6,7 +6,7 @@ Mathematics only: the networks behind a velocity, and what a state means, belong
 from lit_pwm.flow.density import log_abs_det_jacobian
 from lit_pwm.flow.integration import Method, Solver, integrate
 from lit_pwm.flow.paths import TauDistribution, sample_tau, straight_path
-from lit_pwm.flow.velocity import TimeEmbedding, TimeFeatures, VelocityField
+from lit_pwm.flow.velocity import TimeEmbedding, TimeFeatures, TimeWidth, VelocityField
 
 __all__ = [
     "Method",
@@ -14,6 +14,7 @@ __all__ = [
     "TauDistribution",
     "TimeEmbedding",
     "TimeFeatures",
+    "TimeWidth",
     "VelocityField",
     "integrate",
     "log_abs_det_jacobian",

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from lit_pwm.errors import LitPWMError, did_you_mean
+from lit_pwm.options import Count, Positive, check_options
 
 Method = Literal["euler", "midpoint", "heun", "rk4", "dopri5"]
 Velocity = Callable[[float, Tensor], Tensor]
@@ -38,20 +38,17 @@ class Solver:
             error.
 
     Raises:
-        LitPWMError: an unknown method, or no steps.
+        LitPWMError: an unknown method, no steps, or a tolerance that is not positive.
     """
 
     method: Method = "euler"
-    substeps: int = 2
-    rtol: float = 1e-5
-    atol: float = 1e-5
+    substeps: Count = 2
+    rtol: Positive = 1e-5
+    atol: Positive = 1e-5
     adjoint: bool = False
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            raise LitPWMError(f"There is no method {self.method!r}. {did_you_mean(self.method, get_args(Method))}")
-        if self.substeps < 1:
-            raise LitPWMError(f"substeps is {self.substeps}; a flow takes at least one step: give 1 or more.")
+        check_options(Solver, vars(self))
 
     @property
     def evaluations(self) -> int | None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
+
+from lit_pwm.options import Range
+
+TimeWidth = Annotated[int, Range(0, multiple=2)]
+"""Features of τ: as many sines as cosines."""
 
 
 class VelocityField(nn.Module, ABC):

@@ -5,14 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from lit_pwm.models.component import Component
 from lit_pwm.models.layers import Constrained, Mish, TaskEmbedding
+from lit_pwm.options import Count, CountOrZero, Length, LogDeviation
 
+Widths = Annotated[Sequence[Count], Length(1)]
+"""Of hidden layers, at least one."""
 LOG_STD_INIT = -1.0
 LOG_STD_FLOOR = -1.427
 """PWM's initial and lowest log standard deviation (σ ≥ 0.24); every kind of actor starts and stops there."""
@@ -36,7 +39,7 @@ class Actor(Component):
 
     action_mask: Tensor
 
-    def __init__(self, latent_dim: int, action_dim: int, num_tasks: int) -> None:
+    def __init__(self, latent_dim: Count, action_dim: Count, num_tasks: Count) -> None:
         super().__init__()
         self.latent_dim, self.action_dim, self.num_tasks = latent_dim, action_dim, num_tasks
         self.register_buffer("action_mask", torch.ones(num_tasks, action_dim), persistent=False)
@@ -74,7 +77,7 @@ class LogStd(Constrained):
 
     def __init__(self, dim: int, init: float = LOG_STD_INIT, floor: float = LOG_STD_FLOOR) -> None:
         super().__init__()
-        self.value = nn.Parameter(torch.full((dim,), init))
+        self.value = nn.Parameter(torch.full((dim,), float(init)))
         self.floor = floor
 
     def forward(self) -> Tensor:
@@ -104,13 +107,13 @@ class MLPActor(Actor):
 
     def __init__(
         self,
-        latent_dim: int,
-        action_dim: int,
-        num_tasks: int,
-        hidden_dims: Sequence[int] = (400, 200, 100),
-        task_dim: int = 0,
-        log_std_init: float = LOG_STD_INIT,
-        log_std_floor: float = LOG_STD_FLOOR,
+        latent_dim: Count,
+        action_dim: Count,
+        num_tasks: Count,
+        hidden_dims: Widths = (400, 200, 100),
+        task_dim: CountOrZero = 0,
+        log_std_init: LogDeviation = LOG_STD_INIT,
+        log_std_floor: LogDeviation = LOG_STD_FLOOR,
     ) -> None:
         super().__init__(latent_dim, action_dim, num_tasks)
         self.hidden_dims, self.task_dim = tuple(hidden_dims), task_dim

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import nn
 
 from lit_pwm.errors import LitPWMError
+from lit_pwm.options import checked
 
 C = TypeVar("C", bound="Component")
 
@@ -18,6 +19,7 @@ class Component(nn.Module, ABC):
     """A part that a config swaps by `class_path`.
 
     Its constructor takes the dimensions first (they come from the data or the checkpoint) and then its own options.
+    Ranges in the options' type hints (`lit_pwm.options`, such as `width: Count = 256`) are checked when it is called.
 
     Attributes:
         width_option: the option that sets the width of the hidden layers, a number or a sequence of numbers; None where
@@ -25,6 +27,11 @@ class Component(nn.Module, ABC):
     """
 
     width_option: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = checked(cls.__init__)
 
     @property
     @abstractmethod

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lit_pwm.models.component import Component
 from lit_pwm.models.layers import Mish, TaskEmbedding
+from lit_pwm.options import Count, CountOrZero
 
 
 class BatchedLinear(nn.Module):
@@ -58,11 +59,11 @@ class CriticEnsemble(Component):
 
     def __init__(
         self,
-        latent_dim: int,
-        num_tasks: int,
-        num_critics: int = 3,
-        hidden_dims: Sequence[int] = (400, 200),
-        task_dim: int = 0,
+        latent_dim: Count,
+        num_tasks: Count,
+        num_critics: Count = 3,
+        hidden_dims: Sequence[Count] = (400, 200),
+        task_dim: CountOrZero = 0,
     ) -> None:
         super().__init__()
         self.latent_dim, self.num_tasks, self.num_critics = latent_dim, num_tasks, num_critics

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from lit_pwm.models.component import Component
-from lit_pwm.models.layers import NormedLinear, init_tdmpc2_, mlp, rescaled, simnorm
+from lit_pwm.models.layers import LatentWidth, NormedLinear, init_tdmpc2_, mlp, rescaled, simnorm
+from lit_pwm.options import Count, CountOrZero
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Dynamics(Component):
 
     samples: int = 1
 
-    def __init__(self, latent_dim: int, action_dim: int, task_dim: int) -> None:
+    def __init__(self, latent_dim: LatentWidth, action_dim: Count, task_dim: CountOrZero) -> None:
         super().__init__()
         self.latent_dim, self.action_dim, self.task_dim = latent_dim, action_dim, task_dim
 
@@ -96,11 +97,11 @@ class MLPDynamics(Dynamics):
 
     def __init__(
         self,
-        latent_dim: int,
-        action_dim: int,
-        task_dim: int,
-        hidden_dim: int = 512,
-        layers: int = 2,
+        latent_dim: LatentWidth,
+        action_dim: Count,
+        task_dim: CountOrZero,
+        hidden_dim: Count = 512,
+        layers: Count = 2,
         rescale_inputs: bool = True,
     ) -> None:
         super().__init__(latent_dim, action_dim, task_dim)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from lit_pwm.errors import LitPWMError
 from lit_pwm.models.layers import SIMNORM_GROUP
+from lit_pwm.options import NonNegative, Range, check_options
 
+ProperExponent = Annotated[float, Range(0, 2, open_least=True, open_most=True)]
+"""The energy score is proper for exponents between these."""
 _NEAR = 1e-8
 """Added to squared distances, whose powers below one have no slope at zero and a steep one beside it."""
 
@@ -43,15 +46,11 @@ class EnergyScore:
         LitPWMError: an exponent for which the score is not proper.
     """
 
-    group_weight: float = 0.0
-    group_exponent: float = 1.0
+    group_weight: NonNegative = 0.0
+    group_exponent: ProperExponent = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.group_exponent < 2:
-            raise LitPWMError(
-                f"FlowDynamics has energy_group_exponent {self.group_exponent:g}, but the energy score is proper for "
-                f"exponents above 0 and below 2. Give 1 for the usual score, 0.5 for sharper samples."
-            )
+        check_options(EnergyScore, vars(self))
 
     def __call__(self, samples: Tensor, target: Tensor, deviation: Tensor) -> Tensor:
         """Samples [M, ..., Z], target [..., Z], the latents' standard deviation → in units of squared error [...]."""

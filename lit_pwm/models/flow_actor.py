@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_pwm.errors import LitPWMError, did_you_mean
-from lit_pwm.flow import Method, Solver, TimeFeatures, VelocityField, integrate, log_abs_det_jacobian
-from lit_pwm.models.actors import LOG_STD_FLOOR, LOG_STD_INIT, Actor, LogStd, policy_trunk
+from lit_pwm.flow import Method, Solver, TimeFeatures, TimeWidth, VelocityField, integrate, log_abs_det_jacobian
+from lit_pwm.models.actors import LOG_STD_FLOOR, LOG_STD_INIT, Actor, LogStd, Widths, policy_trunk
 from lit_pwm.models.layers import TaskEmbedding, mish
+from lit_pwm.options import Count, CountOrZero, LogDeviation, Positive
 
 VelocityForm = Literal["plain", "gated"]
 
@@ -98,32 +98,27 @@ class FlowActor(Actor):
         atol: absolute tolerance of dopri5.
         log_std_init: initial log σ.
         log_std_floor: lowest log σ.
-
-    Raises:
-        LitPWMError: an unknown form or method.
     """
 
     width_option = "hidden_dims"
 
     def __init__(
         self,
-        latent_dim: int,
-        action_dim: int,
-        num_tasks: int,
-        hidden_dims: Sequence[int] = (400, 200, 100),
-        task_dim: int = 0,
-        time_dim: int = 8,
+        latent_dim: Count,
+        action_dim: Count,
+        num_tasks: Count,
+        hidden_dims: Widths = (400, 200, 100),
+        task_dim: CountOrZero = 0,
+        time_dim: TimeWidth = 8,
         form: VelocityForm = "plain",
         method: Method = "euler",
-        substeps: int = 2,
-        rtol: float = 1e-5,
-        atol: float = 1e-5,
-        log_std_init: float = LOG_STD_INIT,
-        log_std_floor: float = LOG_STD_FLOOR,
+        substeps: Count = 2,
+        rtol: Positive = 1e-5,
+        atol: Positive = 1e-5,
+        log_std_init: LogDeviation = LOG_STD_INIT,
+        log_std_floor: LogDeviation = LOG_STD_FLOOR,
     ) -> None:
         super().__init__(latent_dim, action_dim, num_tasks)
-        if form not in get_args(VelocityForm):
-            raise LitPWMError(f"FlowActor has no form {form!r}. {did_you_mean(form, get_args(VelocityForm))}")
         self.hidden_dims, self.task_dim, self.time_dim = tuple(hidden_dims), task_dim, time_dim
         self.solver = Solver(method, substeps, rtol, atol)
         self.task_embedding = TaskEmbedding(num_tasks, task_dim)

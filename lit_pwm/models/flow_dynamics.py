@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
-from lit_pwm.errors import LitPWMError, did_you_mean
-from lit_pwm.flow import Method, Solver, TauDistribution, integrate, sample_tau, straight_path
+from lit_pwm.errors import LitPWMError
+from lit_pwm.flow import Method, Solver, TauDistribution, TimeWidth, integrate, sample_tau, straight_path
 from lit_pwm.models.conditioned_field import ConditionedField
 from lit_pwm.models.dynamics import Dynamics, LatentTarget, consistency_error
-from lit_pwm.models.energy_score import EnergyScore
+from lit_pwm.models.energy_score import EnergyScore, ProperExponent
 from lit_pwm.models.latent_spaces import SPACES
-from lit_pwm.models.layers import rescaled
+from lit_pwm.models.layers import LatentWidth, rescaled
 from lit_pwm.models.parametrisations import PARAMETRISATIONS
 from lit_pwm.models.running_stats import RunningVariance, update_together
-from lit_pwm.models.sources import LatentSource, NoiseSource, Source, ZeroSource
+from lit_pwm.models.sources import LatentSource, NoisePower, NoiseSource, Source, ZeroSource
+from lit_pwm.options import Count, CountOrZero, NonNegative, Positive, Range
 
 Space = Literal["logit", "latent"]
 SourceName = Literal["zero", "latent", "noise"]
 Parametrisation = Literal["velocity", "endpoint", "residual"]
 Rollout = Literal["solver", "estimate"]
 Starts = Literal["rolled_out", "teacher_forced"]
+Samples = Annotated[int, Range(2)]
+"""The energy score compares samples with each other."""
 
 
 class FlowDynamics(Dynamics):
@@ -90,30 +93,30 @@ class FlowDynamics(Dynamics):
 
     def __init__(
         self,
-        latent_dim: int,
-        action_dim: int,
-        task_dim: int,
-        hidden_dim: int = 512,
-        layers: int = 2,
-        time_dim: int = 8,
+        latent_dim: LatentWidth,
+        action_dim: Count,
+        task_dim: CountOrZero,
+        hidden_dim: Count = 512,
+        layers: Count = 2,
+        time_dim: TimeWidth = 8,
         space: Space = "logit",
         source: SourceName = "zero",
-        source_scale: float = 1.0,
-        noise_power: float = 1.0,
-        noise_dim: int = 0,
+        source_scale: Positive = 1.0,
+        noise_power: NoisePower = 1.0,
+        noise_dim: CountOrZero = 0,
         parametrisation: Parametrisation = "endpoint",
         method: Method = "euler",
-        substeps: int = 2,
-        rtol: float = 1e-5,
-        atol: float = 1e-5,
+        substeps: Count = 2,
+        rtol: Positive = 1e-5,
+        atol: Positive = 1e-5,
         adjoint: bool = False,
-        end_weight: float = 1.0,
-        readout_weight: float = 0.5,
-        energy_weight: float = 0.0,
-        energy_group_weight: float = 0.0,
-        energy_group_exponent: float = 1.0,
-        energy_samples: int = 2,
-        flow_weight: float = 0.0,
+        end_weight: NonNegative = 1.0,
+        readout_weight: NonNegative = 0.5,
+        energy_weight: NonNegative = 0.0,
+        energy_group_weight: NonNegative = 0.0,
+        energy_group_exponent: ProperExponent = 1.0,
+        energy_samples: Samples = 2,
+        flow_weight: NonNegative = 0.0,
         tau: TauDistribution = "uniform",
         rollout: Rollout = "solver",
         starts: Starts = "rolled_out",
@@ -121,16 +124,6 @@ class FlowDynamics(Dynamics):
     ) -> None:
         super().__init__(latent_dim, action_dim, task_dim)
         self.hidden_dim, self.layers, self.time_dim = hidden_dim, layers, time_dim
-        for option, value, known in (
-            ("space", space, get_args(Space)),
-            ("source", source, get_args(SourceName)),
-            ("parametrisation", parametrisation, get_args(Parametrisation)),
-            ("tau", tau, get_args(TauDistribution)),
-            ("rollout", rollout, get_args(Rollout)),
-            ("starts", starts, get_args(Starts)),
-        ):
-            if value not in known:
-                raise LitPWMError(f"FlowDynamics has no {option} {value!r}. {did_you_mean(value, known)}")
         self.space, self.source, self.parametrisation = space, source, parametrisation
         self.source_scale, self.noise_power, self.noise_dim = source_scale, noise_power, noise_dim
         self.solver = Solver(method, substeps, rtol, atol, adjoint)
@@ -175,11 +168,6 @@ class FlowDynamics(Dynamics):
             raise LitPWMError(
                 f"FlowDynamics has energy_group_weight {self.energy.group_weight:g}, a part of the energy score, but "
                 f"energy_weight 0. Set energy_weight above zero, or leave it out."
-            )
-        if self.energy_samples < 2:
-            raise LitPWMError(
-                f"FlowDynamics has energy_samples {self.energy_samples}, but the energy score compares samples with "
-                f"each other. Give 2 or more."
             )
         if not (self.end_weight or self.flow_weight or self.energy_weight):
             raise LitPWMError(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_pwm.models import cpu_functions
+from lit_pwm.options import Range
 
 SIMNORM_GROUP = 8
+LatentWidth = Annotated[int, Range(SIMNORM_GROUP, multiple=SIMNORM_GROUP)]
+"""SimNorm splits the latent into whole groups."""
 _MINUS_ONE = torch.tensor(-1.0)
 
 

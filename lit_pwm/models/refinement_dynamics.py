@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_pwm.errors import LitPWMError
 from lit_pwm.models.conditioned_field import ConditionedField
 from lit_pwm.models.dynamics import Dynamics, LatentTarget, consistency_error
-from lit_pwm.models.layers import rescaled, simnorm
+from lit_pwm.models.layers import LatentWidth, rescaled, simnorm
+from lit_pwm.options import Count, CountOrZero, NonNegative
 
 
 class RefinementDynamics(Dynamics):
@@ -28,27 +28,22 @@ class RefinementDynamics(Dynamics):
         substeps: K.
         readout_weight: weight of the earlier read-outs' mean error beside the last one's; 0 trains the last alone.
         rescale_inputs: show the network G·z − 1 (G = 8, the group size) instead of simplex entries z.
-
-    Raises:
-        LitPWMError: substeps below one.
     """
 
     width_option = "hidden_dim"
 
     def __init__(
         self,
-        latent_dim: int,
-        action_dim: int,
-        task_dim: int,
-        hidden_dim: int = 512,
-        layers: int = 2,
-        substeps: int = 2,
-        readout_weight: float = 0.5,
+        latent_dim: LatentWidth,
+        action_dim: Count,
+        task_dim: CountOrZero,
+        hidden_dim: Count = 512,
+        layers: Count = 2,
+        substeps: Count = 2,
+        readout_weight: NonNegative = 0.5,
         rescale_inputs: bool = True,
     ) -> None:
         super().__init__(latent_dim, action_dim, task_dim)
-        if substeps < 1:
-            raise LitPWMError(f"RefinementDynamics has substeps {substeps}; it takes at least one: give 1 or more.")
         self.hidden_dim, self.layers, self.substeps = hidden_dim, layers, substeps
         self.readout_weight, self.rescale_inputs = readout_weight, rescale_inputs
         width, sees_state = latent_dim + task_dim + action_dim, substeps > 1 or not rescale_inputs

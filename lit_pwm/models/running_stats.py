@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lit_pwm.options import Rate, checked
+
 
 class RunningStats(nn.Module):
     """Running moments of a scalar. The start (mean 0, variance 1, count 1e-4) is PWM's."""
@@ -52,7 +54,8 @@ class RunningVariance(nn.Module):
     value: Tensor
     updates: Tensor
 
-    def __init__(self, rate: float = 0.01) -> None:
+    @checked
+    def __init__(self, rate: Rate = 0.01) -> None:
         super().__init__()
         self.rate = rate
         self.register_buffer("value", torch.ones(()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,10 @@ from torch import Tensor, nn
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models.conditioned_field import centred
 from lit_pwm.models.latent_spaces import LatentSpace
+from lit_pwm.options import Count, CountOrZero, Positive, Range, checked
+
+NoisePower = Annotated[float, Range(0, 10, open_least=True)]
+"""1 for normal noise, 3 for heavy tails."""
 
 
 class Source(nn.Module, ABC):
@@ -57,14 +62,12 @@ class NoiseSource(Source):
 
     directions: Tensor | None
 
-    def __init__(self, space: LatentSpace, latent_dim: int, scale: float, power: float, dim: int) -> None:
+    @checked
+    def __init__(
+        self, space: LatentSpace, latent_dim: Count, scale: Positive, power: NoisePower, dim: CountOrZero
+    ) -> None:
         super().__init__(space)
-        if power <= 0:
-            raise LitPWMError(
-                f"FlowDynamics has noise_power {power:g}; give a number above zero: 1 for normal noise, 3 for heavy "
-                f"tails."
-            )
-        if not 0 <= dim <= latent_dim:
+        if dim > latent_dim:
             raise LitPWMError(
                 f"FlowDynamics has noise_dim {dim}; give 1 to {latent_dim}, the latent's width, or 0 for noise in all "
                 f"entries."

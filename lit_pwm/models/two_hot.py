@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from lit_pwm.errors import LitPWMError
+from lit_pwm.options import Range, checked
+
+Bins = Annotated[int, Range(2)]
+Symlog = Annotated[float, Range(-80, 80)]
+"""Beyond this, `symexp` is infinite in float32."""
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -28,8 +37,11 @@ class TwoHot(nn.Module):
 
     bins: Tensor
 
-    def __init__(self, num_bins: int = 101, low: float = -10.0, high: float = 10.0) -> None:
+    @checked
+    def __init__(self, num_bins: Bins = 101, low: Symlog = -10.0, high: Symlog = 10.0) -> None:
         super().__init__()
+        if low >= high:
+            raise LitPWMError(f"TwoHot has low {low:g} and high {high:g}; give a lowest bin below the highest.")
         self.num_bins, self.low, self.high = num_bins, low, high
         self.register_buffer("bins", torch.linspace(low, high, num_bins), persistent=False)
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.dynamics import Dynamics, MLPDynamics
-from lit_pwm.models.layers import SIMNORM_GROUP, NormedLinear, TaskEmbedding, init_tdmpc2_, mlp, simnorm
-from lit_pwm.models.two_hot import TwoHot
+from lit_pwm.models.layers import LatentWidth, NormedLinear, TaskEmbedding, init_tdmpc2_, mlp, simnorm
+from lit_pwm.models.two_hot import Bins, TwoHot
+from lit_pwm.options import Count, CountOrZero, checked
 
 
 class WorldModel(nn.Module):
@@ -33,33 +34,29 @@ class WorldModel(nn.Module):
         action_dim: padded action width; the widest task's if not given.
 
     Raises:
-        LitPWMError: no tasks, a latent that is no multiple of 8, or a width smaller than a task's.
+        LitPWMError: no tasks, an option out of its range, or a width smaller than a task's.
     """
 
     obs_mean: Tensor
     obs_std: Tensor
 
+    @checked
     def __init__(
         self,
         tasks: Mapping[str, tuple[int, int]],
         dynamics: Callable[[int, int, int], Dynamics] | Mapping[str, Any] = MLPDynamics,
-        latent_dim: int = 512,
-        encoder_dim: int = 256,
-        encoder_layers: int = 1,
-        reward_dim: int = 512,
-        task_dim: int = 64,
-        num_bins: int = 101,
-        obs_dim: int | None = None,
-        action_dim: int | None = None,
+        latent_dim: LatentWidth = 512,
+        encoder_dim: Count = 256,
+        encoder_layers: Count = 1,
+        reward_dim: Count = 512,
+        task_dim: CountOrZero = 64,
+        num_bins: Bins = 101,
+        obs_dim: Count | None = None,
+        action_dim: Count | None = None,
     ) -> None:
         super().__init__()
         if not tasks:
             raise LitPWMError("A world model needs at least one task, but the mapping of tasks it was given is empty.")
-        if latent_dim % SIMNORM_GROUP:
-            raise LitPWMError(
-                f"latent_dim is {latent_dim}, but SimNorm splits the latent into groups of {SIMNORM_GROUP}: "
-                f"choose a multiple of {SIMNORM_GROUP}."
-            )
         self.tasks = {name: (int(dims[0]), int(dims[1])) for name, dims in tasks.items()}
         widest_obs = max(dims[0] for dims in self.tasks.values())
         widest_action = max(dims[1] for dims in self.tasks.values())

@@ -123,7 +123,7 @@ def test_smoothness_is_measured_as_often_as_asked(pretraining, run, tmp_path):
 
 
 def test_what_makes_no_sense_is_refused():
-    with pytest.raises(LitPWMError, match="microbatches=1"):
+    with pytest.raises(LitPWMError, match="microbatches 1"):
         callbacks.GradientDiagnostics(microbatches=1)
-    with pytest.raises(LitPWMError, match="probes=0"):
+    with pytest.raises(LitPWMError, match="probes 0"):
         callbacks.DynamicsSmoothness(probes=0)

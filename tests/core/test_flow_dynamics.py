@@ -250,7 +250,7 @@ def test_flow_matching_learns_two_outcomes_where_a_mean_would_lie_between():
         ({"method": "dopri5"}, "no velocity at τ = 1"),
         ({"parametrisation": "residual", "source": "noise"}, "zero source"),
         ({"end_weight": 0}, "nothing trains it"),
-        ({"substeps": 0}, "substeps is 0"),
+        ({"substeps": 0}, "substeps 0"),
         ({"source": "noise", "noise_dim": 33}, "noise_dim 33"),
         ({"source": "noise", "noise_power": 0.0}, "noise_power 0"),
         ({"energy_weight": 1.0}, "source: noise"),

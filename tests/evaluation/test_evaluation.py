@@ -257,8 +257,8 @@ def test_the_result_as_a_table(capsys):
     [
         (["cup-cach"], 2, 0, "'cup-catch'"),
         (["walker-walk"], 2, 0, "does not know"),
-        (["cup-catch"], 0, 0, "ask for 1 or more"),
-        (["cup-catch"], 2, -1, "Accepted: seeds"),
+        (["cup-catch"], 0, 0, "episodes 0; give"),
+        (["cup-catch"], 2, -1, "seed -1; give"),
         (["cup-catch"], 2, 2**32 - 1, "Accepted: seeds"),
     ],
 )
