@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lit_pwm.options import Positive, checked
+from lit_pwm.options import NonNegative, checked
 
 
 class RunProgress(ProgressBar):
@@ -28,7 +28,7 @@ class RunProgress(ProgressBar):
     """
 
     @checked
-    def __init__(self, refresh_seconds: Positive = 0.5, line_seconds: Positive = 20.0) -> None:
+    def __init__(self, refresh_seconds: NonNegative = 0.5, line_seconds: NonNegative = 20.0) -> None:
         super().__init__()
         self.refresh_seconds, self.line_seconds = refresh_seconds, line_seconds
         self._enabled = True

@@ -17,7 +17,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -197,7 +197,7 @@ def _refused_entries(origin: Any, arguments: Sequence[Any], value: Any) -> str |
     kinds = arguments if fixed else arguments[:1]
     entry = next((text for kind in kinds if (text := _refusal(kind, _NOTHING))), "entries")
     accepted = f"a list of {len(kinds)}, each {entry}" if fixed else f"a list, each entry {entry}"
-    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, set, frozenset)):
+    if isinstance(value, (str, bytes)) or not isinstance(value, Collection):
         return accepted
     if fixed and len(value) != len(kinds):
         return accepted

@@ -19,6 +19,7 @@ import callbacks
 import datamodules
 import lit_pwm.models
 from lit_pwm.checkpoints import read_checkpoint
+from lit_pwm.cli.explain import own_error
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.paths import find_config
 
@@ -147,7 +148,11 @@ def build(argv: list[str], run: bool = True) -> CLI:
             run=run,
         )
     except argparse.ArgumentError as error:
-        raise LitPWMError(explain(error)) from error
+        raise own_error(error) or LitPWMError(explain(error)) from error
+    except ValueError as error:  # jsonargparse's, around whatever a constructor raises
+        if (own := own_error(error)) is not None:
+            raise own from error
+        raise
     finally:
         sys.argv = program
 

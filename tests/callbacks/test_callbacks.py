@@ -128,7 +128,7 @@ def test_progress_shows_throughput_and_remaining_time(tmp_path, store):
 
 
 def test_environment_evaluation_refuses_what_it_cannot_do(tmp_path, store):
-    with pytest.raises(LitPWMError, match="episodes=0"):
+    with pytest.raises(LitPWMError, match="episodes 0"):
         callbacks.EnvironmentEvaluation(episodes=0)
     with pytest.raises(LitPWMError, match="WorldModelPretraining"):
         fit(tmp_path, store, [callbacks.EnvironmentEvaluation(episodes=1)])

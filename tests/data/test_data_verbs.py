@@ -1,6 +1,5 @@
 """The verbs `collect`, `data info` and `data check`."""
 
-import argparse
 import os
 import re
 import subprocess
@@ -11,16 +10,12 @@ import numpy as np
 import pytest
 
 from datamodules import EpisodeStore
-from lit_pwm.cli.data import add_collect_parser, add_data_parser
+from lit_pwm.cli.main import build_parser
 from lit_pwm.errors import LitPWMError
 
 
 def run(*argv):
-    parser = argparse.ArgumentParser()
-    verbs = parser.add_subparsers(required=True)
-    add_collect_parser(verbs)
-    add_data_parser(verbs)
-    arguments = parser.parse_args([str(argument) for argument in argv])
+    arguments = build_parser().parse_args([str(argument) for argument in argv])
     return arguments.run(arguments)
 
 
@@ -95,19 +90,17 @@ def test_wrong_arguments_leave_nothing(tmp_path, change, says):
 
 def test_arguments_are_checked_before_anything_slow_is_loaded(mixed_store, tmp_path):
     script = f"""
-import argparse, sys
-from lit_pwm.cli.data import add_collect_parser, add_data_parser
+import sys
+from lit_pwm.cli.main import build_parser
 from lit_pwm.errors import LitPWMError
-parser = argparse.ArgumentParser()
-verbs = parser.add_subparsers(required=True)
-add_collect_parser(verbs), add_data_parser(verbs)
+parser = build_parser()
 for argv in ["data", "info", {str(mixed_store)!r}], ["data", "check", {str(mixed_store)!r}]:
     arguments = parser.parse_args(argv)
     assert arguments.run(arguments) == 0
 for change in {[change for change, _ in WRONG]!r}:
     argv = ["collect", "--tasks", "cup-catch", "--episodes", "1", "--out", {str(tmp_path / "s.h5")!r}, *change]
-    arguments = parser.parse_args(argv)
     try:
+        arguments = parser.parse_args(argv)
         arguments.run(arguments)
     except LitPWMError:
         continue
