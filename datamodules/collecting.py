@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
-import multiprocessing.connection
 import os
-import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,7 +19,7 @@ from datamodules.store import EpisodeStore
 from datamodules.writer import finish, store_settings
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, Seed, checked
-from lit_pwm.processes import end_with_parent
+from lit_pwm.pool import Call, Pool, WorkerEndedError
 from lit_pwm.tasks import TaskSpec, task_spec
 from lit_pwm.tasks.registry import METAWORLD
 
@@ -148,37 +143,31 @@ def _run(work: Sequence[Work], processes: int, behaviour: str, seed: int, folder
         finally:
             collector.close()
         return
-    context = multiprocessing.get_context("spawn")  # a forked process may hang in a renderer or a thread pool
-    pool = ProcessPoolExecutor(processes, context, initializer=_start_worker, initargs=(behaviour, seed, folder))
+    calls = [Call(_named(piece), _collect_in_worker, (piece,)) for piece in work]
     try:
-        futures: list[Future[int]] = [pool.submit(_collect_in_worker, piece) for piece in work]
-        for future in as_completed(futures):
-            yield future.result()
-    except BrokenProcessPool as error:
+        # Killed at any moment, a worker leaves its finished episodes whole.
+        with Pool(processes, _start_worker, (behaviour, seed, folder)) as pool:
+            for _, count in pool.run(calls):
+                yield count
+    except WorkerEndedError as error:
         raise LitPWMError(
-            f"A process that collected episodes ended unexpectedly; what the others finished waits in "
-            f"{str(folder)!r}. Run the command again to go on. A script that collects with several workers must be "
-            f'guarded by `if __name__ == "__main__":`; workers=1 needs no guard.'
+            f"{error} What was finished waits in {str(folder)!r}: run the command again to go on. A script that "
+            f'collects with several workers must be guarded by `if __name__ == "__main__":`; workers=1 needs no guard.'
         ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _named(piece: Work) -> str:
+    return f"episodes {piece.numbers[0]} to {piece.numbers[-1]} of {piece.spec.name!r}"
 
 
 _worker: dict[str, Collector] = {}
-_worker_arguments: list[tuple[str, int, Path]] = []
 
 
 def _start_worker(behaviour: str, seed: int, folder: Path) -> None:
-    # Ctrl-C reaches all processes of a terminal; the parent's handling of it lets pieces of work in progress finish.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
-    _worker_arguments[:] = [(behaviour, seed, folder)]
+    _worker["collector"] = Collector(behaviour, seed, folder)
 
 
 def _collect_in_worker(work: Work) -> int:
-    # Made here and not when the process starts, so that its errors reach the caller.
-    if not _worker:
-        _worker["collector"] = Collector(*_worker_arguments[0])
     return _worker["collector"].collect(work)
 
 

@@ -7,14 +7,31 @@ import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
+import shutil
+import signal
+import tempfile
 import threading
+from multiprocessing import process, util
+from typing import Any
+
+from lit_pwm.stopping import ENDING
+
+
+def become_worker() -> None:
+    """Make this process a worker: deaf to Ctrl-C, SIGTERM and SIGHUP, which its parent acts on, and gone with it.
+
+    Batch systems, terminals and Ctrl-C signal all processes alike. The parent decides what to keep and kills its
+    workers; had one died of the signal by itself, that would look like an accident.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in ENDING:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    end_with_parent()
 
 
 def end_with_parent() -> None:
-    """From now on end this worker process when its parent has been killed.
-
-    A pool alone would leave it waiting for work for ever, and a Trainer in it catches SIGTERM.
-    """
+    """From now on end this worker process when its parent has been killed, whatever it is doing."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
@@ -23,6 +40,25 @@ def _wait_for_parent() -> None:
     assert parent is not None
     multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
+
+
+_LONGEST_FOLDER = 70
+"""Bytes of a folder's name in which sockets can be made: their paths have 107 at most, and names of about 30."""
+
+
+def keep_sockets_short() -> None:
+    """Let the sockets of worker processes be made in a short folder where TMPDIR is longer than a socket's path may be.
+
+    Everything else that is temporary stays in TMPDIR.
+    """
+    config: dict[str, Any] = vars(process.current_process())["_config"]
+    if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_FOLDER or config.get("tempdir") is not None:
+        return
+    for place in ("/tmp", "/var/tmp", "/dev/shm"):
+        with contextlib.suppress(OSError):
+            config["tempdir"] = tempfile.mkdtemp(prefix="pymp-", dir=place)
+            util.Finalize(None, shutil.rmtree, (config["tempdir"], True), exitpriority=-100)
+            return
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h

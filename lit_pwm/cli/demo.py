@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Positive, Seed, argument
+from lit_pwm.outputs import check_folder
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
@@ -24,19 +25,24 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--out", default="report", metavar="DIR", help="folder of the report (default report)")
     parser.add_argument("--seed", type=argument(Seed), default=0, metavar="S", help="seed of everything (default 0)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier run of this seed, once the new one is finished"
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo."""
     out = Path(arguments.out)
-    if out.exists() and not out.is_dir():
-        raise LitPWMError(f"--out is {str(out)!r}, which is a file. Name a folder, new or of an earlier report.")
+    check_folder(out, "--out")
 
     from lit_pwm.experiments.demo import Demo, plan_for
+    from lit_pwm.experiments.own_folders import only_one, replacing_folder
     from lit_pwm.experiments.record import report_runs
 
-    plan = plan_for(arguments.minutes)
-    Demo(plan, out / "runs" / f"demo-seed{arguments.seed}", arguments.seed).run()
-    report_runs([out / "runs" / f"demo-seed{arguments.seed}"], out)
+    plan, final = plan_for(arguments.minutes), out / "runs" / f"demo-seed{arguments.seed}"
+    with only_one(out, "demo"):
+        with replacing_folder(final, arguments.overwrite) as folder:
+            Demo(plan, folder, arguments.seed).run()
+        report_runs([final], out)
     return 0

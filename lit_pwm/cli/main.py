@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -13,6 +14,8 @@ import lit_pwm
 from lit_pwm.cli import data, demo, evaluate, report, sweep
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.paths import check_siblings
+from lit_pwm.processes import keep_sockets_short
+from lit_pwm.stopping import ENDING, Stopped, leave, stopping
 
 TRAINER_VERBS = {
     "fit": "train a world model or a policy",
@@ -20,6 +23,7 @@ TRAINER_VERBS = {
     "test": "run the test of a checkpoint",
 }
 INTERRUPTED = 130
+STOPPED = tuple(128 + number for number in ENDING)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -51,7 +55,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: list[str]) -> int:
-    """Run one command line and return its exit code: 0, 1 faults found, 2 bad input, 3 non-finite loss, 130 Ctrl-C."""
+    """Run one command line and return its exit code.
+
+    0, 1 faults found, 2 bad input, 3 non-finite loss, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
+    """
     debug = "--debug" in argv or bool(os.environ.get("LIT_PWM_DEBUG"))
     argv = [argument for argument in argv if argument != "--debug"]
     try:
@@ -65,14 +72,17 @@ def run(argv: list[str]) -> int:
         if argv and not argv[0].startswith("-"):
             _check_verb(argv[0], parser)
         arguments = parser.parse_args(argv)
-        return arguments.run(arguments)
+        keep_sockets_short()
+        with stopping():
+            return arguments.run(arguments)
     except LitPWMError as error:
         if debug:
             raise
         return fail(error)
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print("\nInterrupted.", file=sys.stderr)
+        return stop.exit_code if isinstance(stop, Stopped) else INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (head, less) has closed it; nobody is there to be told.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -97,4 +107,5 @@ def _check_verb(verb: str, parser: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     """The console script."""
-    sys.exit(run(sys.argv[1:]))
+    code, trains = run(sys.argv[1:]), sys.argv[1:2] in [[verb] for verb in TRAINER_VERBS]
+    leave(code, tidy=trains or code not in STOPPED)  # loggers of a Trainer may still be sending

@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import os
-import shutil
 import time
-from collections.abc import Generator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from multiprocessing.managers import SyncManager
 from pathlib import Path
-from queue import Empty
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lit_pwm.consoles import ProgressConsole
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.record import TaskSummary, summarise_task, write_record
 from lit_pwm.experiments.stages import PolicyPlan, Trained, WorldModelPlan, be_quiet, train_policy, train_world_model
-from lit_pwm.processes import end_with_parent, release_freed_memory
+from lit_pwm.pool import Call, Pool, WorkerEndedError
+from lit_pwm.processes import release_freed_memory
 
 Points = list[tuple[int, float]]
 
@@ -109,23 +105,12 @@ def plan_for(minutes: float | None = None) -> DemoPlan:
     )
 
 
-class Telling:
-    """Puts a policy's progress on a queue between processes."""
-
-    def __init__(self, messages: Any) -> None:
-        self.messages = messages
-
-    def __call__(self, task: str, update: int, updates: int, latest: float | None) -> None:
-        """Send one message."""
-        self.messages.put((task, update, updates, latest))
-
-
 class Demo:
     """Runs the plan's stages under a folder, and keeps the time of each.
 
     Args:
         plan: what to do.
-        folder: where stores, checkpoints and curves go; emptied first.
+        folder: where stores, checkpoints and curves go; there, and empty.
         seed: seed of everything.
         processes: processes for stages that can run side by side; one for each task, at most two for each core.
     """
@@ -135,20 +120,24 @@ class Demo:
         # More processes than cores keep the cores busy when tasks do not divide by them.
         self.processes = processes or min(len(plan.tasks), 2 * (os.cpu_count() or 1))
         self.seconds: dict[str, float] = {}
-        self.console = Console()
+        self.console = ProgressConsole()
 
     # -- stages -----------------------------------------------------------------------------------------------------
     def run(self) -> Path:
-        """All stages; returns the path of the run's record."""
+        """All stages; returns the path of the run's record.
+
+        Raises:
+            LitPWMError: a worker process was killed or stopped, or a stage failed.
+        """
         be_quiet()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        context = multiprocessing.get_context("spawn")
-        manager = SyncManager(ctx=context)
-        manager.start(initializer=end_with_parent)
-        with manager, ProcessPoolExecutor(self.processes, mp_context=context, initializer=_start_worker) as pool:
-            self._pool, self._messages = pool, manager.Queue()
-            return self._rounds()
+        try:
+            with Pool(self.processes, be_quiet) as pool:
+                self._pool = pool
+                return self._rounds()
+        except WorkerEndedError as error:
+            raise LitPWMError(
+                f"{error} The demo cannot go on without it. Run it again, with other work stopped."
+            ) from error
 
     def _rounds(self) -> Path:
         stores = [self._collect_noise()]
@@ -193,7 +182,7 @@ class Demo:
         with self._stage(f"{name}: world model", f"{plan.world_model_updates} updates on {len(stores)} store(s)"):
             return train_world_model(
                 stores,
-                str(self.folder / name.replace(" ", "_") / "world_model"),
+                str(self._round(name) / "world_model"),
                 WorldModelPlan(plan.world_model_updates, initial_checkpoint=previous.last if previous else None),
                 self.seed,
             )
@@ -207,53 +196,60 @@ class Demo:
         with self._stage(
             f"{name}: policies", f"{plan.policy_updates} updates for each of {len(self.plan.tasks)} tasks"
         ):
-            futures = {
-                task: self._pool.submit(
+            calls = [
+                Call(
+                    f"the policy of {task!r}",
                     train_policy,
-                    task,
-                    world_model.last,
-                    stores,
-                    str(self.folder / name.replace(" ", "_") / task),
-                    policy_plan,
-                    self.seed,
-                    Telling(self._messages),
+                    (task, world_model.last, stores, str(self._round(name) / task), policy_plan, self.seed),
+                    tells=True,
                 )
                 for task in self.plan.tasks
-            }
-            self._show(futures, plan.policy_updates)
-            return {task: future.result() for task, future in futures.items()}
+            ]
+            return self._show(calls, plan.policy_updates)
 
     def _collect_with_policies(self, name: str, plan: Round, policies: dict[str, Trained]) -> list[str]:
         with self._stage(f"{name}: collect", f"{plan.episodes} episodes for each task with its policy and noise"):
-            futures = {}
-            for task, trained in policies.items():
-                path = str(self.folder / f"{name.replace(' ', '_')}_{task}.h5")
-                futures[path] = self._pool.submit(
-                    collect_with_policy, task, plan.episodes, path, trained.best, self.seed + 1
+            paths = {task: str(self.folder / f"{self._round(name).name}_{task}.h5") for task in policies}
+            self._results(
+                Call(
+                    f"episodes of {task!r}",
+                    collect_with_policy,
+                    (task, plan.episodes, paths[task], trained.best, self.seed + 1),
                 )
-            for future in futures.values():
-                future.result()
-            return list(futures)
+                for task, trained in policies.items()
+            )
+            return list(paths.values())
 
     def _evaluate(
         self, stores: list[str], world_model: Trained, best: dict[str, Trained], last: dict[str, Trained]
     ) -> list[TaskSummary]:
         with self._stage("evaluation", f"{self.plan.report_episodes} episodes on seeds that chose nothing, and videos"):
-            futures = [
-                self._pool.submit(
+            return self._results(
+                Call(
+                    f"the evaluation of {task!r}",
                     summarise_task,
-                    task,
-                    stores[0],
-                    stores,
-                    world_model.last,
-                    best[task].best,
-                    last[task].last,
-                    self.plan.report_episodes,
-                    str(self.folder),
+                    (
+                        task,
+                        stores[0],
+                        stores,
+                        world_model.last,
+                        best[task].best,
+                        last[task].last,
+                        self.plan.report_episodes,
+                        str(self.folder),
+                    ),
                 )
                 for task in self.plan.tasks
-            ]
-            return [future.result() for future in futures]
+            )
+
+    def _round(self, name: str) -> Path:
+        return self.folder / name.replace(" ", "_")
+
+    def _results(self, calls: Iterable[Call]) -> list[Any]:
+        """What calls return, in their order."""
+        calls = list(calls)
+        ended = dict(self._pool.run(calls))
+        return [ended[call] for call in calls]
 
     # -- what one sees ----------------------------------------------------------------------------------------------
     @contextmanager
@@ -264,8 +260,8 @@ class Demo:
         yield
         self.seconds[name] = time.perf_counter() - started
 
-    def _show(self, futures: dict[str, Future[Trained]], updates: int) -> None:
-        """A bar for each policy until all are done; lines instead where the output is no terminal."""
+    def _show(self, calls: Sequence[Call], updates: int) -> dict[str, Trained]:
+        """Train policies with a bar for each until all are done; lines instead where the output is no terminal."""
         bars = Progress(
             TextColumn("  {task.description:<18}"),
             BarColumn(),
@@ -280,22 +276,18 @@ class Demo:
         )
         shown: dict[str, float] = {}
         with bars:
-            rows = {task: bars.add_task(task, total=updates, latest="") for task in futures}
-            while not (all(future.done() for future in futures.values()) and self._messages.empty()):
-                try:
-                    task, update, _, latest = self._messages.get(timeout=0.2)
-                except Empty:
-                    continue
+            rows = {call.arguments[0]: bars.add_task(call.arguments[0], total=updates, latest="") for call in calls}
+
+            def told(message: tuple[str, int, int, float | None]) -> None:
+                task, update, _, latest = message
                 text = "" if latest is None else f"return {latest:.0f}"
                 bars.update(rows[task], completed=update, latest=text)
                 if latest is not None and latest != shown.get(task) and bars.disable:
                     shown[task] = latest
                     self.console.print(f"  {task}: update {update}/{updates}, return {latest:.0f}", highlight=False)
 
-
-def _start_worker() -> None:
-    end_with_parent()
-    be_quiet()
+            ended = {call.arguments[0]: trained for call, trained in self._pool.run(calls, told)}
+        return {task: ended[task] for task in rows}
 
 
 def collect_with_policy(task: str, episodes: int, path: str, checkpoint: str, seed: int) -> None:

@@ -1,0 +1,121 @@
+"""Folders that an experiment makes, holds against others, and may delete: those that it marked as its own."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shutil
+from collections.abc import Generator, Iterable
+from pathlib import Path
+
+from lit_pwm.errors import LitPWMError
+
+MARK = ".made_by_lit_pwm"
+"""A file in each folder that an experiment made and may therefore delete."""
+
+
+def make_own(folder: Path, known_by: Iterable[str] = ()) -> None:
+    """Make a folder anew, deleting what was in it if this project made it.
+
+    Args:
+        folder: which; its name is its own, not that of a link.
+        known_by: names of other files that tell that this project made it.
+
+    Raises:
+        LitPWMError: there is a folder that this project did not make, or it cannot be made.
+    """
+    remove_own(folder, known_by)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARK).touch()
+    except OSError as error:
+        raise LitPWMError(
+            f"The folder {str(folder)!r} could not be made: {error.strerror or error}. Choose a place where you may "
+            f"write."
+        ) from error
+
+
+def remove_own(folder: Path, known_by: Iterable[str] = ()) -> None:
+    """Delete a folder that this project made, as `make_own` does; nothing where there is none, or an empty one.
+
+    Raises:
+        LitPWMError: as `make_own`.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise LitPWMError(f"{str(folder)!r} is no folder, and lit-pwm needs one there. Move it away.")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not any((folder / name).is_file() for name in (MARK, *known_by)):
+        raise LitPWMError(
+            f"The folder {str(folder)!r} would be deleted and made anew, but lit-pwm did not make it (it holds no "
+            f"{MARK}). Move it away, or choose another place with --out."
+        )
+    # The mark goes last, so that a deletion that was killed can be taken up.
+    for path in folder.iterdir():
+        if path.name != MARK:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def only_one(folder: Path, who: str) -> Generator[int]:
+    """Hold a folder against other processes.
+
+    Args:
+        folder: made if need be.
+        who: works in it, for errors, such as `"demo"`.
+
+    Yields:
+        The file descriptor of the lock. Processes that inherit it hold the folder too.
+
+    Raises:
+        LitPWMError: another holds it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise LitPWMError(
+            f"The folder {str(folder)!r} cannot be written to: {error.strerror or error}. Choose another with --out."
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LitPWMError(
+                f"Another {who} works in {str(folder)!r}, or a process of one that was killed still runs there. Wait "
+                f"until it has ended, end it, or give another folder with --out."
+            ) from None
+        yield file.fileno()
+
+
+@contextlib.contextmanager
+def replacing_folder(final: Path, overwrite: bool) -> Generator[Path]:
+    """A folder beside `final` to write to, which takes its place when the block ends well.
+
+    A folder that is there stays as it is until then. What a block that failed has written is left, under the name of
+    `final` with `.unfinished` appended, until the next one begins.
+
+    Args:
+        final: where the folder is to be.
+        overwrite: whether one that is there, and not empty, may be replaced.
+
+    Raises:
+        LitPWMError: there is one and it may not.
+    """
+    beside, before = final.with_name(f"{final.name}.unfinished"), final.with_name(f"{final.name}.replaced")
+    if before.is_dir() and not final.exists():  # killed between the two renamings
+        before.rename(final)
+    if final.exists() and not overwrite and (not final.is_dir() or any(final.iterdir())):
+        raise LitPWMError(
+            f"There is a run in {str(final)!r} already. Keep it by choosing another folder with --out or another "
+            f"--seed, or replace it with --overwrite, once the new one is finished."
+        )
+    remove_own(before)
+    make_own(beside)
+    yield beside
+    if final.exists():
+        (final / MARK).touch()  # those of older versions have none
+        final.rename(before)
+    beside.rename(final)
+    remove_own(before)

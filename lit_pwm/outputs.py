@@ -1,0 +1,71 @@
+"""Checks of what a command shall write, before it works for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator, Iterable
+from pathlib import Path
+
+from lit_pwm.errors import LitPWMError
+
+
+def check_file(path: str | Path, option: str, inputs: Iterable[str | Path] = ()) -> None:
+    """Make sure that a file can be written, by writing one beside it; folders above it are made.
+
+    Args:
+        path: the file, which may exist.
+        option: that named it, for errors.
+        inputs: files that the command reads, which it must not replace.
+
+    Raises:
+        LitPWMError: it cannot.
+    """
+    path = Path(path)
+    with _explained(str(path), option, "a file"):
+        if path.is_dir():
+            raise LitPWMError(f"{option} is {str(path)!r}, which is a folder. Name a file in it.")
+        if path.exists() and not path.is_file():
+            raise LitPWMError(f"{option} is {str(path)!r}, which is no regular file. Name one, new or to be replaced.")
+        for read in inputs:
+            if path.exists() and path.samefile(read):
+                raise LitPWMError(f"{option} is {str(path)!r}, which is also read. Name another file.")
+        _probe(path.parent, f".{path.stem}.{os.getpid()}{path.suffix}")
+
+
+def check_folder(path: str | Path, option: str) -> None:
+    """Make sure that files can be written into a folder, by writing one; the folder is made if need be.
+
+    Raises:
+        LitPWMError: they cannot.
+    """
+    path = Path(path)
+    with _explained(str(path), option, "a folder"):
+        if path.exists() and not path.is_dir():
+            raise LitPWMError(f"{option} is {str(path)!r}, which is a file. Name a folder.")
+        _probe(path, f".probe.{os.getpid()}")
+
+
+def _probe(folder: Path, name: str) -> None:
+    """Write a file and remove it; folders made for it are removed where it cannot be."""
+    made = [above for above in (folder, *folder.parents) if not above.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+        (folder / name).unlink()
+    except OSError:
+        for above in made:
+            with contextlib.suppress(OSError):
+                above.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _explained(shown: str, option: str, what: str) -> Generator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise LitPWMError(
+            f"{option} is {shown!r}, where nothing can be written: {reason}. Name {what} where you may write."
+        ) from error
