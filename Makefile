@@ -37,7 +37,7 @@ $(VENV)/dev.stamp: $(VENV)/core.stamp
 	touch $@
 
 demo: $(VENV)/core.stamp
-	$(BIN)/lit-pwm demo $(DEMO_ARGS)
+	$(BIN)/lit-pwm demo --overwrite $(DEMO_ARGS)
 
 PYTEST = $(BIN)/python -m pytest -n $(TEST_WORKERS)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Positive, Seed, argument
 from lit_pwm.outputs import check_folder
 
