@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_pwm.decoded_error import DecodedError
 from lit_pwm.errors import LitPWMError
+from lit_pwm.models.accumulation import accumulation_dtype
 from lit_pwm.options import Count, Length, checked
 from lit_pwm.pretraining import WorldModelPretraining
 
@@ -46,7 +47,14 @@ class DecodedErrors(Callback):
             )
         if self._metric is None:
             model = pl_module.world_model
-            metric = DecodedError(model.task_names, model.latent_dim, model.obs_dim, self.steps, self.samples)
+            metric = DecodedError(
+                model.task_names,
+                model.latent_dim,
+                model.obs_dim,
+                self.steps,
+                self.samples,
+                dtype=accumulation_dtype(pl_module.device),
+            )
             self._metric = metric.to(pl_module.device)
         self._metric.update(pl_module.world_model, batch)
 

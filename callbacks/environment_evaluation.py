@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_pwm.errors import LitPWMError
 from lit_pwm.evaluation import EvaluationResult, Evaluator
 from lit_pwm.model_gap import STEPS
+from lit_pwm.models.accumulation import accumulation_dtype
 from lit_pwm.options import Count, Seed, checked
 from lit_pwm.policy_learning import PolicyLearning
 
@@ -66,7 +67,7 @@ class EnvironmentEvaluation(Callback):
                 gap = result.model_gap
                 compared = [torch.nan] * 3 if gap is None else [gap.imagined, gap.real, gap.gap]
                 table[:, tasks.index(name)] = torch.tensor([result.mean, *compared], dtype=torch.float64)
-        gathered = module.all_gather(table.to(module.device))
+        gathered = module.all_gather(table.to(accumulation_dtype(module.device)).to(module.device))
         assert isinstance(gathered, torch.Tensor)
         rows = gathered.reshape(-1, *table.shape).nanmean(0).tolist()
         return {name: dict(zip(tasks, row, strict=True)) for name, row in zip(_METRICS, rows, strict=True)}

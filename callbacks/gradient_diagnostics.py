@@ -88,7 +88,7 @@ class GradientDiagnostics(Callback):
                 gradients = torch.autograd.grad(module.actor_loss(returns), parameters, materialize_grads=True)
                 rows.append(torch.cat([gradient.flatten() for gradient in gradients]).float())
         measures = {"diagnostics/actor_esnr": groups * ranks * expected_snr(torch.stack(rows))}
-        for tau, found in sorted(substeps.items()):
+        for tau, found in sorted((tau, found) for tau, found in substeps.items() if found):
             # The loss is a mean over the microbatch, so that a rollout's own gradient is `size` times as large.
             per_rollout = torch.stack([(size * gradient).square().sum(-1).mean() for gradient in found])
             measures[f"diagnostics/substep_gradient/tau_{tau:.2f}"] = per_rollout.mean().sqrt()

@@ -9,6 +9,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from lit_pwm.models.accumulation import accumulation_dtype
+
 
 def random_streams_kept(device: torch.device) -> AbstractContextManager[None]:
     """A block after which torch's global generators are as they were before it."""
@@ -23,7 +25,8 @@ def write_metrics(trainer: Trainer, module: LightningModule, metrics: Mapping[st
     """
     if not metrics:
         return
-    values = torch.stack([torch.as_tensor(value, dtype=torch.float64).to(module.device) for value in metrics.values()])
+    dtype = accumulation_dtype(module.device)
+    values = torch.tensor([float(value) for value in metrics.values()], dtype=dtype, device=module.device)
     gathered = module.all_gather(values)
     assert isinstance(gathered, Tensor)
     means = gathered.reshape(-1, len(metrics)).mean(0).tolist()

@@ -21,7 +21,7 @@ class DecodedError(Metric):
     held-out slices themselves, decodes the predicted latents; 1 is what the mean observation scores, and step 0 shows
     what the encoder lost. Predictions of a world model that samples are averaged over `samples` rollouts.
 
-    Only sums of second moments are kept, in float64, and added over ranks; the memory is that of N (K + 1) matrices of
+    Only sums of second moments are kept and added over ranks; the memory is that of N (K + 1) matrices of
     latent_dim².
 
     Args:
@@ -31,6 +31,7 @@ class DecodedError(Metric):
         steps: the k to report; those beyond the slices' horizon are left out.
         samples: rollouts to average.
         ridge: penalty, as a fraction of the latents' mean variance.
+        dtype: of the sums, see `lit_pwm.models.accumulation.accumulation_dtype`.
     """
 
     full_state_update = False
@@ -49,6 +50,7 @@ class DecodedError(Metric):
         steps: Sequence[Count] = (1, 4, 16),
         samples: Count = 1,
         ridge: NonNegative = 1e-3,
+        dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
         self.task_names, self.steps, self.samples, self.ridge = tuple(task_names), tuple(steps), samples, ridge
@@ -60,7 +62,7 @@ class DecodedError(Metric):
             "o": (obs_dim,),
             "oo": (),
         }.items():
-            self.add_state(name, torch.zeros(*lead, *shape, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(name, torch.zeros(*lead, *shape, dtype=dtype), dist_reduce_fx="sum")
 
     @torch.no_grad()
     def update(self, world_model: WorldModel, batch: Batch) -> None:
@@ -78,8 +80,8 @@ class DecodedError(Metric):
                     self._add(row, column, predicted[k, mine], observed[k, mine])
 
     def _add(self, row: int, column: int, latents: Tensor, observed: Tensor) -> None:
-        x = torch.cat([latents, torch.ones_like(latents[:, :1])], dim=-1).double()
-        o = observed.double()
+        x = torch.cat([latents, torch.ones_like(latents[:, :1])], dim=-1).to(self.pp.dtype)
+        o = observed.to(self.pp.dtype)
         self.count[row, column] += len(x)
         self.pp[row, column] += x.T @ x
         self.po[row, column] += x.T @ o
@@ -89,7 +91,7 @@ class DecodedError(Metric):
     def compute(self) -> dict[str, Tensor]:
         """`decoded_error_k`, the mean over tasks with data, and `decoded_error_k/TASK`; k = 0 is the probe's own."""
         # On the CPU: the systems are small, and solved once in a validation.
-        sums = {name: getattr(self, name).cpu() for name in ("count", "pp", "po", "o", "oo")}
+        sums = {name: getattr(self, name).cpu().double() for name in ("count", "pp", "po", "o", "oo")}
         table = {
             name: self._errors({key: value[row] for key, value in sums.items()})
             for row, name in enumerate(self.task_names)

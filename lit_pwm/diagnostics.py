@@ -80,7 +80,7 @@ def watching_substeps(module: nn.Module) -> Generator[dict[float, list[Tensor]],
     def watch(field: nn.Module, arguments: tuple[Any, ...]) -> None:
         tau, x = arguments[:2]
         if isinstance(x, Tensor) and x.requires_grad and not (isinstance(tau, Tensor) and tau.ndim):
-            gradients = found.setdefault(round(float(tau), 2), [])
+            gradients = found.setdefault(round(float(torch.as_tensor(tau).detach()), 2), [])
             x.register_hook(lambda gradient: gradients.append(gradient.detach()))
 
     handles = [part.register_forward_pre_hook(watch) for part in module.modules() if isinstance(part, VelocityField)]

@@ -67,6 +67,7 @@ def world_model_loss(
         if target_logits is None:
             target_logits = world_model.encode_logits(obs[1:], task)
         targets = simnorm(target_logits)
+        target_logits = target_logits.to(targets.dtype)  # states' precision under autocast too
     embedding = world_model.task_embedding(task)
     latents, consistency, rewards = [world_model.encode(obs[0], task)], [], batch["reward"]
     if (samples := world_model.dynamics.samples) > 1:

@@ -20,12 +20,13 @@ class OpenLoopError(Metric):
     earns; the same of the copy-last predictor, which leaves the latent where it was (its reward is the model's, decoded
     from z_0 and the k-th action). All are divided by the variance over the held-out data, which is the squared error of
     the mean predictor: that one scores 1 by construction, and a model below the copy-last predictor and below 1 has
-    learned something. Sums are kept in float64 and added over ranks.
+    learned something. Sums are added over ranks.
 
     Args:
         task_names: the world model's tasks.
         latent_dim: width of the latent.
         steps: the k to report; those beyond the validation slices' horizon are left out.
+        dtype: of the sums, see `lit_pwm.models.accumulation.accumulation_dtype`.
     """
 
     full_state_update = False
@@ -43,14 +44,20 @@ class OpenLoopError(Metric):
     _sums = ("count", "latent", "latent_copy", "reward", "reward_copy", "residual", "r", "r_squared")
 
     @checked
-    def __init__(self, task_names: Sequence[str], latent_dim: Count, steps: Sequence[Count] = (1, 4, 16)) -> None:
+    def __init__(
+        self,
+        task_names: Sequence[str],
+        latent_dim: Count,
+        steps: Sequence[Count] = (1, 4, 16),
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
         super().__init__()
         self.task_names, self.steps = tuple(task_names), tuple(steps)
         shape = (len(self.task_names), len(self.steps))
         for name in self._sums:
-            self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(name, torch.zeros(shape, dtype=dtype), dist_reduce_fx="sum")
         for name in ("z", "z_squared"):
-            self.add_state(name, torch.zeros(*shape, latent_dim, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(name, torch.zeros(*shape, latent_dim, dtype=dtype), dist_reduce_fx="sum")
 
     @torch.no_grad()
     def update(self, world_model: WorldModel, batch: Batch) -> None:
@@ -70,12 +77,13 @@ class OpenLoopError(Metric):
             self._add("reward_copy", column, task, (held - reward).square())
             self._add("residual", column, task, predicted - reward)
             self._add("r", column, task, reward)
-            self._add("r_squared", column, task, reward.double().square())
+            self._add("r_squared", column, task, reward.to(self.r_squared.dtype).square())
             self._add("z", column, task, truth[k])
-            self._add("z_squared", column, task, truth[k].double().square())
+            self._add("z_squared", column, task, truth[k].to(self.z_squared.dtype).square())
 
     def _add(self, name: str, column: int, task: Tensor, values: Tensor) -> None:
-        getattr(self, name)[:, column].index_add_(0, task, values.double())
+        sums: Tensor = getattr(self, name)
+        sums[:, column].index_add_(0, task, values.to(sums.dtype))
 
     def per_task(self) -> dict[str, dict[str, float]]:
         """For each task with data: the same entries as `compute`, of that task alone. Call on synchronised state."""

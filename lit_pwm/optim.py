@@ -180,19 +180,6 @@ def planned_updates(module: LightningModule) -> int:
     return max(1, int(updates))
 
 
-def refuse_float16(module: LightningModule) -> None:
-    """Refuse precision 16-mixed, whose gradient scaler is not undone before manual clipping.
-
-    Raises:
-        LitPWMError: the trainer uses it.
-    """
-    if module.trainer.precision == "16-mixed":
-        raise LitPWMError(
-            "trainer.precision is '16-mixed', under which gradients are clipped before they are unscaled and training "
-            "all but stops. Use 'bf16-mixed' (same speed on recent GPUs) or '32-true'."
-        )
-
-
 def settings_of(optimizers: list[torch.optim.Optimizer]) -> list[list[dict[str, Any]]]:
     """The options of each optimizer's groups, without parameters and state: what this run's config asked for."""
     return [[{k: v for k, v in group.items() if k != "params"} for group in opt.param_groups] for opt in optimizers]

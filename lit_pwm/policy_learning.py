@@ -40,11 +40,11 @@ from lit_pwm.optim import (
     linear_decay,
     logs_now,
     planned_updates,
-    refuse_float16,
     settings_of,
     take_step,
 )
 from lit_pwm.options import Beta, Count, Fraction, NonNegative, Positive, Rate, check_options
+from lit_pwm.precision import require_supported_precision, sums_dtype
 
 
 class PolicyLearning(LightningModule):
@@ -154,6 +154,7 @@ class PolicyLearning(LightningModule):
         """
         if self._trainer is None:
             return
+        require_supported_precision(self)
         source = source_of(self)
         if source.has_terminations:
             raise LitPWMError(
@@ -206,13 +207,12 @@ class PolicyLearning(LightningModule):
         self.averaged_actor = copy.deepcopy(self.actor)
         self.critic = self._make_critic(world_model.latent_dim, len(world_model.task_names))
         self.target_critic = copy.deepcopy(self.critic)
-        self.return_stats = RunningStats()
+        self.return_stats = RunningStats(sums_dtype(self))
         # Drawn from the run's seed and saved, so that the noise of update k is the same after resuming.
         self.register_buffer("noise_seed", torch.randint(2**31, ()))
 
     def configure_optimizers(self) -> Any:
         """Adam for the actor and for the critics, each with linear decay."""
-        refuse_float16(self)
         betas, total = (self.betas[0], self.betas[1]), planned_updates(self)
         actor = torch.optim.Adam(self.actor.parameters(), lr=self.actor_lr, betas=betas, fused=True)
         critic = torch.optim.Adam(self.critic.parameters(), lr=self.critic_lr, betas=betas, fused=True)
@@ -236,8 +236,14 @@ class PolicyLearning(LightningModule):
         self.averaged_actor.requires_grad_(False)
 
     def policy(self) -> Policy:
-        """The policy as it is now, to act in environments with; shares its weights with this module."""
-        return Policy(self.world_model, self.averaged_actor, self.trained_tasks)
+        """The policy as it is now, to act in environments with; shares its weights with this module.
+
+        One that is trained in double precision acts in single precision, as its checkpoint will: then it is a copy.
+        """
+        policy = Policy(self.world_model, self.averaged_actor, self.trained_tasks)
+        if self.world_model.obs_mean.dtype == torch.float32:
+            return policy
+        return copy.deepcopy(policy).float()
 
     # -- training ---------------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -299,7 +305,7 @@ class PolicyLearning(LightningModule):
 
     def _draw_noise(self, batch_size: int, generator: torch.Generator) -> Tensor:
         shape = self.horizon, batch_size, self.world_model.action_dim
-        return torch.randn(shape, generator=generator, device=self.device)
+        return torch.randn(shape, generator=generator, device=self.device, dtype=self.world_model.obs_mean.dtype)
 
     def _fit_critics(
         self, rollout: Imagined, task: Tensor, optimizer: LightningOptimizer, generator: torch.Generator

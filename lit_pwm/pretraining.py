@@ -36,13 +36,13 @@ from lit_pwm.optim import (
     follow_,
     logs_now,
     planned_updates,
-    refuse_float16,
     settings_of,
     take_step,
     warmup_cosine,
     world_model_groups,
 )
 from lit_pwm.options import Beta, Count, CountOrZero, Fraction, Length, NonNegative, Positive, Rate, check_options
+from lit_pwm.precision import require_supported_precision, sums_dtype
 from lit_pwm.tasks.registry import TASK_SETS, task_spec
 
 
@@ -154,6 +154,7 @@ class WorldModelPretraining(LightningModule):
         """
         if self._trainer is None:
             return
+        require_supported_precision(self)
         source, fresh = source_of(self), not self.is_built
         if fresh and self.initial_checkpoint:
             self._build(self._initial_world_model(self.initial_checkpoint))
@@ -199,11 +200,12 @@ class WorldModelPretraining(LightningModule):
         if self.target_encoder_rate != 1:
             parts = {"encoder": world_model.encoder, "task_embedding": world_model.task_embedding}
             self.target_encoder = nn.ModuleDict({name: copy.deepcopy(part) for name, part in parts.items()})
-        self.open_loop = OpenLoopError(world_model.task_names, world_model.latent_dim, self.open_loop_steps)
+        self.open_loop = OpenLoopError(
+            world_model.task_names, world_model.latent_dim, self.open_loop_steps, sums_dtype(self)
+        )
 
     def configure_optimizers(self) -> Any:
         """AdamW over the world model's named groups, with warm-up and cosine decay."""
-        refuse_float16(self)
         groups = world_model_groups(self.world_model, self.lr, self.encoder_lr_scale)
         betas = (self.betas[0], self.betas[1])
         optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=betas, weight_decay=self.weight_decay, fused=True)

@@ -58,7 +58,7 @@ class Solver:
     @property
     def reads_end(self) -> bool:
         """Whether the velocity at τ = 1 is evaluated, where an end-point parametrisation has none."""
-        return self.method in ("heun", "rk4", "dopri5")
+        return self.adjoint or self.method in ("heun", "rk4", "dopri5")  # the adjoint starts there, backwards
 
 
 def _euler(f: Velocity, t: float, dt: float, x: Tensor) -> Tensor:

@@ -144,8 +144,9 @@ class FlowDynamics(Dynamics):
     def _refuse_what_cannot_be(self) -> None:
         if self.parametrisation != "velocity" and self.solver.reads_end:
             raise LitPWMError(
-                f"FlowDynamics with parametrisation {self.parametrisation!r} has no velocity at τ = 1, which method "
-                f"{self.solver.method!r} evaluates. Use euler or midpoint, or parametrisation: velocity."
+                f"FlowDynamics with parametrisation {self.parametrisation!r} has no velocity at τ = 1, which "
+                f"{'the adjoint' if self.solver.adjoint else f'method {self.solver.method!r}'} evaluates. Use euler or "
+                f"midpoint without adjoint, or parametrisation: velocity."
             )
         if self.parametrisation == "residual" and self.source != "zero":
             raise LitPWMError(

@@ -7,26 +7,31 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lit_pwm.models.accumulation import accumulation_dtype
 from lit_pwm.options import Rate, checked
 
 
 class RunningStats(nn.Module):
-    """Running moments of a scalar. The start (mean 0, variance 1, count 1e-4) is PWM's."""
+    """Running moments of a scalar. The start (mean 0, variance 1, count 1e-4) is PWM's.
+
+    Args:
+        dtype: of the moments, see `accumulation_dtype`.
+    """
 
     mean: Tensor
     var: Tensor
     count: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("var", torch.ones((), dtype=torch.float64))
-        self.register_buffer("count", torch.full((), 1e-4, dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros((), dtype=dtype))
+        self.register_buffer("var", torch.ones((), dtype=dtype))
+        self.register_buffer("count", torch.full((), 1e-4, dtype=dtype))
 
     @staticmethod
     def moments(x: Tensor) -> Tensor:
-        """[3]: count, mean and population variance of the values in `x`, float64."""
-        x = x.detach().double()
+        """[3]: count, mean and population variance of the values in `x`, float64 where its device has it."""
+        x = x.detach().to(accumulation_dtype(x.device))
         return torch.stack([x.new_tensor(float(x.numel())), x.mean(), x.var(unbiased=False)])
 
     @torch.no_grad()

@@ -84,7 +84,10 @@ class NoiseSource(Source):
         noise = torch.randn(*z.shape[:-1], self.width, dtype=z.dtype, device=z.device)
         if self.power != 1:
             noise = noise.sign() * noise.abs().pow(self.power) / _deviation(self.power)
-        return noise if self.directions is None else noise @ self.directions
+        if self.directions is None:
+            return noise
+        with torch.autocast(z.device.type, enabled=False):  # a state's precision is that of the latent
+            return noise @ self.directions
 
 
 def _deviation(power: float) -> float:
