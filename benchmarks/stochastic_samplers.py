@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from lit_pwm.models import Dynamics, LatentTarget
 from lit_pwm.models.conditioned_field import ConditionedField
-from lit_pwm.models.energy_score import EnergyScore
+from lit_pwm.models.energy_score import EnergyScore, ProperExponent
 from lit_pwm.models.latent_spaces import SPACES
 from lit_pwm.models.layers import NormedLinear, init_tdmpc2_, mlp, rescaled, simnorm
 from lit_pwm.models.running_stats import RunningVariance
-from lit_pwm.models.sources import NoiseSource
+from lit_pwm.models.sources import NoisePower, NoiseSource
+from lit_pwm.options import Count, NonNegative
 
 
 class EnergySampler(Dynamics):
@@ -46,12 +47,12 @@ class EnergySampler(Dynamics):
         latent_dim: int,
         action_dim: int,
         task_dim: int,
-        hidden_dim: int = 256,
-        readout_weight: float = 0.5,
-        energy_group_weight: float = 1.0,
-        energy_group_exponent: float = 0.5,
-        noise_dim: int = 4,
-        noise_power: float = 3.0,
+        hidden_dim: Count = 256,
+        readout_weight: NonNegative = 0.5,
+        energy_group_weight: NonNegative = 1.0,
+        energy_group_exponent: ProperExponent = 0.5,
+        noise_dim: Count = 4,
+        noise_power: NoisePower = 3.0,
     ) -> None:
         super().__init__(latent_dim, action_dim, task_dim)
         self.hidden_dim, self.readout_weight = hidden_dim, readout_weight
@@ -95,11 +96,8 @@ class NoisyMLP(EnergySampler):
     def __init__(self, latent_dim: int, action_dim: int, task_dim: int, **options: Any) -> None:
         super().__init__(latent_dim, action_dim, task_dim, **options)
         self.source = NoiseSource(SPACES["logit"], self.noise_dim, 1.0, self.noise_power, 0)
-        width, head = (
-            latent_dim + task_dim + action_dim + self.noise_dim,
-            NormedLinear(self.hidden_dim, latent_dim, nn.Identity()),
-        )
-        self.net = mlp(width, [self.hidden_dim] * 2, head)
+        width = latent_dim + task_dim + action_dim + self.noise_dim
+        self.net = mlp(width, [self.hidden_dim] * 2, NormedLinear(self.hidden_dim, latent_dim, nn.Identity()))
         init_tdmpc2_(self)
 
     def read_outs(self, z: Tensor, action: Tensor, embedding: Tensor) -> list[Tensor]:
