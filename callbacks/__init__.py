@@ -1,15 +1,18 @@
 """Lightning callbacks of lit_pwm."""
 
+from callbacks.checkpoint_io import WholeCheckpointIO
 from callbacks.compute_ledger import ComputeLedger
 from callbacks.cuda_graphs import CUDAGraphs
 from callbacks.decoded_error import DecodedErrors
 from callbacks.dynamics_smoothness import DynamicsSmoothness
 from callbacks.environment_evaluation import EnvironmentEvaluation
 from callbacks.gradient_diagnostics import GradientDiagnostics
+from callbacks.keep_best import KeepBest
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.non_finite import NonFiniteGuard
 from callbacks.progress import RunProgress
 from callbacks.rng_state import RNGState
+from callbacks.stop_on_signals import StopOnSignals
 
 __all__ = [
     "CUDAGraphs",
@@ -18,8 +21,11 @@ __all__ = [
     "DynamicsSmoothness",
     "EnvironmentEvaluation",
     "GradientDiagnostics",
+    "KeepBest",
     "LastCheckpoint",
     "NonFiniteGuard",
     "RNGState",
     "RunProgress",
+    "StopOnSignals",
+    "WholeCheckpointIO",
 ]

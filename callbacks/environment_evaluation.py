@@ -8,19 +8,25 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
-from lit_pwm.errors import LitPWMError
+from callbacks.intervals import ValidationInterval, validates
+from callbacks.stop_on_signals import signal_on_any_rank
+from lit_pwm import run_signals
+from lit_pwm.errors import LitPWMError, RunStopped
 from lit_pwm.evaluation import EvaluationResult, Evaluator
 from lit_pwm.model_gap import STEPS
 from lit_pwm.models.accumulation import accumulation_dtype
 from lit_pwm.options import Count, Seed, checked
 from lit_pwm.policy_learning import PolicyLearning
+from lit_pwm.tasks.registry import METAWORLD, task_spec
 
 _METRICS = ("eval/return", f"eval/imagined_return_{STEPS}", f"eval/real_return_{STEPS}", "eval/model_gap")
 
 
 class EnvironmentEvaluation(Callback):
-    """Evaluates the deterministic policy over seeded episodes, once before the first update and at each validation.
+    """Evaluates the deterministic policy over seeded episodes, before the first update and in intervals.
 
     Logs `eval/return/TASK`, the mean return of each task, and `eval/return`, the mean over tasks, which
     `ModelCheckpoint(monitor="eval/return", mode="max")` can choose by. From states visited in these episodes it also
@@ -28,14 +34,25 @@ class EnvironmentEvaluation(Callback):
     environment units: `eval/imagined_return_16`, `eval/real_return_16` and their difference `eval/model_gap`, means
     over tasks, and for each task with `/TASK` behind the name. The seeds are the callback's own: report results
     on other seeds, or the best checkpoint's return is biased upwards. Under several ranks each evaluates its share of
-    the tasks. The environments stay open during the run. Hooks: `on_train_start` (before the first update, unless the
-    run was resumed), `on_validation_epoch_end`; nothing of it is in checkpoints.
+    the tasks. The environments stay open during the run.
+
+    By default it evaluates at each validation, and where there is nothing to validate on, as often as the Trainer's
+    `val_check_interval` says. What monitors a metric of it (`ModelCheckpoint`) chooses after each evaluation either
+    way. A run that is stopped while it evaluates does that evaluation again, as a whole, when it is resumed.
+
+    Hooks: `on_train_start`, `on_train_batch_end` (evaluations without a validation), `on_validation_epoch_end`. In
+    checkpoints: whether an evaluation is still to be done.
 
     Args:
         episodes: episodes of each task; episode i uses environment seed `seed` + i.
         seed: first environment seed.
         tasks: tasks to evaluate; those the policy is trained for if not given.
         before_training: evaluate before the first update, which also shows early that evaluation works.
+        every_n_updates: updates between evaluations; as often as validation if not given.
+
+    Raises:
+        LitPWMError: an argument is out of its range; the Trainer fits something else than a policy; or a task has no
+            environment, which is said before the first update.
     """
 
     @checked
@@ -45,8 +62,11 @@ class EnvironmentEvaluation(Callback):
         seed: Seed = 10_000,
         tasks: Sequence[str] | None = None,
         before_training: bool = True,
+        every_n_updates: Count | None = None,
     ) -> None:
         self.episodes, self.seed, self.before_training = episodes, seed, before_training
+        self.every_n_updates, self._interval = every_n_updates, ValidationInterval()
+        self._is_owed, self._was_owed = False, False
         self.tasks = None if tasks is None else tuple(tasks)
         self.latest: EvaluationResult | None = None
         self._evaluator: Evaluator | None = None
@@ -56,13 +76,17 @@ class EnvironmentEvaluation(Callback):
         tasks = self.tasks or module.trained_tasks
         share = tasks[trainer.global_rank :: trainer.world_size]
         table = torch.full((len(_METRICS), len(tasks)), torch.nan, dtype=torch.float64)
+        latest = None
         if share:
             if self._evaluator is None:
                 self._evaluator = Evaluator(share, self.episodes, self.seed)
-            was_training = module.training
-            module.eval()
-            self.latest = self._evaluator.run(module.policy())
-            module.train(was_training)
+            latest = self._run(self._evaluator, module)
+        stopped = signal_on_any_rank(trainer)
+        if stopped is not None:
+            raise RunStopped(stopped)
+        if share:
+            assert latest is not None
+            self.latest = latest
             for name, result in self.latest.tasks.items():
                 gap = result.model_gap
                 compared = [torch.nan] * 3 if gap is None else [gap.imagined, gap.real, gap.gap]
@@ -71,6 +95,24 @@ class EnvironmentEvaluation(Callback):
         assert isinstance(gathered, torch.Tensor)
         rows = gathered.reshape(-1, *table.shape).nanmean(0).tolist()
         return {name: dict(zip(tasks, row, strict=True)) for name, row in zip(_METRICS, rows, strict=True)}
+
+    @staticmethod
+    def _run(evaluator: Evaluator, module: PolicyLearning) -> EvaluationResult | None:
+        """The result, or nothing where a signal asks to stop, which needs no update to be finished first."""
+        was_training = module.training
+        module.eval()
+        try:
+            with run_signals.at_once():
+                return evaluator.run(module.policy())
+        except RunStopped:
+            return None
+        except LitPWMError:
+            # Processes of environments may end by the same signal.
+            if run_signals.asked() is None:
+                raise
+            return None
+        finally:
+            module.train(was_training)
 
     @staticmethod
     def _as_metrics(table: dict[str, dict[str, float]]) -> dict[str, Any]:
@@ -83,16 +125,48 @@ class EnvironmentEvaluation(Callback):
             metrics |= {f"{name}/{task}": value for task, value in known.items()}
         return metrics
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse at the start what is no policy."""
+        self._policy_module(pl_module)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate the untrained policy and log it at update zero."""
-        if self.before_training and trainer.global_step == 0:
-            metrics = self._as_metrics(self._evaluate(trainer, self._policy_module(pl_module)))
+        """Evaluate the untrained policy and log it at update zero; or do what a stopped run has left to be done."""
+        module = self._policy_module(pl_module)
+        self._interval, self._is_owed = ValidationInterval(), False
+        self._check_environments(module)
+        if self._was_owed:
+            self._evaluate_beside_validation(trainer, module)
+            self._was_owed = False
+        elif self.before_training and trainer.global_step == 0:
+            metrics = self._as_metrics(self._evaluate(trainer, module))
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=0)
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Evaluate the policy as it is now, if it is due and no validation does it."""
+        due = self._interval.reached(trainer) and not validates(trainer)
+        if self.every_n_updates is not None:
+            due = trainer.global_step % self.every_n_updates == 0
+        if due:
+            try:
+                self._evaluate_beside_validation(trainer, self._policy_module(pl_module))
+            except RunStopped:
+                self._is_owed = True  # Lightning ends the run when it has done with this update
+
+    def _evaluate_beside_validation(self, trainer: Trainer, module: PolicyLearning) -> None:
+        metrics = self._as_metrics(self._evaluate(trainer, module))
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step - 1)
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
+        for checkpoint in trainer.checkpoint_callbacks:
+            if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor in metrics:
+                checkpoint.on_validation_end(trainer, module)
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate the policy as it is now."""
-        if not trainer.sanity_checking:
+        """Evaluate the policy as it is now, unless it has an interval of its own."""
+        if not trainer.sanity_checking and (self.every_n_updates is None or trainer.state.fn != TrainerFn.FITTING):
             metrics = self._as_metrics(self._evaluate(trainer, self._policy_module(pl_module)))
             pl_module.log("eval/return", metrics.pop("eval/return"), prog_bar=True)
             pl_module.log_dict(metrics)
@@ -100,6 +174,14 @@ class EnvironmentEvaluation(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate the policy that is tested."""
         pl_module.log_dict(self._as_metrics(self._evaluate(trainer, self._policy_module(pl_module))))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether an evaluation is still to be done."""
+        return {"is_owed": self._is_owed} if self._is_owed else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Do it when training goes on."""
+        self._was_owed = bool(state_dict.get("is_owed"))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Close the environments."""
@@ -113,6 +195,21 @@ class EnvironmentEvaluation(Callback):
         if self._evaluator is not None:
             self._evaluator.close()
             self._evaluator = None
+
+    def _check_environments(self, module: PolicyLearning) -> None:
+        """Refuse before the first update what could not be evaluated later."""
+        for task in self.tasks or module.trained_tasks:
+            try:
+                has_environment = task_spec(task).suite != METAWORLD
+            except LitPWMError:
+                has_environment = False
+            if not has_environment:
+                raise LitPWMError(
+                    f"EnvironmentEvaluation is to act in the environment of the task {task!r}, but lit_pwm knows none. "
+                    f"Train without evaluation (--config configs/policy_learning_offline.yaml in place of "
+                    f"configs/policy_learning.yaml), name other tasks in the callback's option tasks, or make the "
+                    f"environment known with lit_pwm.tasks.register(TaskSpec(...))."
+                )
 
     @staticmethod
     def _policy_module(module: LightningModule) -> PolicyLearning:

@@ -118,4 +118,7 @@ class RunProgress(ProgressBar):
             self._progress = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_progress": None, "_console": None}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_progress", "_console")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= {**state, "_progress": None, "_console": Console(stderr=True)}

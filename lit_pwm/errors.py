@@ -22,6 +22,24 @@ class NonFiniteLossError(LitPWMError):
     exit_code = 3
 
 
+class RunStopped(SystemExit):
+    """A signal asked the run to stop, and it has stopped: its last update is whole.
+
+    A SystemExit, so that a script that does not catch it ends with the right exit code and without a traceback.
+
+    Args:
+        signum: the signal.
+
+    Attributes:
+        signum: the signal.
+        code: 128 + the signal's number, as shells count; another one where the run is to be started again.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+        self.signum = signum
+
+
 def did_you_mean(name: str, accepted: Iterable[str], shown: int = 12) -> str:
     """A sentence that names the accepted words nearest to `name`, or lists them where none is near."""
     accepted = list(accepted)

@@ -11,8 +11,9 @@ import textwrap
 from typing import NoReturn
 
 import lit_pwm
+from lit_pwm import run_signals
 from lit_pwm.cli import data, demo, evaluate, report, sweep
-from lit_pwm.errors import LitPWMError, did_you_mean
+from lit_pwm.errors import LitPWMError, RunStopped, did_you_mean
 from lit_pwm.paths import check_siblings
 from lit_pwm.processes import keep_sockets_short
 from lit_pwm.stopping import ENDING, Stopped, leave, stopping
@@ -64,10 +65,11 @@ def run(argv: list[str]) -> int:
     try:
         check_siblings()
         if argv and argv[0] in TRAINER_VERBS:
-            # Imports lightning (3 s), which the other verbs do without where they can.
-            from lit_pwm.cli import trainer
+            with run_signals.catching_signals():
+                # Imports lightning (3 s), which the other verbs do without where they can.
+                from lit_pwm.cli import trainer
 
-            return trainer.run(argv)
+                return trainer.run(argv)
         parser = build_parser()
         if argv and not argv[0].startswith("-"):
             _check_verb(argv[0], parser)
@@ -79,6 +81,10 @@ def run(argv: list[str]) -> int:
         if debug:
             raise
         return fail(error)
+    except RunStopped as stop:
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print(f"Stopped by {signal.Signals(stop.signum).name}.", file=sys.stderr)
+        return int(stop.code or 0)
     except KeyboardInterrupt as stop:
         with contextlib.suppress(OSError):  # the terminal may be gone
             print("\nInterrupted.", file=sys.stderr)

@@ -6,21 +6,25 @@ import argparse
 import contextlib
 import re
 import sys
-from collections.abc import Mapping
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
-import callbacks
 import datamodules
 import lit_pwm.models
-from lit_pwm.checkpoints import read_checkpoint
+from lit_pwm.cli.continued_log import ContinuedCSVLogger
 from lit_pwm.cli.explain import own_error
-from lit_pwm.errors import LitPWMError, did_you_mean
+from lit_pwm.cli.ranks import agreed_with_rank_zero, end_ranks, was_restarted
+from lit_pwm.cli.resuming import Resumption, resolve, take_networks_from
+from lit_pwm.cli.run_settings import KeepSettings, planned_ranks, settings_of
+from lit_pwm.cli.switches import check_strategy, default_callbacks, without_what_is_off
+from lit_pwm.errors import LitPWMError, RunStopped, did_you_mean
 from lit_pwm.paths import find_config
 
 
@@ -38,6 +42,8 @@ class SaveConfigWhenTrainingStarts(SaveConfigCallback):
 class CLI(LightningCLI):
     """LightningCLI whose command line wins over a resumed checkpoint, and says where they differ."""
 
+    _resumed: Resumption | None = None
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """The Trainer methods that are verbs."""
@@ -49,68 +55,102 @@ class CLI(LightningCLI):
         parser.set_defaults({"data": {"class_path": "datamodules.MultitaskDataModule"}})
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Log to CSV files where the config asks for no logger of its own."""
-        if self._get(self.config_init, "trainer.logger") in (None, True):
-            root = self._get(self.config_init, "trainer.default_root_dir") or "."
-            kwargs["logger"] = CSVLogger(root)
-        return super().instantiate_trainer(**kwargs)
+        """Log to CSV files where the config asks for no logger of its own; a resumed run goes on with its files."""
+        options = self._get(self.config_init, "trainer")
+        resumed = self._resumed
+        goes_on = resumed is not None and resumed.by_name and resumed.version is not None and self.subcommand == "fit"
+        if options.get("logger") in (None, True) and not options.get("barebones"):
+            root = options.get("default_root_dir") or "."
+            if goes_on:
+                kwargs["logger"] = ContinuedCSVLogger(root, resumed.version, resumed.global_step)
+            else:
+                kwargs["logger"] = CSVLogger(root)
+            self.save_config_kwargs |= {"overwrite": goes_on}
+        trainer = super().instantiate_trainer(**kwargs)
+        check_strategy(trainer)
+        return trainer
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Add our default callbacks, and leave out what is switched off."""
+        added = [KeepSettings(self._settings), *default_callbacks()]
+        given = config.get("callbacks") or []
+        given = [*given] if isinstance(given, (list, tuple)) else [given]
+        if self.save_config_callback and not config.get("fast_dev_run", False):
+            parser, chosen = self._parser(self.subcommand), self.config.get(str(self.subcommand), self.config)
+            added.append(self.save_config_callback(parser, chosen, **self.save_config_kwargs))
+        return self.trainer_class(**without_what_is_off(config | {"callbacks": [*given, *callbacks, *added]}))
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Read checkpoints without running code that they might contain."""
-        return super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
+        return super()._prepare_subcommand_kwargs(subcommand) | {
+            "weights_only": True,
+            "ckpt_path": None if self._resumed is None else str(self._resumed.path),
+        }
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the verb; Ctrl-C, which Lightning turns into `sys.exit(1)`, becomes KeyboardInterrupt again."""
+        resumed, most = self._resumed, self.trainer.max_steps
+        is_over = resumed is not None and 0 <= most <= resumed.global_step and not resumed.owes_evaluation
+        if subcommand == "fit" and is_over:
+            print(f"The run has its trainer.max_steps of {most} updates: nothing to do.", file=sys.stderr)
+            return
         try:
-            super()._run_subcommand(subcommand)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+                super()._run_subcommand(subcommand)
+        except RunStopped:
+            raise
         except SystemExit:
             if self.trainer.state.status == TrainerStatus.INTERRUPTED:
                 raise KeyboardInterrupt from None
             raise
         except LitPWMError:
-            # Loggers make their folders before the first check; one that is still empty is not a run.
-            for logger in self.trainer.loggers:
-                folder = Path(getattr(logger, "log_dir", None) or self.trainer.default_root_dir)
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-                    folder.parent.rmdir()
+            self._remove_empty_folders()
             raise
+        finally:
+            end_ranks(self.trainer)
+
+    def _remove_empty_folders(self) -> None:
+        # Loggers make their folders before the first check; one that is still empty is not a run.
+        for logger in self.trainer.loggers:
+            folder = Path(getattr(logger, "log_dir", None) or self.trainer.default_root_dir)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+                folder.parent.rmdir()
 
     def _parse_ckpt_path(self) -> None:
-        """Say which settings differ from the checkpoint's; unlike Lightning's own rule, this run's win."""
-        config = self.config[self.config.subcommand]
-        path = config.get("ckpt_path")
-        if not path or path in ("best", "last", "hpc"):
+        """Find the checkpoint to resume from; unlike Lightning's own rule, this run's settings win over its."""
+        if not self.config.get("subcommand"):
+            self._settings: dict[str, Any] = settings_of(self.config, planned_ranks(self.config.trainer))
             return
-        saved = dict(read_checkpoint(path).get("hyper_parameters", {}))
-        wanted = config.model.init_args
-        # A policy's checkpoint holds its world model, so that resuming does not need the file it was trained on.
-        if "world_model_checkpoint" in wanted and not wanted.world_model_checkpoint:
-            wanted.world_model_checkpoint = str(path)
-            saved.pop("world_model_checkpoint", None)
-        for start in ("initial_checkpoint", "initial_policy_checkpoint"):
-            saved.pop(start, None)
-            if wanted.get(start):
-                wanted[start] = None
-        differences = [
-            f"  {key}: {value!r} in the checkpoint, {_plain(wanted[key])!r} in this run"
-            for key, value in saved.items()
-            if key in wanted and not key.startswith("_") and _plain(wanted[key]) != _plain(value)
-        ]
-        print(f"Resuming from {path}: weights, optimizer moments and counters are the checkpoint's.", file=sys.stderr)
-        if differences:
-            print("These settings differ; this run's win:", *differences, sep="\n", file=sys.stderr)
-        else:
-            print("All settings are those of the checkpoint.", file=sys.stderr)
+        verb = self.config.subcommand
+        config = self.config[verb]
+        self._settings = settings_of(config, planned_ranks(config.trainer))
+        asked = config.get("ckpt_path") or ("auto" if verb == "fit" and was_restarted() else None)
+        model, class_path = config.model.get("init_args", {}), config.model.get("class_path", "")
+        if not asked:
+            if verb != "fit" and not any(
+                model.get(start) for start in ("initial_checkpoint", "initial_policy_checkpoint")
+            ):
+                raise LitPWMError(
+                    f"The verb {verb} needs a trained network, and none is named. Give one with --ckpt_path FILE, or "
+                    f"--ckpt_path last for the last one under trainer.default_root_dir."
+                )
+            return
+        root = Path(config.trainer.get("default_root_dir") or ".").expanduser()
+        found = partial(resolve, str(asked), verb, root, _kind(class_path), self._settings)
+        self._resumed = agreed_with_rank_zero(found)
+        if self._resumed is not None:
+            take_networks_from(self._resumed.path, model)
 
 
-def _plain(value: Any) -> Any:
-    """Tuples as lists and namespaces as dictionaries, for comparing."""
-    if isinstance(value, argparse.Namespace):
-        return {key: _plain(item) for key, item in vars(value).items()}
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+def _kind(class_path: str) -> str | None:
+    """What checkpoints of a kind of module hold."""
+    module, _, name = class_path.rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    if isinstance(found, type) and issubclass(found, lit_pwm.PolicyLearning):
+        return "policy"
+    return "world model" if isinstance(found, type) and issubclass(found, lit_pwm.WorldModelPretraining) else None
 
 
 def build(argv: list[str], run: bool = True) -> CLI:
@@ -135,15 +175,7 @@ def build(argv: list[str], run: bool = True) -> CLI:
             auto_configure_optimizers=False,
             seed_everything_default=0,
             save_config_callback=SaveConfigWhenTrainingStarts,
-            trainer_defaults={
-                "callbacks": [
-                    callbacks.RunProgress(),
-                    callbacks.NonFiniteGuard(),
-                    callbacks.RNGState(),
-                    callbacks.LastCheckpoint(),
-                ],
-                "max_epochs": -1,
-            },
+            trainer_defaults={"max_epochs": -1},
             parser_kwargs={"exit_on_error": False},
             run=run,
         )

@@ -1,0 +1,72 @@
+"""How checkpoints are written: beside their place, then renamed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch import Trainer
+
+from lit_pwm.atomic import replacing_part
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint into its own folder under another name, and renames it when all of it is on the disk.
+
+    The file of that name that was there before stays until then, whatever happens: a full disk, a killed process, a
+    crashed machine. Lightning's own writer goes through the folder for temporary files, which may be small or on
+    another disk. Files under a URL (`s3://...`) are left to Lightning.
+
+    Raises:
+        LitPWMError: the file cannot be written; it says why, and how much room its disk has.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
+        """Write a checkpoint."""
+        if "://" in str(path) or storage_options is not None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with replacing_part(path, "The checkpoint") as beside:
+            write_tensors(checkpoint, beside)
+
+
+class _Remembering:
+    """A file to write to that keeps the system's error: torch reports it as one of its own, without the reason."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.error = file, None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error: OSError | None = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def write_tensors(content: Any, path: str | Path) -> None:
+    """`torch.save`, with the system's own error where the file cannot be written.
+
+    Raises:
+        OSError: it cannot.
+    """
+    with open(path, "wb") as file:
+        remembering = _Remembering(file)
+        try:
+            torch.save(content, remembering)  # ty: ignore[invalid-argument-type]
+        except Exception:
+            if remembering.error is not None:
+                raise remembering.error from None
+            raise
+
+
+def write_whole_checkpoints(trainer: Trainer) -> None:
+    """Let a Trainer write its checkpoints so, unless it was given a way of its own."""
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = WholeCheckpointIO()

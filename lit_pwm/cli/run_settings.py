@@ -1,0 +1,160 @@
+"""A run's settings, as its checkpoints keep them: what a run that resumes from one is compared with."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+SETTINGS_KEY = "lit_pwm_settings"
+BATCH_SIZE, RANKS = "data.batch_size", "ranks"
+
+# Of the Trainer's options, those that say what is computed or for how long; the others say where and what is shown.
+_KEPT_OF_TRAINER = re.compile(
+    r"trainer\.(precision|deterministic|overfit_batches|reload_dataloaders_every_n_epochs|max_\w+|min_\w+|limit_\w+"
+    r"|val_check_interval|check_val_every_n_epoch|callbacks\..*)"
+)
+# Limits, intervals and what changes no number: a run found by name may differ in these.
+_FREE = re.compile(
+    r"trainer\.(max_\w+|min_\w+|limit_(val|test|predict)_batches|val_check_interval|check_val_every_n_epoch)"
+    r"|trainer\.callbacks\.(RunProgress|\w*ProgressBar)\b.*|.*\.every_\w+"
+    rf"|data\.(num_workers|storage)|{re.escape(BATCH_SIZE)}|{RANKS}"
+)
+# Where the networks come from; a resumed run has the checkpoint's.
+ORIGINS = ("model.initial_checkpoint", "model.initial_policy_checkpoint", "model.world_model_checkpoint")
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, namespaces as dictionaries and paths as text, for comparing and keeping."""
+    if isinstance(value, argparse.Namespace):
+        return {key: plain(item) for key, item in vars(value).items()}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def settings_of(config: Any, ranks: int) -> dict[str, Any]:
+    """Option → plain value, of the configuration of one verb."""
+    content = plain(config)
+    flat: dict[str, Any] = {RANKS: ranks}
+    for part in ("seed_everything", "model", "data", "trainer"):
+        _flatten(content.get(part), part, flat)
+    kept = {key: value for key, value in flat.items() if not key.startswith("trainer.") or _KEPT_OF_TRAINER.match(key)}
+    for origin in ORIGINS:
+        if kept.get(origin):
+            kept[origin] = os.path.realpath(Path(kept[origin]).expanduser())
+    if "data.store" in kept:
+        stores = kept["data.store"] if isinstance(kept["data.store"], list) else [kept["data.store"]]
+        kept["data.store"] = [os.path.realpath(Path(str(store)).expanduser()) for store in stores]
+    return kept
+
+
+def _flatten(value: Any, key: str, flat: dict[str, Any]) -> None:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            within = key if name in ("init_args", "dict_kwargs") else f"{key}.{name}"
+            _flatten(item, within, flat)
+    elif isinstance(value, list) and value and all(isinstance(item, dict) and "class_path" in item for item in value):
+        seen: dict[str, int] = {}
+        for item in value:
+            name = item["class_path"].rsplit(".", 1)[-1]
+            seen[name] = seen.get(name, 0) + 1
+            _flatten(item, f"{key}.{name}" + (f"_{seen[name]}" if seen[name] > 1 else ""), flat)
+    else:
+        flat[key] = value
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An option that a checkpoint and this run give different values.
+
+    Attributes:
+        option: its name.
+        theirs: the checkpoint's value.
+        ours: this run's.
+        is_free: whether a run found by name may differ in it.
+    """
+
+    option: str
+    theirs: Any
+    ours: Any
+    is_free: bool
+
+    def __str__(self) -> str:
+        return f"{self.option}: {self.theirs!r} in the checkpoint, {self.ours!r} in this run"
+
+
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[Difference]:
+    """Options that both know and give different values; those of other versions of a class cannot be compared."""
+    found = [
+        Difference(key, theirs[key], ours[key], bool(_FREE.fullmatch(key)))
+        for key in theirs
+        if key in ours and theirs[key] != ours[key] and (key not in ORIGINS or (theirs[key] and ours[key]))
+    ]
+    whole = [settings.get(BATCH_SIZE, 1) * settings.get(RANKS, 1) for settings in (theirs, ours)]
+    if BATCH_SIZE in theirs and RANKS in theirs and whole[0] != whole[1]:
+        found.append(Difference(f"{BATCH_SIZE} × ranks", whole[0], whole[1], is_free=False))
+    return found + _other_callbacks(theirs, ours)
+
+
+def _other_callbacks(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[Difference]:
+    """Callbacks that only one of them has."""
+    prefix, suffix = "trainer.callbacks.", ".class_path"
+    names = [
+        {key.removesuffix(suffix) for key in settings if key.startswith(prefix) and key.endswith(suffix)}
+        for settings in (theirs, ours)
+    ]
+    if RANKS not in theirs:  # an older checkpoint, which names no callbacks
+        return []
+    lone = sorted(names[0] ^ names[1])
+    return [
+        Difference(name, *("used" if name in held else "not used" for held in names), bool(_FREE.fullmatch(name + ".")))
+        for name in lone
+    ]
+
+
+def settings_in(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a checkpoint holds; of one without, its module's options."""
+    if SETTINGS_KEY in checkpoint:
+        return dict(checkpoint[SETTINGS_KEY])
+    flat: dict[str, Any] = {}
+    held = {key: value for key, value in checkpoint.get("hyper_parameters", {}).items() if not key.startswith("_")}
+    _flatten(plain(held), "model", flat)
+    return flat
+
+
+class KeepSettings(Callback):
+    """Writes the run's settings into its checkpoints."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = dict(settings)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add them."""
+        checkpoint[SETTINGS_KEY] = self.settings | {RANKS: trainer.world_size}
+
+
+def planned_ranks(trainer: Mapping[str, Any]) -> int:
+    """How many processes a Trainer of these options will have."""
+    if os.environ.get("WORLD_SIZE", "").isdigit():
+        return int(os.environ["WORLD_SIZE"])
+    devices, nodes = trainer.get("devices", "auto"), int(trainer.get("num_nodes") or 1)
+    if isinstance(devices, str) and devices.lstrip("-").isdigit():
+        devices = int(devices)
+    if isinstance(devices, Sequence) and not isinstance(devices, str):
+        return nodes * len(devices)
+    if isinstance(devices, int) and devices > 0:
+        return nodes * devices
+    if trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda"):
+        import torch
+
+        return nodes * max(1, torch.cuda.device_count())
+    return nodes

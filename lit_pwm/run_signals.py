@@ -1,0 +1,188 @@
+"""How a run is asked to stop: one handler for all signals, which sets one flag.
+
+SIGINT, SIGTERM, SIGHUP and SLURM's requeue signal ask. What asks twice ends the process at once. Where a run must not
+be torn apart (within an update) the flag is looked at by whoever knows when it is whole (`callbacks.StopOnSignals`);
+elsewhere the handler raises `RunStopped` by itself. Ranks that one process launched tell each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable
+from types import FrameType
+from typing import Any
+
+from lit_pwm.atomic import abandon_all
+from lit_pwm.errors import RunStopped
+
+_LAUNCHER = "LIT_PWM_LAUNCHER"
+_SAME_SECONDS = 0.2  # `timeout` and the like signal a process and then its group
+# What another rank was asked by comes as a real-time signal, which no one else sends, and never counts as a second.
+_FORWARDED = int(getattr(signal, "SIGRTMIN", 0))
+
+
+class _Stop:
+    """The state of this process."""
+
+    def __init__(self) -> None:
+        self.asked: int | None = None
+        self.since = 0.0
+        self.deferred = False
+        self.owner = 0
+        self.requeue: set[int] = set()
+        self.before: dict[int, Any] = {}
+        self.peers: Callable[[], Iterable[int]] = tuple
+        self.children: Callable[[], Iterable[int]] = tuple
+
+
+_stop = _Stop()
+
+
+def asked() -> int | None:
+    """The signal by which this process was asked to stop, if it was."""
+    return _stop.asked
+
+
+def is_requeue(signum: int) -> bool:
+    """Whether the signal asks for the job to be started again."""
+    return signum in _stop.requeue
+
+
+def launcher() -> int | None:
+    """The process that launched this one as another rank of its run, if one did."""
+    pid = os.environ.get(_LAUNCHER, "")
+    return int(pid) if pid.isdigit() and int(pid) == os.getppid() else None
+
+
+def install() -> bool:
+    """Let signals ask this process to stop; False where they do already or the process's main thread does not call.
+
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored.
+    """
+    if _stop.owner == os.getpid() or threading.current_thread() is not threading.main_thread():
+        return False
+    _stop.__init__()  # what a forked process has inherited is its parent's
+    _stop.owner = os.getpid()
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        _handle(signum)
+    if "SLURM_JOB_ID" in os.environ:
+        requeue_by(signal.SIGUSR1)
+    # Before it has joined its run, a rank that went away would leave the others waiting for it.
+    _stop.deferred = launcher() is not None
+    if launcher() is None:
+        os.environ[_LAUNCHER] = str(os.getpid())
+    return True
+
+
+def requeue_by(signum: int) -> None:
+    """Let this signal ask to stop and to start the job again."""
+    if _stop.owner == os.getpid() and signum not in _stop.requeue:
+        _stop.requeue.add(signum)
+        _handle(signum)
+
+
+def _handle(signum: int) -> None:
+    if signal.getsignal(signum) == signal.SIG_IGN or signum in _stop.before:
+        return
+    _stop.before[signum] = signal.signal(signum, _on_signal)
+    if _FORWARDED:
+        _stop.before[_FORWARDED + signum] = signal.signal(_FORWARDED + signum, _on_signal)
+
+
+def uninstall() -> None:
+    """Give the signals back to whoever had them."""
+    if _stop.owner == os.getpid():
+        for signum, handler in _stop.before.items():
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+        if launcher() is None:
+            os.environ.pop(_LAUNCHER, None)
+        _stop.__init__()
+
+
+@contextlib.contextmanager
+def catching_signals() -> Generator[None, None, None]:
+    """A block within which signals ask this process to stop.
+
+    Raises:
+        RunStopped: one did.
+    """
+    mine = install()
+    try:
+        yield
+        if mine and _stop.asked is not None:
+            raise RunStopped(_stop.asked)
+    finally:
+        if mine:
+            uninstall()
+
+
+def defer(deferred: bool) -> None:
+    """From now on only set the flag, or raise at once."""
+    _stop.deferred = deferred
+
+
+@contextlib.contextmanager
+def at_once() -> Generator[None, None, None]:
+    """A block that a signal ends at once, also where others are deferred: one that can be done again as a whole.
+
+    Raises:
+        RunStopped: a signal asks, or has asked already.
+    """
+    before, _stop.deferred = _stop.deferred, False
+    try:
+        if _stop.asked is not None:
+            raise RunStopped(_stop.asked)
+        yield
+    finally:
+        _stop.deferred = before
+
+
+def tell(peers: Callable[[], Iterable[int]], children: Callable[[], Iterable[int]]) -> None:
+    """Name the processes of the same run: those to be told of a signal, and those that end when this one does."""
+    _stop.peers, _stop.children = peers, children
+
+
+def _on_signal(signum: int, frame: FrameType | None) -> None:
+    if os.getpid() != _stop.owner:
+        _in_a_worker(signum)
+        return
+    forwarded = bool(_FORWARDED) and signum > _FORWARDED
+    number, now = signum - _FORWARDED if forwarded else signum, time.monotonic()
+    if _stop.asked is None:
+        _stop.asked, _stop.since = number, now
+        if not forwarded:
+            _send(_stop.peers(), (_FORWARDED or 0) + number)
+        if launcher() is None:
+            name = signal.Signals(number).name
+            os.write(2, f"\n{name}: stopping as soon as the run is whole; a second signal ends it at once.\n".encode())
+        if not _stop.deferred:
+            raise RunStopped(number)
+    elif not forwarded and now - _stop.since > _SAME_SECONDS:
+        end_now(128 + number)
+
+
+def _in_a_worker(signum: int) -> None:
+    """In a process forked from ours: its parent decides, and ends it by SIGTERM."""
+    if signum == signal.SIGTERM:
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
+
+
+def end_now(code: int) -> None:
+    """End this process and those that it launched, leaving no half-written file."""
+    abandon_all()
+    _send(_stop.children(), signal.SIGKILL)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    os._exit(code)
+
+
+def _send(pids: Iterable[int], signum: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signum)
