@@ -17,7 +17,7 @@ from rich.table import Table
 import lit_pwm
 from lit_pwm.atomic import replacing
 from lit_pwm.model_gap import ModelGap
-from lit_pwm.statistics import Interval, bootstrap_interval
+from lit_pwm.statistics import Interval, t_interval
 
 _PACKAGES = ("torch", "numpy", "mujoco", "dm_control", "gymnasium")
 
@@ -58,8 +58,11 @@ class TaskResult:
 
     @property
     def interval(self) -> Interval | None:
-        """The 95 % bootstrap interval of the mean; None with a single episode."""
-        return bootstrap_interval([self.returns]) if len(self.returns) > 1 else None
+        """Student's t interval (95 %) of the mean over episodes of this one policy; None with a single episode.
+
+        It says how well so many episodes measure the policy, and nothing of what another training run would give.
+        """
+        return t_interval(self.returns)
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def print_result(result: EvaluationResult, console: Console | None = None) -> No
     table = Table(
         "task", title=f"{len(result.seeds)} episodes, environment seeds {result.seeds[0]} to {result.seeds[-1]}"
     )
-    for heading in ("mean return", "95 % interval", "std", "lowest", "highest"):
+    for heading in ("mean return", "95 % over episodes", "std", "lowest", "highest"):
         table.add_column(heading, justify="right")
     for name, task in result.tasks.items():
         interval = "–" if task.interval is None else f"{task.interval.low:.0f} to {task.interval.high:.0f}"

@@ -1,22 +1,28 @@
-"""Statistics of few, expensive scores: means, interquartile means, bootstrap intervals, probability of improvement.
+"""Statistics of few, expensive scores: what several runs say of a method, and how far it can be trusted.
 
-After Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (2021, arXiv 2108.13264).
-Scores are given as one array for each task (a stratum): its runs' or episodes' scores, [..., N_k], where N_k may differ
-between tasks. Leading axes are batched over. For the scores of a single task pass a list of one array.
+The unit is the run, known by its seed. Runs of a seed share data, batches and often a world model over tasks, so that
+scores of tasks are first averaged for each seed (`seed_means`), and every statistic is one over seeds. Methods are
+compared by their differences at the same seeds (`paired_differences`). Tasks and seeds are matched by name.
+
+Intervals are Student's t, which cover what they say if scores over seeds are about normal, from two seeds on; a single
+seed has none. Where scores of a task are all or nothing, no interval of a few seeds covers as it says
+(docs/metrics.md has by how much), and a share with an exact interval (`share_interval`) says more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
 from lit_pwm.errors import LitPWMError
 
-Statistic = Callable[[Sequence[np.ndarray]], np.ndarray]
-"""Scores of K tasks, each [..., N_k] → the statistic, [...]."""
+Scores = Mapping[str, Mapping[str, float]]
+"""Task → seed → the run's score."""
 
 
 class Interval(NamedTuple):
@@ -26,115 +32,152 @@ class Interval(NamedTuple):
     high: float
 
 
-def mean(scores: Sequence[ArrayLike]) -> np.ndarray:
-    """The mean over tasks of each task's mean score, [...]."""
-    return np.mean([np.mean(_at_least_one(task), axis=-1) for task in _at_least_one_task(scores)], axis=0)
-
-
-def interquartile_mean(scores: Sequence[ArrayLike]) -> np.ndarray:
-    """The mean of the middle half of all tasks' scores together, [...].
-
-    A quarter of the scores, rounded down, is left out at either end, as in `scipy.stats.trim_mean(scores, 0.25)`. Less
-    swayed by outliers than the mean, and statistically more efficient than the median (Agarwal et al. 2021, section 4).
-    Scores of different tasks are ranked together, so they should be on one scale, for example normalised returns.
-    """
-    pooled = np.sort(np.concatenate([_at_least_one(task) for task in _at_least_one_task(scores)], axis=-1), axis=-1)
-    cut = pooled.shape[-1] // 4
-    return np.mean(pooled[..., cut : pooled.shape[-1] - cut], axis=-1)
-
-
-def probability_of_improvement(scores: Sequence[ArrayLike], others: Sequence[ArrayLike]) -> np.ndarray:
-    """How likely a score of one method exceeds one of another on the same task, on average over tasks, [...].
-
-    Ties count half, so for a task this is the Mann-Whitney U statistic over the product of the sample sizes (Agarwal et
-    al. 2021, section 4). Above 0.5 the first method is better.
-
-    Args:
-        scores: the method's scores, each [..., N_k].
-        others: the other method's scores of the same tasks, each [..., M_k].
+def seed_means(scores: Scores) -> dict[str, float]:
+    """Seed → the mean over tasks of its scores, of the seeds that have one in every task.
 
     Raises:
-        LitPWMError: not the same number of tasks.
+        LitPWMError: no task at all.
     """
-    if len(scores) != len(others):
-        raise LitPWMError(
-            f"The probability of improvement was asked for with scores of {len(scores)} tasks against scores of "
-            f"{len(others)}; pass the same tasks in the same order for both methods."
-        )
-    return np.mean([_exceeds(a, b) for a, b in zip(_at_least_one_task(scores), others, strict=True)], axis=0)
-
-
-def bootstrap_interval(
-    scores: Sequence[ArrayLike],
-    statistic: Statistic = mean,
-    *,
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> Interval:
-    """The percentile interval of a statistic under stratified bootstrap resampling.
-
-    Each task's scores are drawn with replacement from that task's alone (Agarwal et al. 2021, section 4). The
-    percentile interval is somewhat too narrow for few scores: with 10 scores of a normal distribution it covers the
-    mean in 90.6 % of cases instead of 95 %. One score alone gives an interval without width, which means nothing.
-
-    Args:
-        scores: one array [N_k] for each task.
-        statistic: such as `mean` or `interquartile_mean`.
-        confidence: the probability between the ends.
-        resamples: how many resamples.
-        seed: of the resampling.
-    """
-    rng = np.random.default_rng(seed)
-    return _percentiles(statistic(_resampled(scores, resamples, rng)), confidence)
-
-
-def improvement_interval(
-    scores: Sequence[ArrayLike],
-    others: Sequence[ArrayLike],
-    *,
-    confidence: float = 0.95,
-    resamples: int = 2_000,
-    seed: int = 0,
-) -> Interval:
-    """The stratified bootstrap interval of `probability_of_improvement`; both methods' scores are resampled.
-
-    Args:
-        scores: the method's scores, one array [N_k] for each task.
-        others: the other method's, [M_k] each.
-        confidence: the probability between the ends.
-        resamples: how many resamples.
-        seed: of the resampling.
-    """
-    rng = np.random.default_rng(seed)
-    drawn = _resampled(scores, resamples, rng), _resampled(others, resamples, rng)
-    return _percentiles(probability_of_improvement(*drawn), confidence)
-
-
-def _resampled(scores: Sequence[ArrayLike], resamples: int, rng: np.random.Generator) -> list[np.ndarray]:
-    tasks = [_at_least_one(task) for task in _at_least_one_task(scores)]
-    return [task[rng.integers(task.shape[-1], size=(resamples, task.shape[-1]))] for task in tasks]
-
-
-def _percentiles(values: np.ndarray, confidence: float) -> Interval:
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values, (tail, 1 - tail))
-    return Interval(float(low), float(high))
-
-
-def _exceeds(scores: ArrayLike, others: ArrayLike) -> np.ndarray:
-    a, b = _at_least_one(scores)[..., :, None], _at_least_one(others)[..., None, :]
-    return np.mean((a > b) + 0.5 * (a == b), axis=(-2, -1))
-
-
-def _at_least_one(scores: ArrayLike) -> np.ndarray:
-    values = np.asarray(scores, dtype=np.float64)
-    if values.ndim == 0 or values.shape[-1] == 0:
-        raise LitPWMError("A statistic was asked for of a task without a single score; leave the task out.")
-    return values
-
-
-def _at_least_one_task(scores: Sequence[ArrayLike]) -> Sequence[ArrayLike]:
-    if len(scores) == 0:
+    if not scores:
         raise LitPWMError("A statistic was asked for of no task at all; pass the scores of at least one.")
-    return scores
+    first, *others = scores.values()
+    whole = [seed for seed in first if all(seed in other for other in others)]
+    return {seed: float(np.mean([task[seed] for task in scores.values()])) for seed in whole}
+
+
+def paired_differences(scores: Scores, others: Scores) -> dict[str, float]:
+    """Seed → how much a method's mean over tasks exceeds another's, of the seeds that both have in every task.
+
+    Raises:
+        LitPWMError: the methods have scores of different tasks, or of none.
+    """
+    check_same_tasks(scores, others)
+    ours, theirs = seed_means(scores), seed_means(others)
+    return {seed: value - theirs[seed] for seed, value in ours.items() if seed in theirs}
+
+
+def check_same_tasks(scores: Scores, others: Scores) -> None:
+    """Refuse to compare methods that have scores of different tasks.
+
+    Raises:
+        LitPWMError: they do; the tasks of only one are named.
+    """
+    if set(scores) != set(others):
+        alone = [sorted(set(a) - set(b)) for a, b in ((scores, others), (others, scores))]
+        raise LitPWMError(
+            f"Two methods were to be compared that have scores of different tasks: only the first has {alone[0]}, only "
+            f"the second {alone[1]}. Pass scores of the same tasks for both."
+        )
+
+
+def interquartile_mean(values: ArrayLike) -> np.ndarray:
+    """The mean of the middle half of scores, over the last axis: [..., N] → [...].
+
+    A quarter of them, rounded down, is left out at either end, as in `scipy.stats.trim_mean(values, 0.25)`: of five
+    seeds the best and the worst.
+    """
+    ordered = np.sort(_scores(values), axis=-1)
+    cut = ordered.shape[-1] // 4
+    return np.mean(ordered[..., cut : ordered.shape[-1] - cut], axis=-1)
+
+
+def probability_of_improvement(scores: Scores, others: Scores) -> float:
+    """How likely a run of one method exceeds one of another on the same task, on average over tasks.
+
+    Ties count half, so for a task this is the Mann-Whitney U statistic over the product of the sample sizes (Agarwal et
+    al. 2021, arXiv 2108.13264, section 4). Above 0.5 the first method is better. It describes the runs at hand; whether
+    a difference is more than chance, the interval of `paired_differences` tells.
+
+    Raises:
+        LitPWMError: the methods have scores of different tasks, or of none.
+    """
+    check_same_tasks(scores, others)
+    if not scores:
+        raise LitPWMError("A statistic was asked for of no task at all; pass the scores of at least one.")
+    pairs = [(_scores([*ours.values()]), _scores([*others[task].values()])) for task, ours in scores.items()]
+    return float(np.mean([np.mean(np.sign(a[:, None] - b) / 2 + 0.5) for a, b in pairs]))
+
+
+def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval | None:
+    """Student's t interval of the mean of independent scores; None for a single one, of which nothing is known.
+
+    Args:
+        values: [N], one for each run.
+        confidence: the probability between the ends.
+    """
+    sample = _scores(values)
+    if sample.size < 2:
+        return None
+    half = special.stdtrit(sample.size - 1, (1 + confidence) / 2) * sample.std(ddof=1) / math.sqrt(sample.size)
+    return Interval(float(sample.mean() - half), float(sample.mean() + half))
+
+
+def t_probability(values: ArrayLike) -> float | None:
+    """The two-sided p value of Student's t test that the mean of independent scores is zero; None for a single one."""
+    sample = _scores(values)
+    if sample.size < 2:
+        return None
+    error = sample.std(ddof=1) / math.sqrt(sample.size)
+    if error == 0:
+        return float(sample.mean() == 0)
+    return float(2 * special.stdtr(sample.size - 1, -abs(sample.mean()) / error))
+
+
+def holm(probabilities: Sequence[float]) -> list[float]:
+    """p values of several tests, adjusted so that any of them is below α by chance with at most probability α.
+
+    After Holm (1979), A simple sequentially rejective multiple test procedure: the k-th smallest of m is multiplied by
+    m − k + 1, and none is less than one before it.
+    """
+    adjusted, least = [0.0] * len(probabilities), 0.0
+    for rank, place in enumerate(np.argsort(probabilities, kind="stable")):
+        least = max(least, min(1.0, (len(probabilities) - rank) * probabilities[place]))
+        adjusted[place] = least
+    return adjusted
+
+
+def detectable_difference(
+    values: ArrayLike, power: float = 0.8, level: float = 0.05, independent: bool = False
+) -> float | None:
+    """The true difference that as many scores, deviating as much, would show; None for a single score.
+
+    Args:
+        values: [N], paired differences, of which only the deviation and the number count.
+        power: how probable it should be that the t test shows it.
+        level: of the two-sided test.
+        independent: the values are one method's scores instead, and another's N are not paired with them.
+
+    Returns:
+        In the unit of the scores, from the noncentral t distribution.
+    """
+    sample = _scores(values)
+    if sample.size < 2:
+        return None
+    freedom = (sample.size - 1) * (2 if independent else 1)
+    error = sample.std(ddof=1) * math.sqrt((2 if independent else 1) / sample.size)
+    critical = special.stdtrit(freedom, 1 - level / 2)
+    # The other tail of the test is left out: with power 0.8 it holds less than a thousandth even for two scores.
+    return float(error * special.nctdtrinc(freedom, 1 - power, critical))
+
+
+def share_interval(found: int, number: int, confidence: float = 0.95) -> Interval:
+    """The Clopper-Pearson interval of a share: of `number` independent runs, `found` did what was asked.
+
+    It covers at least as often as it says, for every number and share, and usually more often.
+
+    Raises:
+        LitPWMError: not 0 ≤ found ≤ number, or no run.
+    """
+    if not 0 <= found <= number or number == 0:
+        raise LitPWMError(f"A share was asked for of {found} among {number} runs; pass 0 ≤ found ≤ number, number ≥ 1.")
+    tail = (1 - confidence) / 2
+    low = 0.0 if found == 0 else float(special.betaincinv(found, number - found + 1, tail))
+    high = 1.0 if found == number else float(special.betaincinv(found + 1, number - found, 1 - tail))
+    return Interval(low, high)
+
+
+def _scores(values: ArrayLike) -> np.ndarray:
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim == 0 or sample.shape[-1] == 0:
+        raise LitPWMError("A statistic was asked for of a task without a single score; leave the task out.")
+    return sample

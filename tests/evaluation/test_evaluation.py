@@ -248,7 +248,7 @@ def test_a_result_that_cannot_be_written_leaves_the_old_file(tmp_path):
 def test_the_result_as_a_table(capsys):
     print_result(EvaluationResult({"cup-catch": TaskResult((100.0, 300.0))}, (4, 5)))
     text = capsys.readouterr().out
-    for words in ("cup-catch", "200.0", "100 to 300", "2 episodes, environment seeds 4 to 5"):
+    for words in ("cup-catch", "200.0", "-1071 to 1471", "2 episodes, environment seeds 4 to 5"):
         assert words in text
 
 

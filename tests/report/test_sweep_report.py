@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.stats
 
 from lit_pwm.cli.main import run
+from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.report.comparison import comparison_table, crossed_table, task_table
 from lit_pwm.experiments.report.costs import figures_table, mean_curve, quantity
 from lit_pwm.experiments.report.grid import Grid, RunResult
 from lit_pwm.experiments.sweep.readings import figures_of, is_diagnostic
-from lit_pwm.statistics import bootstrap_interval, improvement_interval, interquartile_mean
+from lit_pwm.statistics import t_interval
 
 TASKS = ("cup-catch", "walker-run")
 AXES = {
@@ -90,41 +90,48 @@ def rows_of(text, heading):
 
 def test_every_number_of_the_table(records, tmp_path, capsys):
     text = report(records, tmp_path / "report", capsys)
-    scores = [[300.0, 310.0], [400.0, 410.0]]  # of mlp / mlp in the two tasks
-    others = [[500.0, 510.0], [600.0, 610.0]]  # of flow / mlp
-    mean, iqm = bootstrap_interval(scores), bootstrap_interval(scores, interquartile_mean)
+    best = t_interval([350.0, 360.0])  # of mlp / mlp: 300 and 310 in one task, 400 and 410 in the other
     table = rows_of(text, "Over all tasks")
     assert list(table) == ["mlp / mlp", "mlp / flow", "flow / mlp", "flow / flow"]
     assert table["mlp / mlp"] == [
-        "2",
-        f"355 ({mean.low:.0f}–{mean.high:.0f})",
-        f"{scipy.stats.trim_mean(np.ravel(scores), 0.25):.0f} ({iqm.low:.0f}–{iqm.high:.0f})",
-        f"315 ({mean.low - 40:.0f}–{mean.high - 40:.0f})",
-        f"315 ({iqm.low - 40:.0f}–{iqm.high - 40:.0f})",
-        "–",
-    ]
-    assert table["flow / mlp"][-1] == "1.00 (1.00–1.00)"
-    assert improvement_interval(others, scores) == (1.0, 1.0)
+        "2", f"355 ({best.low:.0f} to {best.high:.0f})", "355", f"315 ({best.low - 40:.0f} to {best.high - 40:.0f})",
+        "315", "–",
+    ]  # fmt: skip
+    assert table["flow / mlp"][-1] == "1.00"
     # Seeds 290 and 300 against 300 and 310: lost, tied or won in (0 + 0 + 0.5 + 0) of 4 pairs.
-    assert table["flow / flow"][-1].startswith("0.12 (")
-    crossed = rows_of(text, "Interquartile mean return")
+    assert table["flow / flow"][-1] == "0.12"
+    crossed = rows_of(text, "Mean return over tasks")
     assert list(crossed) == ["mlp", "flow"]  # no run of the third label
     assert crossed["flow"][0].startswith("555 (")
-    assert rows_of(text, "By task, best")["walker-run"][2] == "605 (600–610)"
-    assert rows_of(text, "By task, last")["cup-catch"][0] == "265 (260–270)"
+    assert rows_of(text, "By task, best")["walker-run"][2] == "605 (541 to 669)"  # 605 ± 12.706 · 5
+    assert rows_of(text, "By task, last")["cup-catch"][0] == "265 (201 to 329)"
     # Decoded errors of one task are its own (0.8), of the other the mean over the model's tasks (9).
     models = rows_of(text, "World models, open loop")
     assert models == {"mlp": ["4.7 (× 1.00)", "0.25 (× 1.00)", "0.01 (× 1.00)"],
                       "flow": ["4.9 (× 1.04)", "0.5 (× 2.00)", "0.01 (× 1.00)"]}  # fmt: skip
-    assert rows_of(text, "World models, decoded")["walker-run"] == ["0.4 (× 1.00)", "0.8 (× 2.00)"]
-    assert rows_of(text, "World models, reward")["walker-run"] == ["0.25 (× 1.00)", "0.5 (× 2.00)"]
+    assert rows_of(text, "World models, decoded error, 16 steps:")["walker-run"] == ["0.4 (× 1.00)", "0.8 (× 2.00)"]
+    assert rows_of(text, "World models, reward error, 16 steps:")["walker-run"] == ["0.25 (× 1.00)", "0.5 (× 2.00)"]
+    assert rows_of(text, "World models, decoded error, 16 steps, ratio")["walker-run"] == ["2.00 (2.00 to 2.00)"]
+
+
+def test_differences_between_components_are_paired_over_all_other_axes(records, tmp_path, capsys):
+    rows = rows_of(report(records, tmp_path / "report", capsys), "Differences of returns between components")
+    # flow − mlp world model: +200 with the MLP policy, −60 with the flow's, at every seed.
+    assert rows["flow − mlp world model, best"] == ["2", "2", "+70 (+70 to +70)", "+70 to +70", "0", "0"]
+    assert rows["flow − mlp policy, last"][2] == "-80 (-80 to -80)"
+    assert not [name for name in rows if "refinement" in name]  # of which there is no run
+    rows = rows_of(report(records, tmp_path / "report", capsys), "Differences of returns from the best checkpoint")
+    assert rows["last − best, mlp policy"][2] == "-40 (-40 to -40)"
 
 
 def test_the_page_has_every_part_and_its_figures(records, tmp_path, capsys):
     out = tmp_path / "report"
     report(records, out, capsys)
     page = (out / "index.html").read_text()
-    for anchor in ("comparison", "by-task", "cost-curves", "compute", "world-models", "diagnostics", "run-record"):
+    for anchor in (
+        "comparison", "differences", "by-task", "discovery", "cost-curves", "compute", "world-models", "diagnostics",
+        "run-record",
+    ):  # fmt: skip
         assert f'id="{anchor}"' in page
     assert "eval/model_gap" in page
     assert all(f"By task: {what} error, 16 steps." in page for what in ("decoded", "reward"))
@@ -134,21 +141,33 @@ def test_the_page_has_every_part_and_its_figures(records, tmp_path, capsys):
     assert {f"cost-curves-{task}-{cost}.svg" for task in TASKS for cost in ("update", "flops", "seconds")} <= drawn
 
 
-def test_one_more_record_changes_table_and_figures(records, tmp_path, capsys):
+def test_one_more_seed_changes_table_and_figures(records, tmp_path, capsys):
     before = report(records, tmp_path / "before", capsys)
     assert report(records, tmp_path / "same", capsys) == before
     write(records, record_of("mlp", "mlp", "cup-catch", "2", [900.0, 902.0]))
-    after = report(records, tmp_path / "after", capsys)
-    old, new = rows_of(before, "Over all tasks"), rows_of(after, "Over all tasks")
+    half = report(records, tmp_path / "half", capsys)
+    # A seed without a run in every task counts in its task alone.
+    old, new = rows_of(before, "Over all tasks"), rows_of(half, "Over all tasks")
     assert new["mlp / mlp"][0] == "2–3"
-    assert new["mlp / mlp"][1].startswith("454 (")  # ((300 + 310 + 901) / 3 + 405) / 2
+    assert new["mlp / mlp"][1:] == old["mlp / mlp"][1:]
     assert new["flow / mlp"][1] == old["flow / mlp"][1]
     assert new["flow / mlp"][-1] != old["flow / mlp"][-1]
-    for name in ("comparison-iqm.svg", "cost-curves-cup-catch-update.svg"):
+    assert rows_of(half, "By task, best")["cup-catch"][0].startswith("504 (")  # (300 + 310 + 901) / 3
+    write(records, record_of("mlp", "mlp", "walker-run", "2", [500.0, 502.0]))
+    after = report(records, tmp_path / "after", capsys)
+    assert rows_of(after, "Over all tasks")["mlp / mlp"][1].startswith("470 (")  # (350 + 360 + (901 + 501) / 2) / 3
+    # Other cells lack the seed, and differences stay those of the shared ones.
+    for title in ("Differences of returns between", "By task, last"):
+        assert rows_of(after, title).keys() == rows_of(before, title).keys()
+    assert (
+        rows_of(after, "Differences of returns between")["flow − mlp world model, best"]
+        == rows_of(before, "Differences of returns between")["flow − mlp world model, best"]
+    )
+    for name in ("comparison-means.svg", "cost-curves-walker-run-update.svg"):
         drawings = [(tmp_path / run / "assets" / name).read_text() for run in ("before", "same", "after")]
         assert drawings[0] == drawings[1] != drawings[2], name
     name = "cost-curves-walker-run-update.svg"
-    assert (tmp_path / "before/assets" / name).read_text() == (tmp_path / "after/assets" / name).read_text()
+    assert (tmp_path / "before/assets" / name).read_text() == (tmp_path / "half/assets" / name).read_text()
 
 
 def test_a_third_row_appears_with_its_first_record_but_has_no_overall_figure(records, tmp_path, capsys):
@@ -156,7 +175,7 @@ def test_a_third_row_appears_with_its_first_record_but_has_no_overall_figure(rec
     text = report(records, tmp_path / "report", capsys)
     row = rows_of(text, "Over all tasks")["refinement / mlp"]
     assert row == ["0–1", "–", "–", "–", "–", "–"]
-    assert rows_of(text, "By task, best")["cup-catch"][4] == "705"
+    assert rows_of(text, "By task, best")["cup-catch"][4] == "705 (1 seed)"
 
 
 def test_curves_are_means_over_runs_where_all_have_a_value():
@@ -202,8 +221,14 @@ def test_figures_of_a_record_are_named_by_what_they_are():
 def test_one_axis_has_no_crossed_table_and_one_run_no_interval():
     grid = Grid({"model": ["a", "b"]}, [RunResult((label,), "t", "0", {"best": [5.0, 7.0]}) for label in "ab"])
     assert crossed_table(grid) is None
-    assert comparison_table(grid)[1][0] == [("a", ""), ("1", ""), ("6", ""), ("6", ""), ("–", "")]
-    assert task_table(grid, "best")[1] == [[("t", ""), ("6", ""), ("6", "")]]
+    assert comparison_table(grid)[1][0] == [("a", ""), ("1", ""), ("6", "1 seed"), ("6", ""), ("–", "")]
+    assert task_table(grid, "best")[1] == [[("t", ""), ("6", "1 seed"), ("6", "1 seed")]]
+
+
+def test_two_results_of_one_run_are_refused():
+    runs = [RunResult(("a",), "t", "0", {"best": [value]}) for value in (5.0, 7.0)]
+    with pytest.raises(LitPWMError, match=r"cell 'a', task 't', seed 0"):
+        Grid({"model": ["a"]}, runs)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""The comparison of a grid's cells: one row for each, mean, interquartile mean, probability of improvement, compute."""
+"""The comparison of a grid's cells: one row for each, mean, interquartile mean, probability of improvement."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
 from lit_pwm.experiments.report import figures
@@ -52,7 +53,7 @@ def comparison_table(grid: Grid) -> tuple[list[str], list[list[Entry]]]:
 
 
 def crossed_table(grid: Grid) -> tuple[list[str], list[list[Entry]]] | None:
-    """With two axes, the interquartile means of the first kind crossed: the first axis down, the second across."""
+    """With two axes, the means of the first kind crossed: the first axis down, the second across."""
     if len(grid.axes) != 2:
         return None
     (down, rows), (across, columns) = grid.axes.items()
@@ -61,7 +62,7 @@ def crossed_table(grid: Grid) -> tuple[list[str], list[list[Entry]]] | None:
     kind = kinds_of(grid)[0]
     head = [f"{down} ↓ {across} →".replace("_", " "), *columns]
     return head, [
-        [(label, ""), *(entry(grid.iqm((label, column), kind)) for column in columns)]
+        [(label, ""), *(entry(grid.estimate((label, column), kind)) for column in columns)]
         for label in rows
         if label in present[0]
     ]
@@ -100,27 +101,30 @@ class ComparisonSection:
         self.grid = grid
 
     def render(self, page: Page) -> str:
-        """The drawing of the interquartile means, the crossed table and the full one."""
+        """The drawing of the means, the crossed table and the full one."""
         grid = self.grid
         if not grid.runs:
             return notice("No cell was evaluated.")
         kind = kinds_of(grid)[0]
         note = paragraph(
-            "The score of a run in a task is its mean return over episodes on environment seeds that chose nothing (an "
-            "episode's return is at most 1000). IQM is the interquartile mean over runs and tasks; intervals are 95 % "
-            "bootstrap intervals, resampled over runs within each task. P is the probability that a run beats one of "
-            f"{name_of(grid.baseline)} in the same task, ties counted half; 0.5 means no difference. Statistics are "
-            "left out where a cell has no run in some task."
+            "The score of a run in a task is its mean return over episodes on environment seeds that chose nothing "
+            "(an episode's return is at most 1000). Scores are averaged over tasks for each seed; means and IQM, the "
+            "interquartile mean, are over the seeds that have a run in every task. Intervals are Student's t over "
+            "seeds, 95 %, if scores are about normal; where a task is all or nothing they cover less. Runs that are "
+            "trained on one collection of data share what it happens to hold: intervals tell how other seeds would "
+            "differ, not other data. P is the share of pairs of runs in a task in which the cell's beats that of "
+            f"{name_of(grid.baseline)}, ties counted half; it describes these runs, and the differences below tell "
+            "what is more than chance."
         )
         drawn = page.figure(
-            f"{self.anchor}-iqm",
+            f"{self.anchor}-means",
             _draw(grid),
-            "Interquartile mean of each cell with its 95 % interval; the table below gives the numbers.",
-            f"Interquartile mean over {len(grid.tasks)} tasks; filled: {KINDS.get(kind, kind)}.",
+            "Mean of each cell with its 95 % interval; the table below gives the numbers.",
+            f"Mean over {len(grid.tasks)} tasks, 95 % t intervals over seeds; filled: {escape(KINDS.get(kind, kind))}.",
             wide=True,
         )
         crossed = crossed_table(grid)
-        first = html_table(*crossed, f"Interquartile mean of the {KINDS.get(kind, kind)}.") if crossed else ""
+        first = html_table(*crossed, f"Mean return of the {KINDS.get(kind, kind)}.") if crossed else ""
         return note + drawn + first + html_table(*comparison_table(grid), "Every cell, over all tasks.")
 
 
@@ -150,7 +154,7 @@ def _draw(grid: Grid) -> Figure:
     gap = len(kinds) + 0.7
     for place, labels in enumerate(grid.cells):
         for line, kind in enumerate(kinds):
-            estimate = grid.iqm(labels, kind)
+            estimate = grid.estimate(labels, kind)
             if estimate is None:
                 continue
             colour, height = figures.SERIES[line % len(figures.SERIES)], place * gap + line
@@ -166,7 +170,7 @@ def _draw(grid: Grid) -> Figure:
     axes.tick_params(axis="y", labelcolor=figures.INK)
     axes.set_ylim(gap * len(grid.cells) - 1, -0.8)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("interquartile mean return")
+    axes.set_xlabel("mean return")
     if len(kinds) > 1:
         figures.key(axes, columns=len(kinds), above=True)
     return figure

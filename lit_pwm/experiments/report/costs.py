@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lit_pwm.experiments.report import figures
-from lit_pwm.experiments.report.comparison import MISSING, Entry, html_table, name_of
+from lit_pwm.experiments.report.comparison import MISSING, Entry, entry, html_table, name_of
 from lit_pwm.experiments.report.curves import slug
 from lit_pwm.experiments.report.grid import Grid, Labels
 from lit_pwm.experiments.report.markup import notice, panels, paragraph
@@ -16,6 +16,8 @@ from lit_pwm.experiments.report.page import Page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+PAIRED_RATIO = "ratio at the same seed (geometric mean over seeds, 95 % t interval of its logarithm)"
 
 COSTS = {
     "update": "updates of the policy",
@@ -59,6 +61,13 @@ def figure_by_task(grid: Grid, name: str) -> tuple[list[str], list[list[Entry]]]
     return ["task", *(name_of(labels) for labels in grid.cells)], rows
 
 
+def ratios_by_task(grid: Grid, name: str) -> tuple[list[str], list[list[Entry]]]:
+    """A row for each task, with each other cell's figure over the baseline's at the same seeds, and its interval."""
+    others = [labels for labels in grid.cells if labels != grid.baseline]
+    rows = [[(task, ""), *(entry(grid.ratio(x, name, task), 2) for x in others)] for task in grid.tasks]
+    return ["task", *(f"{name_of(labels)} ÷ {name_of(grid.baseline)}" for labels in others)], rows
+
+
 class FiguresSection:
     """A table of other figures of the cells.
 
@@ -95,6 +104,8 @@ class FiguresSection:
         for name in self.by_task:
             if name in self.names:
                 tables += html_table(*figure_by_task(self.grid, name), f"By task: {name}.")
+                if len(self.grid.cells) > 1:
+                    tables += html_table(*ratios_by_task(self.grid, name), f"By task: {name}, {PAIRED_RATIO}.")
         return paragraph(self.note) + tables
 
 

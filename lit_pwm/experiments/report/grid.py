@@ -1,27 +1,30 @@
 """A grid of runs: cells of an experiment, each with its runs' results in every task, and the statistics of them.
 
 A cell is one combination of what is compared, such as (world model, policy). Seeds are its runs. The score of a run in
-a task is its mean return over episodes; statistics are over runs, stratified by task (Agarwal et al. 2021).
+a task is its mean return over episodes; scores are averaged over tasks for each seed, and statistics are over seeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from lit_pwm.errors import LitPWMError
 from lit_pwm.statistics import (
     Interval,
-    Statistic,
-    bootstrap_interval,
-    improvement_interval,
+    Scores,
     interquartile_mean,
-    mean,
     probability_of_improvement,
+    seed_means,
+    t_interval,
 )
 
 Labels = tuple[str, ...]
+Measure = Callable[[Sequence[float]], float | np.floating]
+"""Episodes' returns of a run → one figure."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +50,30 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic with its interval, which a single score does not have."""
+    """A statistic over seeds.
+
+    Attributes:
+        value: the statistic.
+        interval: its 95 % interval; None for a single seed, and for statistics that are shown without.
+        seeds: how many there are, where an interval belongs to the statistic.
+    """
 
     value: float
-    interval: Interval | None
+    interval: Interval | None = None
+    seeds: int | None = None
 
     def shown(self, digits: int = 0) -> tuple[str, str]:
-        """The value and the interval as text."""
+        """The value, and its interval or that there is a single seed, as text."""
+        text = f"{self.value:.{digits}f}"
         if self.interval is None:
-            return f"{self.value:.{digits}f}", ""
-        return f"{self.value:.{digits}f}", f"{self.interval.low:.{digits}f}–{self.interval.high:.{digits}f}"
+            return text, "1 seed" if self.seeds == 1 else ""
+        return text, f"{self.interval.low:.{digits}f} to {self.interval.high:.{digits}f}"
+
+
+def mean_estimate(scores: Collection[float]) -> Estimate | None:
+    """The mean of the seeds' scores with Student's t interval; None without a score."""
+    values = list(scores)
+    return Estimate(float(np.mean(values)), t_interval(values), len(values)) if values else None
 
 
 class Grid:
@@ -65,15 +82,35 @@ class Grid:
     Args:
         axes: what is compared → its labels in order; the first cell is the one that others are compared with.
         runs: all runs.
+        thresholds: task → the return from which an episode counts as having found what the task is about, for tasks
+            whose returns are all or nothing.
+
+    Raises:
+        LitPWMError: two runs of one cell, task and seed.
     """
 
-    def __init__(self, axes: Mapping[str, Sequence[str]], runs: Sequence[RunResult]) -> None:
+    def __init__(
+        self,
+        axes: Mapping[str, Sequence[str]],
+        runs: Sequence[RunResult],
+        thresholds: Mapping[str, float] | None = None,
+    ) -> None:
         self.axes = {axis: tuple(labels) for axis, labels in axes.items()}
         self.runs = tuple(runs)
+        self.thresholds = dict(thresholds or {})
         present = {run.cell for run in runs}
         order = [{label: place for place, label in enumerate(labels)} for labels in self.axes.values()]
         self.cells = sorted(present, key=lambda cell: [places[x] for places, x in zip(order, cell, strict=True)])
         self.tasks = tuple(dict.fromkeys(run.task for run in runs))
+        self._by_place: dict[tuple[Labels, str], dict[str, RunResult]] = {}
+        for run in runs:
+            seeds = self._by_place.setdefault((run.cell, run.task), {})
+            if run.seed in seeds:
+                raise LitPWMError(
+                    f"Two results to report are of the same run: cell {' / '.join(run.cell)!r}, task {run.task!r}, "
+                    f"seed {run.seed}. Name each run once."
+                )
+            seeds[run.seed] = run
 
     @property
     def baseline(self) -> Labels:
@@ -82,43 +119,45 @@ class Grid:
 
     def of(self, cell: Labels, task: str | None = None) -> list[RunResult]:
         """The runs of a cell, in one task or in all."""
-        return [run for run in self.runs if run.cell == cell and task in (None, run.task)]
+        tasks = self.tasks if task is None else (task,)
+        return [run for name in tasks for run in self._by_place.get((cell, name), {}).values()]
 
-    def scores(self, cell: Labels, kind: str) -> dict[str, list[float]]:
-        """Task → the mean returns of the cell's runs, of tasks in which it has any."""
+    def scores(self, cell: Labels, kind: str, measure: Measure = np.mean) -> dict[str, dict[str, float]]:
+        """Task → seed → a measure of the run's returns (their mean), of tasks in which the cell has any."""
         scores = {
-            task: [float(np.mean(run.returns[kind])) for run in self.of(cell, task) if run.returns.get(kind)]
+            task: {run.seed: float(measure(run.returns[kind])) for run in self.of(cell, task) if run.returns.get(kind)}
             for task in self.tasks
         }
         return {task: values for task, values in scores.items() if values}
 
-    def estimate(self, cell: Labels, kind: str, statistic: Statistic = mean) -> Estimate | None:
-        """A statistic over all tasks; None unless the cell has runs in every task."""
+    def whole(self, cell: Labels, kind: str) -> Scores | None:
+        """The scores of a cell; None unless it has runs in every task, some of them of the same seed."""
         scores = self.scores(cell, kind)
-        if len(scores) < len(self.tasks):
-            return None
-        return _estimate(list(scores.values()), statistic)
+        return scores if len(scores) == len(self.tasks) > 0 and seed_means(scores) else None
+
+    def estimate(self, cell: Labels, kind: str) -> Estimate | None:
+        """The mean over tasks, and over the seeds that have a run in each; None where no seed has."""
+        scores = self.whole(cell, kind)
+        return None if scores is None else mean_estimate(seed_means(scores).values())
 
     def iqm(self, cell: Labels, kind: str) -> Estimate | None:
-        """The interquartile mean over runs and tasks."""
-        return self.estimate(cell, kind, interquartile_mean)
+        """The interquartile mean over seeds of their means over tasks, without an interval."""
+        scores = self.whole(cell, kind)
+        return None if scores is None else Estimate(float(interquartile_mean([*seed_means(scores).values()])))
 
     def in_task(self, cell: Labels, task: str, kind: str) -> Estimate | None:
         """The mean over a task's runs."""
-        scores = self.scores(cell, kind).get(task)
-        return None if scores is None else _estimate([scores], mean)
+        return mean_estimate(self.scores(cell, kind).get(task, {}).values())
 
     def improvement(self, cell: Labels, kind: str) -> Estimate | None:
-        """The probability that a run of the cell beats one of the baseline in the same task.
+        """The probability that a run of the cell beats one of the baseline in the same task, without an interval.
 
         None for the baseline itself, and unless both have runs in every task.
         """
-        ours, theirs = self.scores(cell, kind), self.scores(self.baseline, kind)
-        if cell == self.baseline or min(len(ours), len(theirs)) < len(self.tasks):
+        ours, theirs = self.whole(cell, kind), self.whole(self.baseline, kind)
+        if cell == self.baseline or ours is None or theirs is None:
             return None
-        a, b = list(ours.values()), list(theirs.values())
-        interval = improvement_interval(a, b) if all(len(x) > 1 for x in (*a, *b)) else None
-        return Estimate(float(probability_of_improvement(a, b)), interval)
+        return Estimate(probability_of_improvement(ours, theirs))
 
     def seeds(self, cell: Labels) -> str:
         """How many runs the cell has in each task: one number, or the least and the most."""
@@ -136,7 +175,21 @@ class Grid:
         values = [run.figures[name] for run in self.of(cell, task) if name in run.figures]
         return float(np.mean(values)) if values else None
 
+    def ratio(self, cell: Labels, name: str, task: str) -> Estimate | None:
+        """Another figure in a task over the baseline's at the same seed: geometric mean over seeds, interval of logs.
 
-def _estimate(scores: Sequence[Sequence[float]], statistic: Statistic) -> Estimate:
-    interval = bootstrap_interval(scores, statistic) if all(len(task) > 1 for task in scores) else None
-    return Estimate(float(statistic([np.asarray(task) for task in scores])), interval)
+        None for the baseline itself, and where no seed has both figures, above zero.
+        """
+        ours, theirs = (
+            {run.seed: run.figures[name] for run in self.of(x, task) if run.figures.get(name, 0) > 0}
+            for x in (cell, self.baseline)
+        )
+        logs = [math.log(value / theirs[seed]) for seed, value in ours.items() if seed in theirs]
+        return geometric_estimate(logs) if logs and cell != self.baseline else None
+
+
+def geometric_estimate(logarithms: Sequence[float]) -> Estimate:
+    """The geometric mean of what these are the logarithms of, one for each seed, with its interval."""
+    interval = t_interval(logarithms)
+    ends = None if interval is None else Interval(math.exp(interval.low), math.exp(interval.high))
+    return Estimate(math.exp(float(np.mean(logarithms))), ends, len(logarithms))

@@ -10,9 +10,9 @@ import numpy as np
 from rich.table import Table
 
 from lit_pwm.experiments.report import figures
+from lit_pwm.experiments.report.grid import Estimate, mean_estimate
 from lit_pwm.experiments.report.markup import cell, notice, paragraph, table
 from lit_pwm.experiments.report.page import Page
-from lit_pwm.statistics import Interval, bootstrap_interval, mean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,8 +43,9 @@ class ResultsRow:
 
     Attributes:
         task: the task.
-        returns: method → returns of its episodes; a method that is missing or has none leaves its cells empty.
-        highest: method → return of its best episode, where `returns` are not those of episodes.
+        returns: method → the mean return of each run, in the same order of runs in all rows; a method that is missing
+            or has none leaves its cells empty.
+        highest: method → return of its best episode; the best run's mean where it is not given.
     """
 
     task: str
@@ -69,35 +70,22 @@ _LOOKS = {
 }
 
 
-@dataclass(frozen=True)
-class _Value:
-    value: float
-    interval: Interval | None = None
-
-    @property
-    def range(self) -> str:
-        return "" if self.interval is None else f"{self.interval.low:.0f}–{self.interval.high:.0f}"
-
-
-def _value(column: Column, row: ResultsRow) -> _Value | None:
+def _value(column: Column, row: ResultsRow) -> Estimate | None:
     returns = row.returns.get(column.method, ())
-    if len(returns) == 0:
-        return None
-    if column.statistic == "best":
-        return _Value(row.highest.get(column.method, max(returns)))
-    return _Value(float(np.mean(returns)), bootstrap_interval([returns]) if len(returns) > 1 else None)
+    if len(returns) > 0 and column.statistic == "best":
+        return Estimate(row.highest.get(column.method, max(returns)))
+    return mean_estimate(returns)
 
 
-def _overall(column: Column, rows: Sequence[ResultsRow]) -> _Value | None:
-    """The mean over tasks, where every task has a value."""
+def _overall(column: Column, rows: Sequence[ResultsRow]) -> Estimate | None:
+    """The mean over tasks of each run, where every task has a value of every run."""
     scores = [row.returns.get(column.method, ()) for row in rows]
-    if column.statistic == "best" or any(len(returns) == 0 for returns in scores):
+    if column.statistic == "best" or len({len(returns) for returns in scores}) != 1:
         return None
-    interval = bootstrap_interval(scores) if all(len(returns) > 1 for returns in scores) else None
-    return _Value(float(mean(scores)), interval)
+    return mean_estimate(np.mean(scores, axis=0))
 
 
-def _lines(rows: Sequence[ResultsRow], columns: Sequence[Column]) -> list[tuple[str, list[_Value | None]]]:
+def _lines(rows: Sequence[ResultsRow], columns: Sequence[Column]) -> list[tuple[str, list[Estimate | None]]]:
     lines = [(row.task, [_value(column, row) for column in columns]) for row in rows]
     if len(rows) > 1:
         lines.append(("mean over tasks", [_overall(column, rows) for column in columns]))
@@ -106,12 +94,14 @@ def _lines(rows: Sequence[ResultsRow], columns: Sequence[Column]) -> list[tuple[
 
 def results_table(rows: Sequence[ResultsRow], columns: Sequence[Column] = COLUMNS) -> Table:
     """The table for a terminal."""
-    shown = Table(title="Returns in the real environments: mean, 95 % interval", title_justify="left", show_lines=True)
+    shown = Table(
+        title="Returns in the real environments: mean, 95 % interval over runs", title_justify="left", show_lines=True
+    )
     shown.add_column("task", no_wrap=True)
     for column in columns:
         shown.add_column(column.title, justify="right")
     for name, values in _lines(rows, columns):
-        cells = [_MISSING if v is None else f"{v.value:.0f}" + (f"\n{v.range}" if v.range else "") for v in values]
+        cells = [_MISSING if v is None else "\n".join(filter(None, v.shown())) for v in values]
         bold = [f"[bold]{c}[/bold]" if column.ours else c for c, column in zip(cells, columns, strict=True)]
         shown.add_row(name, *bold)
     return shown
@@ -124,7 +114,8 @@ def results_markdown(rows: Sequence[ResultsRow], columns: Sequence[Column] = COL
         "| --- |" + " ---: |" * len(columns),
     ]
     for name, values in _lines(rows, columns):
-        cells = [_MISSING if v is None else f"{v.value:.0f}" + (f" ({v.range})" if v.range else "") for v in values]
+        shown = [(_MISSING, "") if v is None else v.shown() for v in values]
+        cells = [f"{text} ({small})" if small else text for text, small in shown]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -153,16 +144,16 @@ class ResultsSection:
             f"{self.anchor}-intervals",
             _draw(self.rows, self.columns),
             "Mean return of each method in each task with its 95 % interval; the table below gives the numbers.",
-            "Mean returns; the lines are 95 % bootstrap intervals, open markers the best single episode.",
+            "Mean returns; lines are 95 % t intervals over runs, open markers the best single episode.",
             wide=True,
         )
         lines = _lines(self.rows, self.columns)
         body = [[name, *self._cells(values)] for name, values in lines]
         head = ("Task", *(column.title for column in self.columns))
-        caption = "Mean return, below it the 95 % bootstrap interval. Highlighted: the best PWM policy of the row."
+        caption = "Mean over runs, below it the 95 % t interval over runs. Highlighted: the best PWM policy of the row."
         return paragraph(text) + drawn + table(head, body, caption, total=len(self.rows) > 1)
 
-    def _cells(self, values: Sequence[_Value | None]) -> list[str]:
+    def _cells(self, values: Sequence[Estimate | None]) -> list[str]:
         ours = [v.value for v, column in zip(values, self.columns, strict=True) if column.ours and v is not None]
         cells = []
         for value, column in zip(values, self.columns, strict=True):
@@ -170,7 +161,7 @@ class ResultsSection:
                 cells.append(cell(_MISSING))
             else:
                 best = column.ours and value.value == max(ours)
-                cells.append(cell(f"{value.value:.0f}", value.range, kind="best" if best else ""))
+                cells.append(cell(*value.shown(), kind="best" if best else ""))
         return cells
 
 

@@ -13,7 +13,7 @@ stages:                                 # each cell of a stage is one command li
   best:
     over: [seed, policy]
     run: [evaluate, --checkpoint, "{folder:policy}/**/best-*.ckpt", --out, "{folder}/returns.json"]
-record: {policy: policy, returns: {best: best}}
+record: {policy: policy, returns: {best: best}, discovery: {cup-catch: 300}}
 ```
 
 Placeholders are `{AXIS}`, `{VARIABLE}`, `{folder}` (the cell's own) and `{folder:STAGE}` (that of the cell of another
@@ -56,10 +56,12 @@ class RecordPlan:
     Attributes:
         runs: role (`world_model`, `policy`) → the stage of training runs that plays it.
         returns: label (`best`, `last`) → the stage that leaves a `returns.json` of `lit-pwm evaluate`.
+        discovery: task whose returns are all or nothing → the return from which an episode has found it.
     """
 
     runs: Mapping[str, str]
     returns: Mapping[str, str]
+    discovery: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -171,11 +172,20 @@ class _Reader:
     def _record(self, found: Any, stages: Mapping[str, Stage]) -> RecordPlan | None:
         if found is None:
             return None
-        body = dict(self._mapping(found, "record", "world_model, policy and returns"))
+        body = dict(self._mapping(found, "record", "world_model, policy, returns and discovery"))
+        discovery = self._mapping(body.pop("discovery", {}), "record.discovery", "tasks and returns")
+        for task, value in discovery.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                self._refuse(
+                    f"gives {value!r} for {task!r} in record.discovery; write the return, a number, from which an "
+                    f"episode has found what the task is about."
+                )
         returns = self._mapping(body.pop("returns", {}), "record.returns", "labels and the stages that evaluate")
         for key in body:
             if key not in ("world_model", "policy"):
-                self._refuse(f"has the unknown key {key!r} in record; accepted: world_model, policy, returns.")
+                self._refuse(
+                    f"has the unknown key {key!r} in record; accepted: world_model, policy, returns, discovery."
+                )
         for stage in (*body.values(), *returns.values()):
             if stage not in stages:
                 self._refuse(f"makes its record of the unknown stage {stage!r}. {did_you_mean(str(stage), stages)}")
@@ -190,7 +200,7 @@ class _Reader:
                     f"makes its record's {role} of the stage {stage!r}, which runs over axes that the stages of "
                     f"returns do not run over ({list(over)})."
                 )
-        return RecordPlan(body, dict(returns))
+        return RecordPlan(body, dict(returns), {str(task): float(value) for task, value in discovery.items()})
 
     def _ordered(self, stages: Mapping[str, Stage], wanted: Iterable[str]) -> dict[str, Stage]:
         """The wanted stages and those they need, each after what it needs."""

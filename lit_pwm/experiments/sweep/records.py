@@ -117,6 +117,7 @@ def _record(
         "labels": dict(labels),
         "axes": {axis: list(sweep.axes[axis]) for axis in labels},
         "returns": {label: _returns(ran[stage][0].folder(out)) for label, stage in plan.returns.items()},
+        **({"discovery": dict(plan.discovery)} if plan.discovery else {}),
         **{role: _run(ran[stage][0].folder(out)) for role, stage in plan.runs.items()},
         "cells": {
             stage: {

@@ -21,7 +21,16 @@ from lit_pwm.experiments.report.comparison import (
     markdown,
     task_table,
 )
-from lit_pwm.experiments.report.costs import CostCurvesSection, FiguresSection, figure_by_task, figures_table
+from lit_pwm.experiments.report.contrasts import ContrastsSection, contrast_tables
+from lit_pwm.experiments.report.costs import (
+    PAIRED_RATIO,
+    CostCurvesSection,
+    FiguresSection,
+    figure_by_task,
+    figures_table,
+    ratios_by_task,
+)
+from lit_pwm.experiments.report.discovery import DiscoverySection, all_or_nothing, discovery_tables
 from lit_pwm.experiments.report.grid import Grid, RunResult
 from lit_pwm.experiments.sweep.readings import BY_TASK, COMPUTE_NAMES, OPEN_LOOP_NAMES, figures_of, is_diagnostic
 from lit_pwm.experiments.sweep.records import read_records
@@ -66,7 +75,17 @@ def grid_of(records: Sequence[Mapping[str, Any]]) -> Grid:
                     figures=figures_of(record, task),
                 )
             )
-    return Grid({axis: list(found) for axis, found in labels.items()}, runs)
+    return Grid({axis: list(found) for axis, found in labels.items()}, runs, _thresholds(records, runs))
+
+
+def _thresholds(records: Sequence[Mapping[str, Any]], runs: Sequence[RunResult]) -> dict[str, float]:
+    """Task → the return from which an episode found it: as the sweep file says, else where returns show it."""
+    returns: dict[str, list[float]] = {}
+    for run in runs:
+        returns.setdefault(run.task, []).extend(next(iter(run.returns.values()), ()))
+    shown = {task: all_or_nothing(values) for task, values in returns.items()}
+    said = {task: value for record in records for task, value in record.get("discovery", {}).items() if task in returns}
+    return {task: value for task, value in (shown | said).items() if value is not None}
 
 
 def world_models_of(grid: Grid) -> Grid:
@@ -94,7 +113,9 @@ def report_sweep(paths: Sequence[Path], out: Path, console: Console | None = Non
     diagnostics = sorted({key for run in grid.runs for key in run.figures if is_diagnostic(key)})
     sections = [
         ComparisonSection(grid),
+        ContrastsSection(grid),
         TasksSection(grid),
+        DiscoverySection(grid),
         CostCurvesSection(grid),
         FiguresSection(
             "Compute", "compute", grid, COMPUTE_NAMES,
@@ -139,10 +160,12 @@ def report_sweep(paths: Sequence[Path], out: Path, console: Console | None = Non
 def _markdown(grid: Grid, name: str) -> str:
     parts = [f"## {name}\n"]
     if (crossed := crossed_table(grid)) is not None:
-        parts.append("Interquartile mean return (95 % stratified bootstrap interval):\n\n" + markdown(*crossed))
+        parts.append("Mean return over tasks (95 % t interval over seeds):\n\n" + markdown(*crossed))
     parts.append("Over all tasks:\n\n" + markdown(*comparison_table(grid)))
+    parts += [f"{title}:\n\n" + markdown(*table) for title, table in contrast_tables(grid).items()]
     for kind in kinds_of(grid):
         parts.append(f"By task, {kind} checkpoint:\n\n" + markdown(*task_table(grid, kind)))
+    parts += [f"{title}:\n\n" + markdown(*table) for title, table in discovery_tables(grid).items()]
     names = [name for name in COMPUTE_NAMES if any(name in run.figures for run in grid.runs)]
     if names:
         parts.append("Compute (ratio to the first cell's):\n\n" + markdown(*figures_table(grid, names)))
@@ -153,6 +176,8 @@ def _markdown(grid: Grid, name: str) -> str:
     for figure in BY_TASK:
         if figure in names:
             parts.append(f"World models, {figure}:\n\n" + markdown(*figure_by_task(models, figure)))
+            if len(models.cells) > 1:
+                parts.append(f"World models, {figure}, {PAIRED_RATIO}:\n\n" + markdown(*ratios_by_task(models, figure)))
     return "\n".join(parts)
 
 
