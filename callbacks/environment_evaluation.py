@@ -18,9 +18,10 @@ from lit_pwm.errors import LitPWMError, RunStopped
 from lit_pwm.evaluation import EvaluationResult, Evaluator
 from lit_pwm.model_gap import STEPS
 from lit_pwm.models.accumulation import accumulation_dtype
-from lit_pwm.options import Count, Seed, checked
+from lit_pwm.options import Count, Positive, Seed, checked
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.tasks.registry import METAWORLD, task_spec
+from lit_pwm.tasks.workers import TIMEOUT
 
 _METRICS = ("eval/return", f"eval/imagined_return_{STEPS}", f"eval/real_return_{STEPS}", "eval/model_gap")
 
@@ -49,6 +50,8 @@ class EnvironmentEvaluation(Callback):
         tasks: tasks to evaluate; those the policy is trained for if not given.
         before_training: evaluate before the first update, which also shows early that evaluation works.
         every_n_updates: updates between evaluations; as often as validation if not given.
+        timeout: seconds in which a worker process of environments has to answer; one that was killed or stopped ends
+            the run with an error that names it.
 
     Raises:
         LitPWMError: an argument is out of its range; the Trainer fits something else than a policy; or a task has no
@@ -63,10 +66,12 @@ class EnvironmentEvaluation(Callback):
         tasks: Sequence[str] | None = None,
         before_training: bool = True,
         every_n_updates: Count | None = None,
+        timeout: Positive = TIMEOUT,
     ) -> None:
         self.episodes, self.seed, self.before_training = episodes, seed, before_training
         self.every_n_updates, self._interval = every_n_updates, ValidationInterval()
         self._is_owed, self._was_owed = False, False
+        self.timeout = timeout
         self.tasks = None if tasks is None else tuple(tasks)
         self.latest: EvaluationResult | None = None
         self._evaluator: Evaluator | None = None
@@ -79,7 +84,7 @@ class EnvironmentEvaluation(Callback):
         latest = None
         if share:
             if self._evaluator is None:
-                self._evaluator = Evaluator(share, self.episodes, self.seed)
+                self._evaluator = Evaluator(share, self.episodes, self.seed, timeout=self.timeout)
             latest = self._run(self._evaluator, module)
         stopped = signal_on_any_rank(trainer)
         if stopped is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from datamodules.behaviours import behaviour_identity, check_behaviour
-from datamodules.rolling import EPISODE_KEYS, Collector, Work
+from datamodules.rolling import EPISODE_KEYS, Collector, Diverged, Rolled, Work
 from datamodules.shards import ShardFolder, refuse_existing
 from datamodules.store import EpisodeStore
 from datamodules.writer import finish, store_settings
@@ -23,6 +25,7 @@ from lit_pwm.pool import Call, Pool, WorkerEndedError
 from lit_pwm.tasks import TaskSpec, task_spec
 from lit_pwm.tasks.registry import METAWORLD
 
+_LOG = logging.getLogger(__name__)
 _GROUP = 10
 """Episodes handed to a worker at once: few, so that all workers finish at about the same time."""
 
@@ -43,6 +46,9 @@ def collect(
     the same arguments; the number of episodes may then be another. With several workers the calling script must be
     guarded by `if __name__ == "__main__":`, because worker processes import it.
 
+    An episode whose simulation diverges is left out, with a notice: the same seed would diverge again, and the rows
+    before that are as wrong as they are large.
+
     Args:
         tasks: names of tasks.
         episodes: episodes of each task.
@@ -57,7 +63,7 @@ def collect(
         The finished store.
 
     Raises:
-        LitPWMError: an argument is not one of those above, or the file cannot be written.
+        LitPWMError: an argument is not one of those above, the file cannot be written, or every episode diverged.
     """
     specs = check_arguments(tasks, episodes, out, behaviour, workers, seed)
     final = Path(out)
@@ -71,11 +77,35 @@ def collect(
         work = _pieces(specs, missing)
         processes = min(workers or usable_cores(), max(len(work), 1))
         with _bar(final, len(wanted), len(wanted) - len(missing), progress) as advance:
-            for count in _run(work, processes, behaviour, seed, folder.path):
-                advance(count)
+            diverged: list[Diverged] = []
+            for rolled in _run(work, processes, behaviour, seed, folder.path):
+                diverged += rolled.diverged
+                advance(rolled.count)
         there = folder.records()
-        finish(folder, dims, action_repeat, [there[key] for key in wanted])
+        _notice(diverged, len(wanted))
+        left_out = {[*dims].index(one.task) * EPISODE_KEYS + one.number for one in diverged}
+        finish(folder, dims, action_repeat, [there[key] for key in wanted if key not in left_out])
     return EpisodeStore(final)
+
+
+def _notice(diverged: Sequence[Diverged], wanted: int) -> None:
+    """Say which episodes are left out.
+
+    Raises:
+        LitPWMError: all are.
+    """
+    if not diverged:
+        return
+    first = min(diverged, key=lambda one: (one.task, one.number))
+    said = (
+        f"The simulation diverged in {len(diverged)} of {wanted} episodes, first in episode {first.number} of "
+        f"{first.task!r} (environment seed {first.seed}) at step {first.step}: {' '.join(first.reason.split())}"
+    )
+    if len(diverged) == wanted:
+        raise LitPWMError(f"{said.rstrip('.')}. No episode is left to store. Mend the task, or give another --seed.")
+    by_task = Counter(one.task for one in diverged)
+    counts = ", ".join(f"{number} of {task!r}" for task, number in sorted(by_task.items()))
+    _LOG.warning("%s. They are left out of the store: %s.", said.rstrip("."), counts)
 
 
 def _pieces(specs: Sequence[TaskSpec], keys: Sequence[int]) -> list[Work]:
@@ -132,8 +162,8 @@ def usable_cores() -> int:
 
 
 # -- processes --------------------------------------------------------------------------------------------------------
-def _run(work: Sequence[Work], processes: int, behaviour: str, seed: int, folder: Path) -> Iterator[int]:
-    """Do the work here or in worker processes, saying of each piece how many episodes it had."""
+def _run(work: Sequence[Work], processes: int, behaviour: str, seed: int, folder: Path) -> Iterator[Rolled]:
+    """Do the work here or in worker processes, saying what became of each piece."""
     if not work:
         return
     if processes == 1:
@@ -147,8 +177,8 @@ def _run(work: Sequence[Work], processes: int, behaviour: str, seed: int, folder
     try:
         # Killed at any moment, a worker leaves its finished episodes whole.
         with Pool(processes, _start_worker, (behaviour, seed, folder)) as pool:
-            for _, count in pool.run(calls):
-                yield count
+            for _, rolled in pool.run(calls):
+                yield rolled
     except WorkerEndedError as error:
         raise LitPWMError(
             f"{error} What was finished waits in {str(folder)!r}: run the command again to go on. A script that "
@@ -167,7 +197,7 @@ def _start_worker(behaviour: str, seed: int, folder: Path) -> None:
     _worker["collector"] = Collector(behaviour, seed, folder)
 
 
-def _collect_in_worker(work: Work) -> int:
+def _collect_in_worker(work: Work) -> Rolled:
     return _worker["collector"].collect(work)
 
 

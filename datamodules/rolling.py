@@ -14,6 +14,7 @@ from datamodules.behaviours import Behaviour, make_behaviour
 from datamodules.shards import Shard, new_shard
 from datamodules.writer import checked_rows
 from lit_pwm.tasks import TaskSpec
+from lit_pwm.tasks.registry import DIVERGED
 
 if TYPE_CHECKING:
     from lit_pwm.tasks.environment import DMControlEnv
@@ -37,6 +38,38 @@ class Work:
     numbers: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Diverged:
+    """An episode whose simulation diverged; it is left out, because its last rows would be huge before that.
+
+    Attributes:
+        task: the task's name.
+        number: of the episode.
+        seed: the environment's.
+        step: at which it diverged, from 0 on.
+        reason: what was found.
+    """
+
+    task: str
+    number: int
+    seed: int
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rolled:
+    """What became of some work.
+
+    Attributes:
+        count: episodes that were begun.
+        diverged: those of them that diverged.
+    """
+
+    count: int
+    diverged: tuple[Diverged, ...] = ()
+
+
 class Collector:
     """Rolls episodes and appends them to a shard; there is one in each process.
 
@@ -52,15 +85,15 @@ class Collector:
         self._shard: Shard = new_shard(folder)
         self._envs: dict[tuple[str, int], DMControlEnv] = {}
 
-    def collect(self, work: Work) -> int:
-        """Roll the episodes and append them; returns their number."""
-        lockstep = self._behaviour.lockstep
+    def collect(self, work: Work) -> Rolled:
+        """Roll the episodes and append those that do not diverge."""
+        lockstep, diverged = self._behaviour.lockstep, []
         for block, numbers in itertools.groupby(work.numbers, lambda number: number // lockstep):
-            self._roll(work.spec, work.task, block, list(numbers))
-        return len(work.numbers)
+            diverged += self._roll(work.spec, work.task, block, list(numbers))
+        return Rolled(len(work.numbers), tuple(diverged))
 
-    def _roll(self, spec: TaskSpec, task: int, block: int, numbers: list[int]) -> None:
-        """Roll episodes of one block in lockstep.
+    def _roll(self, spec: TaskSpec, task: int, block: int, numbers: list[int]) -> list[Diverged]:
+        """Roll episodes of one block in lockstep; returns those that diverged.
 
         An episode always has the same place in its block, also when others of the block are there already, because in a
         policy's matrix products a row's rounding may depend on its place.
@@ -76,24 +109,30 @@ class Collector:
         ends = np.zeros(size, np.int64)
         terminated = np.zeros(size, bool)
         running = {number % size: self._env(spec, number % size) for number in numbers}
+        starts = [int(start.generate_state(1)[0]) for start, _ in seeds]
+        diverged: dict[int, Diverged] = {}
         for place, env in running.items():
-            obs[0, place], _ = env.reset(seed=int(seeds[place][0].generate_state(1)[0]))
+            obs[0, place], _ = env.reset(seed=starts[place])
         for step in range(length):
             action[step] = self._behaviour.act(obs[step], step)
             for place, env in list(running.items()):
-                obs[step + 1, place], reward[step, place], terminated[place], over, _ = env.step(action[step, place])
+                obs[step + 1, place], reward[step, place], terminated[place], over, info = env.step(action[step, place])
+                if DIVERGED in info:
+                    number = block * size + place
+                    diverged[number] = Diverged(spec.name, number, starts[place], step, info[DIVERGED])
                 if terminated[place] or over:
                     ends[place] = step + 1
                     del running[place]
             if not running:
                 break
         dims = {spec.name: (spec.obs_dim, spec.action_dim)}
-        for number in numbers:
+        for number in (number for number in numbers if number not in diverged):
             place, source = number % size, self._behaviour.source
             end, ended = int(ends[place]), bool(terminated[place])
             arrays = obs[: end + 1, place], action[:end, place], reward[:end, place]
             rows = checked_rows(dims, spec.name, *arrays, ended, source, f"episode {number}")
             self._shard.append(task * EPISODE_KEYS + number, task, rows, ended, source)
+        return list(diverged.values())
 
     def _env(self, spec: TaskSpec, place: int) -> DMControlEnv:
         key = (spec.name, place)

@@ -6,6 +6,7 @@ returns, to the bit, in workers or in this process, for one episode or for a hun
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
@@ -19,10 +20,11 @@ from lit_pwm.acting import ROWS, Policy, RandomPolicy, act_for_seeds
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.model_gap import ModelGap, VisitedStates, merge_gaps
 from lit_pwm.models.policy import Policy as LatentPolicy
-from lit_pwm.options import Count, Seed, check_options, checked
+from lit_pwm.options import Count, Positive, Seed, check_options, checked
 from lit_pwm.results import EvaluationResult, TaskResult, print_result, write_result
-from lit_pwm.tasks.registry import task_spec
+from lit_pwm.tasks.registry import DIVERGED, task_spec
 from lit_pwm.tasks.vector import Mode, close_vector_env, make_vector_env
+from lit_pwm.tasks.workers import TIMEOUT
 from lit_pwm.video import Recording, record_video
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "write_result",
 ]
 
+_LOG = logging.getLogger(__name__)
 _MOST_OPEN_ENVS = 160
 """An `Evaluator` that would need more environments than this keeps those of one task open at a time."""
 
@@ -52,9 +55,13 @@ def evaluate_task(
     vector_env: VectorEnv | None = None,
     deterministic: bool = True,
     mode: Mode = "auto",
+    timeout: float = TIMEOUT,
     on_step: Callable[[int], None] | None = None,
 ) -> TaskResult:
     """Run a policy's episodes in one task.
+
+    An episode whose simulation diverges ends there: what it earned before is its return, and its seed is kept in the
+    result's `diverged`, of which a notice is logged.
 
     Args:
         policy: acts.
@@ -64,34 +71,38 @@ def evaluate_task(
         vector_env: environments of the task to use, which stay open; made and closed here if not given.
         deterministic: let the policy act without noise.
         mode: how environments made here are stepped, see `lit_pwm.tasks.vector.make_vector_env`.
+        timeout: seconds in which a worker process of environments made here has to answer.
         on_step: called after each step with the number of episodes that took it.
 
     Raises:
         LitPWMError: the policy does not know the task or gave actions of a wrong shape or not finite, there are fewer
-            than one episodes, the task cannot be run, or a worker process died.
+            than one episodes, the task cannot be run, or a worker process died or did not answer.
     """
     _check(policy, [task], episodes, seed)
-    env = make_vector_env(task, min(episodes, ROWS), mode) if vector_env is None else vector_env
+    env = make_vector_env(task, min(episodes, ROWS), mode, timeout) if vector_env is None else vector_env
     try:
         returns: list[float] = []
         gaps: list[ModelGap] = []
+        diverged: list[int] = []
         together = min(env.num_envs, ROWS)
         for start in range(0, episodes, together):
             seeds = range(seed + start, seed + min(start + together, episodes))
             # A world model is asked what it promises where its own deterministic policy acts.
             visited = VisitedStates(policy, task) if deterministic and isinstance(policy, LatentPolicy) else None
-            returns += _run_batch(policy, task, env, seeds, deterministic, on_step, visited)
+            totals, ended = _run_batch(policy, task, env, seeds, deterministic, on_step, visited)
+            returns += totals
+            diverged += ended
             if visited is not None:
                 gaps.append(visited.compare())
-    except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-        raise LitPWMError(
-            f"A process that ran environments of {task!r} ended unexpectedly during an evaluation, perhaps for lack of "
-            f"memory. Evaluate fewer episodes or with other work stopped."
-        ) from error
     finally:
         if vector_env is None:
             close_vector_env(env)
-    return TaskResult(tuple(returns), merge_gaps(gaps))
+    if diverged:
+        _LOG.warning(
+            "The simulation of %r diverged in %d of %d episodes (environment seeds %s), which ended there.",
+            task, len(diverged), episodes, ", ".join(map(str, diverged[:8])) + (", …" if len(diverged) > 8 else ""),
+        )  # fmt: skip
+    return TaskResult(tuple(returns), merge_gaps(gaps), tuple(diverged))
 
 
 def _run_batch(
@@ -102,24 +113,33 @@ def _run_batch(
     deterministic: bool,
     on_step: Callable[[int], None] | None,
     visited: VisitedStates | None,
-) -> list[float]:
-    """The episodes of these seeds, in the first environments of the vector; the others idle."""
+) -> tuple[list[float], list[int]]:
+    """The episodes of these seeds, in the first environments of the vector; the others idle.
+
+    Returns:
+        The return of each, and the seeds of those that diverged.
+    """
     count = len(seeds)
     # gymnasium's vectors take a seed for each environment, which their base class's signature does not say.
     obs, _ = cast(Any, env).reset(seed=[*seeds, *[seeds[0]] * (env.num_envs - count)])
     totals, running = np.zeros(count), np.ones(count, dtype=bool)
+    diverged = np.zeros(count, dtype=bool)
     actions = np.zeros((env.num_envs, task_spec(task).action_dim), np.float32)
     while running.any():
         actions[:count] = act_for_seeds(policy, task, obs[:count], seeds, deterministic)
         before = obs
-        obs, rewards, terminated, truncated, _ = env.step(actions)
+        obs, rewards, terminated, truncated, info = env.step(actions)
         if visited is not None:
             visited.add(before[:count], rewards[:count], running)
         if on_step is not None:
             on_step(int(running.sum()))
         totals[running] += rewards[:count][running]
+        if f"_{DIVERGED}" in info:  # gymnasium's mask of the environments that said so
+            diverged |= running & info[f"_{DIVERGED}"][:count]
         running &= ~(terminated | truncated)[:count]
-    return totals.tolist()
+    if visited is not None and diverged.any():
+        visited.discard(diverged)
+    return totals.tolist(), [seed for seed, bad in zip(seeds, diverged, strict=True) if bad]
 
 
 class Evaluator:
@@ -132,17 +152,28 @@ class Evaluator:
         episodes: episodes of each; episode i uses environment seed `seed` + i.
         seed: the first environment seed.
         mode: how environments are stepped, see `lit_pwm.tasks.vector.make_vector_env`.
+        timeout: seconds in which a worker process of environments has to answer.
 
     Raises:
         LitPWMError: a task is not known, or there are fewer than one episodes.
     """
 
     @checked
-    def __init__(self, tasks: Sequence[str], episodes: Count, seed: Seed, *, mode: Mode = "auto") -> None:
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        episodes: Count,
+        seed: Seed,
+        *,
+        mode: Mode = "auto",
+        timeout: Positive = TIMEOUT,
+    ) -> None:
         for task in tasks:
             task_spec(task)
         _check_numbers(episodes, seed)
-        self.tasks, self.episodes, self.seed, self.mode = tuple(tasks), episodes, seed, mode
+        self.tasks, self.episodes, self.seed = tuple(tasks), episodes, seed
+        self.mode: Mode = mode
+        self.timeout = timeout
         self._keep_open = len(self.tasks) * min(episodes, ROWS) <= _MOST_OPEN_ENVS
         self._open: dict[str, VectorEnv] = {}
 
@@ -176,7 +207,7 @@ class Evaluator:
 
     def _env(self, task: str) -> VectorEnv:
         if task not in self._open:
-            self._open[task] = make_vector_env(task, min(self.episodes, ROWS), self.mode)
+            self._open[task] = make_vector_env(task, min(self.episodes, ROWS), self.mode, self.timeout)
         return self._open[task]
 
     def close(self) -> None:
@@ -203,9 +234,10 @@ def evaluate_policy(
     deterministic: bool = True,
     progress: bool = False,
     mode: Mode = "auto",
+    timeout: float = TIMEOUT,
 ) -> EvaluationResult:
     """Evaluate a policy once; see `Evaluator`, whose environments are closed here at the end."""
-    with Evaluator(tasks, episodes, seed, mode=mode) as evaluator:
+    with Evaluator(tasks, episodes, seed, mode=mode, timeout=timeout) as evaluator:
         return evaluator.run(policy, checkpoint=checkpoint, deterministic=deterministic, progress=progress)
 
 

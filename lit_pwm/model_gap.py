@@ -103,6 +103,11 @@ class VisitedStates:
             self._starts.append(obs.copy())
         self._rewards.append(np.where(running, rewards, np.nan))
 
+    def discard(self, episodes: np.ndarray) -> None:
+        """Forget some of the episodes, a mask [N]: those whose simulation diverged."""
+        for rewards in self._rewards:
+            rewards[episodes] = np.nan
+
     def compare(self) -> ModelGap:
         """Imagine from the collected states; those too near to an episode's end are left out."""
         rewards = np.array(self._rewards)

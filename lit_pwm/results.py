@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import lit_pwm
 from lit_pwm.atomic import replacing
+from lit_pwm.consoles import ResultConsole
 from lit_pwm.model_gap import ModelGap
 from lit_pwm.statistics import Interval, t_interval
 
@@ -36,10 +38,12 @@ class TaskResult:
         returns: sums of rewards.
         model_gap: what the policy's world model promises in visited states, and what was earned; None for policies
             without a world model, and for sampled actions.
+        diverged: environment seeds of the episodes whose simulation diverged, and which ended there.
     """
 
     returns: tuple[float, ...]
     model_gap: ModelGap | None = None
+    diverged: tuple[int, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -89,7 +93,10 @@ class EvaluationResult:
         return float(np.mean([result.mean for result in self.tasks.values()]))
 
     def to_json(self) -> dict[str, Any]:
-        """The result as plain values; `std` has divisor N, and `interval_95` is null with a single episode."""
+        """The result as plain values; `std` has divisor N, and `interval_95` is null with a single episode.
+
+        `diverged` counts the episodes whose simulation diverged: their returns are those up to there.
+        """
         return {
             "tasks": {
                 name: {
@@ -98,6 +105,7 @@ class EvaluationResult:
                     "std": result.std,
                     "normalised": result.normalised,
                     "interval_95": None if result.interval is None else list(result.interval),
+                    "diverged": len(result.diverged),
                     "model_gap": None if result.model_gap is None else result.model_gap.to_json(),
                 }
                 for name, result in self.tasks.items()
@@ -130,5 +138,5 @@ def print_result(result: EvaluationResult, console: Console | None = None) -> No
     for name, task in result.tasks.items():
         interval = "–" if task.interval is None else f"{task.interval.low:.0f} to {task.interval.high:.0f}"
         low, high = min(task.returns), max(task.returns)
-        table.add_row(name, f"{task.mean:.1f}", interval, f"{task.std:.1f}", f"{low:.1f}", f"{high:.1f}")
-    (console or Console()).print(table)
+        table.add_row(escape(name), f"{task.mean:.1f}", interval, f"{task.std:.1f}", f"{low:.1f}", f"{high:.1f}")
+    (console or ResultConsole()).print(table)

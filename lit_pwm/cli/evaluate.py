@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.options import Count, Seed, argument
+from lit_pwm.options import Count, Positive, Seed, argument
+from lit_pwm.outputs import check_file, check_folder
 from lit_pwm.tasks.registry import task_spec
 
 
@@ -28,11 +29,18 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--sampled", action="store_true", help="let the policy act with its noise, drawn from SEED")
     parser.add_argument("--out", metavar="R.json", help="write the result as JSON")
     parser.add_argument("--video", metavar="DIR", help="write a video of one episode of each task")
+    parser.add_argument(
+        "--timeout",
+        type=argument(Positive),
+        default=120.0,
+        metavar="SECONDS",
+        help="how long a process that runs an environment may take to answer (default 120)",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate, print a table, write what was asked for."""
+    """Evaluate, write what was asked for, print a table."""
     if not Path(arguments.checkpoint).is_file():
         raise LitPWMError(
             f"The checkpoint {arguments.checkpoint!r} given by --checkpoint does not exist. Name a file such as "
@@ -41,6 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
     named = [name.strip() for name in arguments.tasks.split(",") if name.strip()] if arguments.tasks else []
     for name in named:
         task_spec(name)
+    if arguments.out:
+        check_file(arguments.out, "--out", [arguments.checkpoint])
+    if arguments.video:
+        check_folder(arguments.video, "--video")
 
     import torch
 
@@ -59,11 +71,14 @@ def run(arguments: argparse.Namespace) -> int:
         checkpoint=arguments.checkpoint,
         deterministic=not arguments.sampled,
         progress=True,
+        timeout=arguments.timeout,
     )
-    print_result(result)
+    # Written before it is printed: whoever reads the table may have gone.
     if arguments.out:
         write_result(result, arguments.out)
-    if arguments.video:
-        for task in tasks:
+    try:
+        for task in tasks if arguments.video else ():
             record_video(policy, task, arguments.seed, Path(arguments.video) / f"{task}.mp4")
+    finally:
+        print_result(result)
     return 0

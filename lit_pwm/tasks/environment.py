@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.tasks.loading import load
-from lit_pwm.tasks.registry import TaskSpec, task_spec
+from lit_pwm.tasks.registry import DIVERGED, TaskSpec, task_spec
 
 if TYPE_CHECKING:
     from dm_control.mujoco import Physics
@@ -77,6 +78,10 @@ class DMControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     last one. Episodes end by truncation after `episode_length` agent steps. A task of dm_control that ends early with a
     discount of 0 sets `terminated`; none of the registered ones does.
 
+    A simulation that diverges (dm_control's PhysicsError, or an observation or a reward that is not finite) ends the
+    episode by truncation: that step brings the observation before it again and no reward, and its info holds
+    `diverged`, what was found. Where the start of an episode diverges, so does its first step.
+
     Attributes:
         physics: dm_control's `Physics`.
         task: dm_control's `Task`.
@@ -107,11 +112,15 @@ class DMControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.task: Task = environment.task
         self.render_mode = render_mode
         self._environment = environment
+        from dm_control.rl.control import PhysicsError  # loaded by now
+
+        self._physics_error = PhysicsError
         self._control_steps = round(environment.control_timestep() / self.physics.timestep())
         self._height, self._width, self._camera = height, width, camera
         if render_mode is not None:
             self._check_frame()
         self._steps_left = 0
+        self._diverged: str | None = None
         self._pending_seed: int | None = seed  # of the first reset, unless that brings its own
 
         actions = environment.action_spec()
@@ -153,9 +162,14 @@ class DMControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             self.task.random.seed(seed)
         super().reset(seed=seed)
         self._pending_seed = None
-        parts = self._environment.reset().observation
-        self._steps_left = self.task_spec.episode_length
-        return _flat(parts), {}
+        self._steps_left, self._diverged = self.task_spec.episode_length, None
+        try:
+            obs = _flat(self._environment.reset().observation)
+            self._diverged = _not_finite(obs, 0.0)
+        except self._physics_error as error:
+            obs, self._diverged = np.full(self.task_spec.obs_dim, np.nan, np.float32), str(error)
+        self._obs = np.where(np.isfinite(obs), obs, np.float32(0))
+        return self._obs.copy(), {} if self._diverged is None else {DIVERGED: self._diverged}
 
     def step(self, action: ArrayLike) -> tuple[np.ndarray, float, bool, bool, dict]:
         """Hold an action for `action_repeat` control steps.
@@ -164,7 +178,8 @@ class DMControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             action: [action_dim], any real dtype; MuJoCo clamps what lies outside [-1, 1].
 
         Returns:
-            Observation float32 [obs_dim], the control steps' summed reward, terminated, truncated, an empty dict.
+            Observation float32 [obs_dim], the control steps' summed reward, terminated, truncated, and an empty dict,
+            or one with `diverged`.
 
         Raises:
             InvalidActionError: wrong shape, or not all entries are finite.
@@ -176,6 +191,19 @@ class DMControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
                 f"reset() and ends after {self.task_spec.episode_length} steps. Call reset() first."
             )
         control = self._action_low + self._action_scale * (self._checked_action(action) + 1.0)
+        try:
+            if self._diverged is None:
+                obs, reward, terminated, truncated = self._advanced(control)
+                self._diverged = _not_finite(obs, reward)
+        except self._physics_error as error:
+            self._diverged = str(error)
+        if self._diverged is not None:
+            self._steps_left = 0
+            return self._obs.copy(), 0.0, False, True, {DIVERGED: self._diverged}
+        self._obs = obs
+        return obs, reward, terminated, truncated, {}
+
+    def _advanced(self, control: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
         physics, task = self.physics, self.task
         reward, discount = 0.0, None
         # As dm_control's Environment.step, without the observation between the control steps, which nobody sees.
@@ -189,7 +217,7 @@ class DMControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
                 break
         self._steps_left = self._steps_left - 1 if discount is None else 0
         terminated = discount == 0.0
-        return _flat(task.get_observation(physics)), float(reward), terminated, not (terminated or self._steps_left), {}
+        return _flat(task.get_observation(physics)), float(reward), terminated, not (terminated or self._steps_left)
 
     def render(self) -> np.ndarray | None:
         """The present frame, uint8 [height, width, 3], or None without a render mode."""
@@ -233,8 +261,16 @@ class DMControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         )
 
 
+def _not_finite(obs: np.ndarray, reward: float) -> str | None:
+    """What is not finite, in words."""
+    if not np.isfinite(obs).all():
+        return f"entries {np.flatnonzero(~np.isfinite(obs))[:8].tolist()} of the observation are not finite"
+    return None if math.isfinite(reward) else f"the reward is {reward}"
+
+
 def _flat(parts: dict[str, Any]) -> np.ndarray:
-    return np.concatenate([np.ravel(part) for part in parts.values()], dtype=np.float32, casting="same_kind")
+    with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is found by `_not_finite`
+        return np.concatenate([np.ravel(part) for part in parts.values()], dtype=np.float32, casting="same_kind")
 
 
 def _checked_seed(seed: int) -> int:

@@ -16,6 +16,8 @@ from lit_pwm.errors import LitPWMError, did_you_mean
 STOCK_SUITE = "dm_control.suite"
 CUSTOM_SUITE = "lit_pwm.tasks.custom"
 METAWORLD = "metaworld"
+DIVERGED = "diverged"
+"""Key of an environment's info at the step at which its simulation diverged."""
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Generator
 from typing import Literal
 
-import gymnasium
-import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.tasks.environment import make_env
 from lit_pwm.tasks.registry import TaskSpec, task_spec
+from lit_pwm.tasks.workers import TIMEOUT, WorkerVectorEnv
 
 Mode = Literal["auto", "sync", "async"]
 
@@ -37,7 +34,7 @@ _FEWEST_CORES = 4
 _LEAST_GAIN = 1.5
 
 
-def make_vector_env(task: str | TaskSpec, num_envs: int, mode: Mode = "auto") -> VectorEnv:
+def make_vector_env(task: str | TaskSpec, num_envs: int, mode: Mode = "auto", timeout: float = TIMEOUT) -> VectorEnv:
     """A vector of environments of one task; close it with `close_vector_env`.
 
     What environments return does not depend on the mode. Each needs `reset(seed=[...])` first. An environment whose
@@ -50,6 +47,7 @@ def make_vector_env(task: str | TaskSpec, num_envs: int, mode: Mode = "auto") ->
         num_envs: how many.
         mode: `"sync"` steps them one after the other in this process; `"async"` gives each a worker process, which is
             faster where there are many cores and steps are expensive; `"auto"` decides by both, see `chosen_mode`.
+        timeout: seconds in which a worker process has to answer; one that was killed or stopped is named then.
 
     Returns:
         A gymnasium vector environment: observations float32 [num_envs, obs_dim], actions [num_envs, action_dim].
@@ -65,11 +63,11 @@ def make_vector_env(task: str | TaskSpec, num_envs: int, mode: Mode = "auto") ->
             f"A vector of environments of {spec.name!r} was asked for with mode={mode!r}. Accepted: 'auto', 'sync', "
             f"'async'."
         )
-    makers = [functools.partial(_make, spec, os.getpid())] * num_envs
+    makers = [functools.partial(make_env, spec)] * num_envs
     if (chosen_mode(spec, num_envs) if mode == "auto" else mode) == "sync":
         return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
     with _one_thread_in_workers():
-        return AsyncVectorEnv(makers, context=_start_method(), autoreset_mode=AutoresetMode.NEXT_STEP)
+        return WorkerVectorEnv(makers, spec.name, timeout)
 
 
 def chosen_mode(spec: TaskSpec, num_envs: int, cores: int | None = None) -> Literal["sync", "async"]:
@@ -100,38 +98,8 @@ def usable_cores() -> int:
 
 def close_vector_env(env: VectorEnv) -> None:
     """Close a vector of environments and end its workers, also those that hang, were killed, or are amid a step."""
-    if env.closed:
-        return
-    if isinstance(env, AsyncVectorEnv):
-        for process in env.processes:
-            process.terminate()
-        for process in env.processes:
-            process.join(5)
-            if process.is_alive():
-                process.kill()
-                process.join()
-        for pipe in env.parent_pipes:
-            if pipe is not None:
-                pipe.close()
-        env.closed = True  # gymnasium's own close() would wait for answers
-    else:
+    if not env.closed:
         env.close()
-
-
-def _make(spec: TaskSpec, maker: int) -> gymnasium.Env[np.ndarray, np.ndarray]:
-    if os.getpid() != maker:
-        # Ctrl-C reaches the whole process group; a worker ends when its maker says so, or when its maker is gone.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return make_env(spec)
-
-
-def _start_method() -> str:
-    """Not fork: a forked child of a process that has rendered, or that runs threads, can hang."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return "spawn"
-    # The workers' imports are done once, in the server. It loads no simulator: that would open an EGL display there.
-    multiprocessing.set_forkserver_preload(["lit_pwm.tasks.environment"])
-    return "forkserver"
 
 
 @contextlib.contextmanager

@@ -135,7 +135,7 @@ def test_going_on_rolls_only_what_is_missing(tmp_path, monkeypatch):
         if len(rolled) == 3:
             raise InterruptedError
         rolled.append((spec.name, numbers))
-        roll(self, spec, task, block, numbers)
+        return roll(self, spec, task, block, numbers)
 
     monkeypatch.setattr(collecting.Collector, "_roll", counting)
     with pytest.raises(InterruptedError):

@@ -16,6 +16,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from lit_pwm.errors import LitPWMError
 from lit_pwm.tasks import make_env, task_spec
 from lit_pwm.tasks.vector import chosen_mode, close_vector_env, make_vector_env
+from lit_pwm.tasks.workers import WorkerFailedError, WorkerVectorEnv
 
 
 def roll(env, steps, width):
@@ -42,7 +43,7 @@ def both():
 
 def test_sync_and_async_agree_to_the_bit(both):
     assert both["sync"][0] is SyncVectorEnv
-    assert both["async"][0] is AsyncVectorEnv
+    assert issubclass(both["async"][0], AsyncVectorEnv)
     for ours, theirs in zip(both["sync"][1:], both["async"][1:], strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -88,6 +89,52 @@ def test_closing_amid_a_step_or_after_a_workers_death_works_too():
     os.kill(env.processes[0].pid, signal.SIGKILL)
     close_vector_env(env)
     assert not any(process.is_alive() for process in env.processes)
+
+
+def test_a_killed_worker_is_named():
+    env = make_vector_env("pendulum-swingup", 2, "async")
+    try:
+        env.reset(seed=[0, 1])
+        os.kill(env.processes[1].pid, signal.SIGKILL)
+        with pytest.raises(WorkerFailedError, match=f"{env.processes[1].pid}.* environment 1 of .*SIGKILL"):
+            env.step(np.zeros((2, 1), np.float32))
+    finally:
+        close_vector_env(env)
+
+
+def test_a_stopped_worker_is_named_after_the_timeout_and_ended():
+    env = make_vector_env("pendulum-swingup", 2, "async", timeout=2)
+    pid = env.processes[0].pid
+    try:
+        env.reset(seed=[0, 1])
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(WorkerFailedError, match=f"{pid}, which runs environment 0 .* not answered for 2 seconds"):
+            env.step(np.zeros((2, 1), np.float32))
+    finally:
+        close_vector_env(env)
+    assert not alive(pid)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_workers_end_without_a_word_with_a_parent_that_never_closed_them(tmp_path, sign):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import time\n"
+        "from lit_pwm.tasks.vector import make_vector_env\n"
+        "if __name__ == '__main__':\n"
+        "    env = make_vector_env('pendulum-swingup', 1, 'async')\n"
+        "    print(env.processes[0].pid, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, str(program)], start_new_session=True, **pipes) as parent:
+        worker = int(parent.stdout.readline())
+        os.killpg(parent.pid, sign) if sign != signal.SIGKILL else parent.kill()
+        deadline = time.monotonic() + 5
+        while alive(worker) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not alive(worker)
+        assert "Traceback" not in parent.stderr.read()
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes under /proc")
@@ -150,7 +197,7 @@ def test_the_mode_depends_on_the_cores_and_the_cost_of_a_step():
     assert chosen_mode(walker, 1, cores=16) == "sync"
     assert chosen_mode(pendulum, 2, cores=16) == "sync"
     assert chosen_mode(replace(walker, domain="of-ones-own"), 10, cores=16) == "async"
-    kind = SyncVectorEnv if chosen_mode(pendulum, 2) == "sync" else AsyncVectorEnv
+    kind = SyncVectorEnv if chosen_mode(pendulum, 2) == "sync" else WorkerVectorEnv
     env = make_vector_env("pendulum-spin", 2)
     assert type(env) is kind
     close_vector_env(env)
