@@ -14,6 +14,7 @@ import threading
 from multiprocessing import process, util
 from typing import Any
 
+from lit_pwm import run_signals
 from lit_pwm.stopping import ENDING
 
 
@@ -27,6 +28,7 @@ def become_worker() -> None:
         for number in ENDING:
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    run_signals.forget_launcher()
     end_with_parent()
 
 

@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from types import FrameType
 from typing import Any
 
@@ -51,6 +51,16 @@ def asked() -> int | None:
 def is_requeue(signum: int) -> bool:
     """Whether the signal asks for the job to be started again."""
     return signum in _stop.requeue
+
+
+def not_launched(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process that is no rank of the run of the one that starts it."""
+    return {name: value for name, value in environment.items() if name != _LAUNCHER}
+
+
+def forget_launcher() -> None:
+    """Say that this process is no rank of the run of the one that started it."""
+    os.environ.pop(_LAUNCHER, None)
 
 
 def launcher() -> int | None:
@@ -142,6 +152,22 @@ def at_once() -> Generator[None, None, None]:
         _stop.deferred = before
 
 
+@contextlib.contextmanager
+def held() -> Generator[None, None, None]:
+    """A block at whose end a signal ends this process, where it would within it: one that must be done as a whole.
+
+    Raises:
+        RunStopped: a signal came meanwhile.
+    """
+    before, _stop.deferred = _stop.deferred, True
+    try:
+        yield
+    finally:
+        _stop.deferred = before
+    if _stop.asked is not None and not before:
+        raise RunStopped(_stop.asked)
+
+
 def tell(peers: Callable[[], Iterable[int]], children: Callable[[], Iterable[int]]) -> None:
     """Name the processes of the same run: those to be told of a signal, and those that end when this one does."""
     _stop.peers, _stop.children = peers, children
@@ -159,7 +185,9 @@ def _on_signal(signum: int, frame: FrameType | None) -> None:
             _send(_stop.peers(), (_FORWARDED or 0) + number)
         if launcher() is None:
             name = signal.Signals(number).name
-            os.write(2, f"\n{name}: stopping as soon as the run is whole; a second signal ends it at once.\n".encode())
+            said = f"\n{name}: stopping as soon as the run is whole; a second signal ends it at once.\n"
+            with contextlib.suppress(OSError):  # at SIGHUP the terminal is gone
+                os.write(2, said.encode())
         if not _stop.deferred:
             raise RunStopped(number)
     elif not forwarded and now - _stop.since > _SAME_SECONDS:

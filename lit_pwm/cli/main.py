@@ -16,7 +16,7 @@ from lit_pwm.cli import data, demo, evaluate, report, sweep
 from lit_pwm.errors import LitPWMError, RunStopped, did_you_mean
 from lit_pwm.paths import check_siblings
 from lit_pwm.processes import keep_sockets_short
-from lit_pwm.stopping import ENDING, Stopped, leave, stopping
+from lit_pwm.stopping import ENDING, leave, stopping
 
 TRAINER_VERBS = {
     "fit": "train a world model or a policy",
@@ -85,10 +85,9 @@ def run(argv: list[str]) -> int:
         with contextlib.suppress(OSError):  # the terminal may be gone
             print(f"Stopped by {signal.Signals(stop.signum).name}.", file=sys.stderr)
         return int(stop.code or 0)
-    except KeyboardInterrupt as stop:
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            print("\nInterrupted.", file=sys.stderr)
-        return stop.exit_code if isinstance(stop, Stopped) else INTERRUPTED
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (head, less) has closed it; nobody is there to be told.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
