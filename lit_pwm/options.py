@@ -109,7 +109,7 @@ def check_options(owner: type | types.FunctionType, values: Mapping[str, Any], n
     """
     function = owner.__init__ if isinstance(owner, type) else owner
     for option, hint in hints_of(function).items():
-        if option in values and (accepted := _refusal(hint, values[option])) is not None:
+        if option in values and (accepted := refusal(hint, values[option])) is not None:
             raise LitPWMError(
                 f"{name or owner.__qualname__} has {option} {_shown(values[option])}; give {accepted}."
                 f"{_nearest(hint, values[option])}"
@@ -146,7 +146,7 @@ def argument(hint: Any) -> Callable[[str], Any]:
             value = kind(text)
         except ValueError:
             value = text
-        if (accepted := _refusal(hint, value)) is not None:
+        if (accepted := refusal(hint, value)) is not None:
             raise argparse.ArgumentTypeError(f"{text!r} is not accepted; give {accepted}")
         return value
 
@@ -168,7 +168,7 @@ def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     return found
 
 
-def _refusal(hint: Any, value: Any) -> str | None:
+def refusal(hint: Any, value: Any) -> str | None:
     """What is accepted, if `value` is not; None if it is. Types without ranges accept everything."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
@@ -176,7 +176,7 @@ def _refusal(hint: Any, value: Any) -> str | None:
     if origin is Literal:
         return None if any(value == known for known in arguments) else " or ".join(map(repr, arguments))
     if origin in (Union, types.UnionType):
-        refusals = [_refusal(one, value) for one in arguments]
+        refusals = [refusal(one, value) for one in arguments]
         return None if None in refusals else ", or ".join(str(refusal) for refusal in refusals)
     if origin in (tuple, list, Sequence):
         return _refused_entries(origin, arguments, value)
@@ -185,24 +185,24 @@ def _refusal(hint: Any, value: Any) -> str | None:
 
 def _refused_in_ranges(kind: Any, ranges: Sequence[Any], value: Any) -> str | None:
     ranges = [one for one in ranges if isinstance(one, (Range, Length))]
-    refused = _refusal(kind, value)
+    refused = refusal(kind, value)
     if refused is None and all(value in one for one in ranges):
         return None
-    described = _refusal(kind, _NOTHING) or "a value"
+    described = refusal(kind, _NOTHING) or "a value"
     return ", ".join([described, *filter(None, map(str, ranges))])
 
 
 def _refused_entries(origin: Any, arguments: Sequence[Any], value: Any) -> str | None:
     fixed = origin is tuple and Ellipsis not in arguments
     kinds = arguments if fixed else arguments[:1]
-    entry = next((text for kind in kinds if (text := _refusal(kind, _NOTHING))), "entries")
+    entry = next((text for kind in kinds if (text := refusal(kind, _NOTHING))), "entries")
     accepted = f"a list of {len(kinds)}, each {entry}" if fixed else f"a list, each entry {entry}"
     if isinstance(value, (str, bytes)) or not isinstance(value, Collection):
         return accepted
     if fixed and len(value) != len(kinds):
         return accepted
     pairs = zip(kinds if fixed else list(kinds) * len(value), value, strict=True)
-    return accepted if any(_refusal(kind, one) is not None for kind, one in pairs) else None
+    return accepted if any(refusal(kind, one) is not None for kind, one in pairs) else None
 
 
 def _refused_type(hint: Any, value: Any) -> str | None:

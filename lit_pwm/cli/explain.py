@@ -1,13 +1,163 @@
-"""Exceptions of other libraries, and of the system, as one paragraph."""
+"""Exceptions of other libraries, and of the system, as one paragraph: the one place that decides which they are.
+
+A user can mend what Lightning, a parser or the system refuses, and that ends in a paragraph and exit code 2. A fault of
+ours keeps its traceback and exit code 1. Which it is, is decided by the exception's type and by where it was raised,
+never by its words:
+
+- an error of ours that a parser wrapped into its own, while it made an object, is that error;
+- `OSError` is the system's: files, folders, disks, addresses;
+- `yaml.YAMLError` is a text that is no YAML;
+- `MisconfigurationException` is Lightning's word for options that do not go together; so is any other exception of
+  `_REFUSALS` that a `raise` statement within Lightning or the parser raised (and not a call, an index or an operation
+  there that failed), unless it wraps a fault in a line of ours or of a user's component;
+- too little memory, of the host or a device.
+
+All else, and everything that our own lines raise that is no `LitPWMError`, is a fault of ours.
+"""
 
 from __future__ import annotations
 
+import linecache
+import sys
+import sysconfig
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from lit_pwm.cli.given import Option
 from lit_pwm.errors import LitPWMError
+
+_LIBRARIES = ("lightning", "lightning_fabric", "pytorch_lightning", "jsonargparse")
+_REFUSALS = (ValueError, TypeError, RuntimeError, NotImplementedError, ModuleNotFoundError)
+_PLACES = ("stdlib", "platstdlib", "purelib", "platlib")
+_HOME = Path(__file__).resolve().parents[2]
+_OURS = ("lit_pwm", "callbacks", "datamodules")
+_OURS_INSTEAD = {
+    "gradient_clip_val": "The modules clip by themselves: set model.clip_norm, or a policy's model.actor_clip_norm and "
+    "model.critic_clip_norm.",
+    "accumulate_grad_batches": "Set data.batch_size to the number of slices of an update.",
+    "val_check_interval": "Give a whole number of updates.",
+    "strategy": "configs/trainer/ddp.yaml names one for several processes.",
+}
+
+
+def explain(error: BaseException, options: Sequence[Option] = ()) -> LitPWMError | None:
+    """What to tell a user of `error`, or None where it is a fault of ours that needs its traceback.
+
+    The rule is this module's docstring.
+
+    Args:
+        error: what was caught.
+        options: what the run was given, to name those that a library's error is about.
+    """
+    if (own := own_error(error)) is not None:
+        return own
+    if isinstance(error, OSError):
+        return _system_error(error)
+    if isinstance(error, yaml.YAMLError):
+        return LitPWMError(f"A file is no YAML: {' '.join(str(error).split())}. Mend it.")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return LitPWMError(
+            f"There is too little memory: {_words(error) or type(error).__name__}. Lower data.batch_size, or choose a "
+            f"smaller model; data.storage memmap leaves the data in its file."
+        )
+    refused = isinstance(error, _REFUSALS) and _raised_by_statement(error) and not _wraps_a_fault(error)
+    if refused or type(error).__name__ == "MisconfigurationException":
+        return _library_error(error, options)
+    return None
 
 
 def own_error(error: BaseException) -> LitPWMError | None:
-    """The error of ours that `error` was raised from, if any: parsers wrap what a constructor raises in their own."""
+    """`error`, or the error of ours that a parser met while it made an object and wrapped into an error of its own."""
     seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, LitPWMError):
+    for _ in range(20):
+        if seen is None or isinstance(seen, LitPWMError):
+            return seen
+        if _library_of(seen) != "jsonargparse":
+            return None
         seen = seen.__cause__ or seen.__context__
-    return seen
+    return None
+
+
+def _system_error(error: OSError) -> LitPWMError:
+    named = " and ".join(repr(str(name)) for name in (error.filename, error.filename2) if name is not None)
+    reason = error.strerror or _words(error) or type(error).__name__
+    return LitPWMError(
+        f"The system refused {f'to use {named}' if named else 'an operation'}: {reason}. Check that the path is as "
+        f"meant, that you may use it, and that its disk has space."
+    )
+
+
+def parser_error(error: BaseException) -> str:
+    """A paragraph around what the Trainer verbs' parser says, for what `lit_pwm.cli.diagnosis` does not know."""
+    return (
+        f"The command line or a config file is not accepted: {_words(error)[:600].rstrip('.')}. Mend it, and see "
+        f"`lit-pwm fit --help` for the options and their types."
+    )
+
+
+def _library_error(error: BaseException, options: Sequence[Option]) -> LitPWMError:
+    from lightning.pytorch import Trainer
+
+    from lit_pwm.options import hints_of
+
+    words = _words(error)
+    names = set("".join(letter if letter.isalnum() or letter == "_" else " " for letter in words).split())
+    named = [name for name in hints_of(Trainer.__init__) if name in names]
+    if not named:  # Lightning says the value only
+        values = {word.strip("`'\".,!()") for word in words.split()}
+        given = [option for option in options if option.path[0] == "trainer" and str(option.value) in values]
+        named = list(dict.fromkeys(option.path[-1] for option in given))
+    advice = [_OURS_INSTEAD[name] for name in named if name in _OURS_INSTEAD]
+    if named:
+        advice.insert(0, f"Look at {' and '.join(f'trainer.{name}' for name in named)}.")
+    library = "The command line's parser" if _library_of(error) == "jsonargparse" else "Lightning"
+    return LitPWMError(
+        f"{library} does not accept what this run was given: {words[:600].rstrip('.')}. {' '.join(advice)} See "
+        f"`lit-pwm fit --help` for the options."
+    )
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _library_of(error: BaseException) -> str | None:
+    """The library of `_LIBRARIES` whose line raised `error`, if any."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return _package(frames[-1].filename) if frames else None
+
+
+def _package(filename: str) -> str | None:
+    for name in _LIBRARIES:
+        module = sys.modules.get(name)
+        origin = getattr(module, "__file__", None)
+        if origin and Path(filename).is_relative_to(Path(origin).parent):
+            return name
+    return None
+
+
+def _raised_by_statement(error: BaseException) -> bool:
+    """Whether a `raise` statement of one of `_LIBRARIES` raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or _package(frames[-1].filename) is None:
+        return False
+    line = linecache.getline(frames[-1].filename, frames[-1].lineno or 0)
+    return line.strip().startswith("raise")
+
+
+def _wraps_a_fault(error: BaseException) -> bool:
+    """Whether it was raised from an exception of a line that is neither a library's nor Python's."""
+    seen, libraries = error.__cause__ or error.__context__, [Path(sysconfig.get_path(name)) for name in _PLACES]
+    for _ in range(20):
+        if seen is None:
+            return False
+        frames = traceback.extract_tb(seen.__traceback__)
+        file = frames[-1].filename if frames else "<none>"
+        ours = any(Path(file).is_relative_to(_HOME / name) for name in _OURS)
+        if ours or not (file.startswith("<") or any(Path(file).is_relative_to(place) for place in libraries)):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

@@ -13,6 +13,7 @@ from typing import NoReturn
 import lit_pwm
 from lit_pwm import run_signals
 from lit_pwm.cli import data, demo, evaluate, report, sweep
+from lit_pwm.cli.explain import explain
 from lit_pwm.errors import LitPWMError, RunStopped, did_you_mean
 from lit_pwm.paths import check_siblings
 from lit_pwm.processes import keep_sockets_short
@@ -58,7 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
 def run(argv: list[str]) -> int:
     """Run one command line and return its exit code.
 
-    0, 1 faults found, 2 bad input, 3 non-finite loss, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
+    0, 1 faults found, 2 bad input, 3 non-finite loss, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP. What is
+    no fault of the user's keeps its traceback (`lit_pwm.cli.explain` says what that is), and Python's exit code 1.
     """
     debug = "--debug" in argv or bool(os.environ.get("LIT_PWM_DEBUG"))
     argv = [argument for argument in argv if argument != "--debug"]
@@ -92,6 +94,10 @@ def run(argv: list[str]) -> int:
         # The reader of our output (head, less) has closed it; nobody is there to be told.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except Exception as error:
+        if debug or (told := explain(error)) is None:
+            raise
+        return fail(told)
 
 
 def fail(error: LitPWMError) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import re
 import sys
 import warnings
 from functools import partial
@@ -16,15 +15,16 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
-import datamodules
 import lit_pwm.models
 from lit_pwm.cli.continued_log import ContinuedCSVLogger
-from lit_pwm.cli.explain import own_error
+from lit_pwm.cli.diagnosis import check_ranges, diagnose
+from lit_pwm.cli.explain import explain, own_error, parser_error
+from lit_pwm.cli.given import given_options
 from lit_pwm.cli.ranks import agreed_with_rank_zero, end_ranks, was_restarted
 from lit_pwm.cli.resuming import Resumption, resolve, take_networks_from
 from lit_pwm.cli.run_settings import KeepSettings, planned_ranks, settings_of
 from lit_pwm.cli.switches import check_strategy, default_callbacks, without_what_is_off
-from lit_pwm.errors import LitPWMError, RunStopped, did_you_mean
+from lit_pwm.errors import LitPWMError, RunStopped
 from lit_pwm.paths import find_config
 
 
@@ -36,7 +36,15 @@ class SaveConfigWhenTrainingStarts(SaveConfigCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the config beside the logs."""
-        super().setup(trainer, pl_module, "fit")
+        self.overwrite = bool(trainer.ckpt_path)  # a run that goes on in its own folder
+        try:
+            super().setup(trainer, pl_module, "fit")
+        except RuntimeError as error:
+            raise LitPWMError(
+                f"The folder {trainer.log_dir!r} holds the config of another run, which is not overwritten. Name "
+                f"another trainer.default_root_dir, go on with that run by --ckpt_path last, or let trainer.logger "
+                f"number runs."
+            ) from error
 
 
 class CLI(LightningCLI):
@@ -165,7 +173,10 @@ def build(argv: list[str], run: bool = True) -> CLI:
     """
     # LightningCLI warns when it is given arguments that are not the process's, and DDP starts its other ranks with the
     # process's: so these become the process's.
-    program, sys.argv = sys.argv, [sys.argv[0], *resolve_configs(argv)]
+    resolved = resolve_configs(argv)
+    options = given_options(resolved)
+    check_ranges(options)
+    program, sys.argv = sys.argv, [sys.argv[0], *resolved]
     try:
         return CLI(
             LightningModule,
@@ -180,11 +191,13 @@ def build(argv: list[str], run: bool = True) -> CLI:
             run=run,
         )
     except argparse.ArgumentError as error:
-        raise own_error(error) or LitPWMError(explain(error)) from error
-    except ValueError as error:  # jsonargparse's, around whatever a constructor raises
-        if (own := own_error(error)) is not None:
-            raise own from error
+        raise own_error(error) or LitPWMError(diagnose(options) or parser_error(error)) from None
+    except (LitPWMError, BrokenPipeError):
         raise
+    except Exception as error:
+        if (told := explain(error, options)) is None:
+            raise
+        raise told from (None if own_error(error) else error)  # its own cause would be told twice
     finally:
         sys.argv = program
 
@@ -203,41 +216,6 @@ def resolve_configs(argv: list[str]) -> list[str]:
     if names_file:
         raise LitPWMError("The option --config was given without a file. Write --config FILE.yaml.")
     return resolved
-
-
-def explain(error: argparse.ArgumentError) -> str:
-    """One paragraph of jsonargparse's message: which option, what was found, the nearest names where it is unknown."""
-    message = " ".join(str(error.message).split())
-    nested = re.search(r"NestedArg\(key='([\w.]+)', val=(.*?)\)", message)
-    unknown = re.search(r"does not accept option '([\w.]+)'|[Kk]ey '([\w.]+)' is not expected", message)
-    if nested:
-        option, value = nested.group(1), nested.group(2)
-    elif unknown:
-        option, value = unknown.group(1) or unknown.group(2), None
-    else:
-        return (
-            f"The command line or a config file is not accepted: {message[:600]} Mend it, and see "
-            f"`lit-pwm fit --help` for the options and their types."
-        )
-    name, known = option.rsplit(".", 1)[-1], _option_names()
-    if name in known and value is not None:
-        reason = re.search(r"Expected [^:]*?\. Got value: \S+|invalid literal[^.]*", message)
-        return (
-            f"The option {option!r} was given the value {value}, which is not of its type"
-            f"{f' ({reason.group(0)})' if reason else ''}. See `lit-pwm fit --help` for the types."
-        )
-    return (
-        f"There is no option {option!r} on the command line or in a config for the chosen class. "
-        f"{did_you_mean(name, sorted(known), shown=0)} See `lit-pwm fit --help` for the options."
-    ).replace(" Accepted: , ….", "")
-
-
-def _option_names() -> set[str]:
-    """Names of the options of our modules and the Trainer, for suggestions."""
-    import inspect
-
-    owners = (lit_pwm.WorldModelPretraining, lit_pwm.PolicyLearning, datamodules.MultitaskDataModule, Trainer)
-    return {name for owner in owners for name in inspect.signature(owner).parameters}
 
 
 def run(argv: list[str]) -> int:

@@ -44,3 +44,21 @@ def policy(store, world_model, tmp_path_factory):
     argv += ["--data.tasks", "[cartpole-swingup]", "--trainer.max_steps", "4", "--trainer.val_check_interval", "2"]
     assert run([*argv, "--trainer.default_root_dir", str(root)]) == 0
     return checkpoint(root)
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """Runs a command line in an empty folder and returns its error, having checked the error's form."""
+    monkeypatch.chdir(tmp_path)
+
+    def check(*argv, code=2):
+        capsys.readouterr()
+        assert run([str(a) for a in argv]) == code
+        text = capsys.readouterr().err
+        paragraph = text[text.index("error: ") :]
+        assert "Traceback" not in text
+        assert "\n\n" not in paragraph.strip()
+        assert list(tmp_path.iterdir()) == []
+        return " ".join(paragraph.split())
+
+    return check

@@ -3,31 +3,12 @@
 import shutil
 
 import h5py
-import pytest
 
 from lit_pwm.cli.main import run
 
 SHORT = ["--data.batch_size", "16", "--data.horizon", "4", "--trainer.limit_val_batches", "1"]
 PRETRAIN = ["fit", "--config", "configs/pretrain.yaml", "--config", "configs/world_model/mlp_tiny.yaml"]
 POLICY = ["fit", "--config", "configs/policy_learning.yaml", "--config", "configs/policy/mlp.yaml"]
-
-
-@pytest.fixture
-def refused(tmp_path, monkeypatch, capsys):
-    """Runs a command line in an empty folder and returns its error, having checked the error's form."""
-    monkeypatch.chdir(tmp_path)
-
-    def check(*argv, code=2):
-        capsys.readouterr()
-        assert run([str(a) for a in argv]) == code
-        text = capsys.readouterr().err
-        paragraph = text[text.index("error: ") :]
-        assert "Traceback" not in text
-        assert "\n\n" not in paragraph.strip()
-        assert list(tmp_path.iterdir()) == []
-        return " ".join(paragraph.split())
-
-    return check
 
 
 def test_unknown_key(refused, store):

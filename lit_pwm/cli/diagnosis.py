@@ -1,0 +1,248 @@
+"""Which option given to a Trainer verb is not accepted, found by comparing all with the classes they are for."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, get_args, get_origin
+
+import lightning.pytorch.callbacks
+import lightning.pytorch.loggers
+from lightning.pytorch import Trainer
+
+import callbacks
+import datamodules
+import lit_pwm
+import lit_pwm.models
+from lit_pwm.cli.given import BESIDE, COMMAND_LINE, SECTIONS, Option
+from lit_pwm.errors import LitPWMError, did_you_mean
+from lit_pwm.options import Count, CountOrZero, Range, Seed, hints_of, refusal
+
+Owners = dict[tuple[str, ...], type | None]
+_HOMES = (lit_pwm, lit_pwm.models, datamodules, callbacks, lightning.pytorch.callbacks, lightning.pytorch.loggers)
+"""Where the classes are that a config may name without their module."""
+_UNCHECKED: dict[str, Any] = {
+    "trainer.check_val_every_n_epoch": Count | None,
+    "trainer.log_every_n_steps": CountOrZero | None,
+    "trainer.num_sanity_val_steps": Annotated[int, Range(-1)] | None,
+    "trainer.min_steps": CountOrZero | None,
+    "trainer.min_epochs": CountOrZero | None,
+    "trainer.val_check_interval": Count | Annotated[float, Range(0, 1, open_least=True)] | str | None,
+    "seed_everything": bool | Seed,
+}
+"""Ranges of the Trainer's own options that Lightning does not check, or checks in words that name no option."""
+_PLAIN = ("builtins", "types", "datetime", "typing")
+_HELP = "See `lit-pwm fit --help` for the options."
+
+
+def check_ranges(options: list[Option]) -> None:
+    """Refuse values of the Trainer's options that would fail late, or in words that name no option.
+
+    Raises:
+        LitPWMError: a value is out of its range.
+    """
+    for option in options:
+        hint = _UNCHECKED.get(option.name)
+        if hint is not None and (accepted := refusal(hint, option.value)) is not None:
+            raise LitPWMError(f"The option {option.name!r} is {option.value!r} {option.source}; give {accepted}.")
+
+
+def diagnose(options: list[Option]) -> str | None:
+    """What is wrong with the first option that is not accepted, as one paragraph; None where each one seems sound."""
+    owners = _owners(options)
+    checks = (_wrong_class, _wrong_name, _wrong_value)
+    found = (text for check in checks for option in options if (text := check(option, owners)))
+    return next(found, None) or _missing(options, owners)
+
+
+def names_beside(name: str) -> list[str]:
+    """The options whose last part is `name`, with the sections that they belong to."""
+    owners: dict[str, Iterable[type]] = {
+        "trainer": [Trainer],
+        "model": [lit_pwm.WorldModelPretraining, lit_pwm.PolicyLearning],
+        "data": [datamodules.MultitaskDataModule],
+    }
+    return [f"{section}.{name}" for section, classes in owners.items() if any(name in _names(one) for one in classes)]
+
+
+def top_level_fault(option: Option) -> str | None:
+    """What to say of an option that belongs to no section, with the section that has one of its name."""
+    if option.path[0] in (*SECTIONS, *BESIDE, "config", "print_config", "help", "h", "version"):
+        return None
+    beside = names_beside(option.path[-1])
+    advice = (
+        f"Did you mean {' or '.join(map(repr, beside))}?"
+        if beside
+        else did_you_mean(option.path[0], [*SECTIONS, *BESIDE], shown=20)
+    )
+    return f"There is no option {option.name!r}, which was given {option.source}. {advice} {_HELP}"
+
+
+def _owners(options: list[Option]) -> Owners:
+    """The class whose options stand at each path, by the last `class_path` that was given there."""
+    owners: Owners = {("trainer",): Trainer, ("data",): datamodules.MultitaskDataModule}
+    for option in options:
+        path, value = option.path, option.value
+        if path[-1] == "class_path":
+            owners[path[:-1]] = find_class(value)
+    for option in options:  # a component may be named without `class_path`, or be a default
+        for length in range(2, len(option.path) + 1):
+            path = option.path[:length]
+            above = owners.get(path[:-1])
+            if path not in owners and path[-1] != "class_path" and above is not None:
+                default = inspect.signature(above.__init__).parameters.get(path[-1])
+                named = find_class(option.value) if option.path == path and _takes_class(above, path[-1]) else None
+                if named is not None or (default is not None and isinstance(default.default, type)):
+                    owners[path] = named or typing.cast("inspect.Parameter", default).default
+    return owners
+
+
+def find_class(name: Any) -> type | None:
+    """The class of a path such as `lit_pwm.models.MLPDynamics`, or of its last part where it is one of ours."""
+    if not isinstance(name, str):
+        return None
+    module, _, last = name.rpartition(".")
+    homes = [importlib.import_module(module)] if module and _can_import(module) else []
+    if not module:
+        homes = list(_HOMES)
+    found = next((getattr(home, last) for home in homes if hasattr(home, last)), None)
+    return found if isinstance(found, type) else None
+
+
+def _can_import(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except Exception:  # a user's module may fail in any way; that it cannot be imported is what counts
+        return False
+    return True
+
+
+def _wrong_class(option: Option, owners: Owners) -> str | None:
+    is_class = option.path[-1] == "class_path"
+    above = owners.get(option.path[:-1])
+    if not is_class and not (
+        isinstance(option.value, str) and above is not None and _takes_class(above, option.path[-1])
+    ):
+        return None
+    value = option.value
+    if not isinstance(value, str):
+        return None
+    place = option.path[:-1] if is_class else option.path
+    kind = _kind(owners.get(place[:-1]), place[-1])
+    if (found := find_class(value)) is not None:
+        if kind is None or issubclass(found, kind):
+            return None
+        return (
+            f"The class {value!r}, given as {option.name!r} {option.source}, is no {kind.__name__}. Name a class that "
+            f"derives from {kind.__module__}.{kind.__qualname__}."
+        )
+    module, _, last = value.rpartition(".")
+    said = f"The class {value!r}, given as {option.name!r} {option.source}, cannot be imported"
+    if module and not _can_import(module):
+        return (
+            f"{said}: there is no module {module!r}, or importing it fails. Run from the folder that holds it, install "
+            f"it, or put its folder on PYTHONPATH. See `lit-pwm fit --help` for the classes that there are."
+        )
+    homes = [importlib.import_module(module)] if module else _HOMES
+    names = {name: getattr(home, name, None) for home in homes for name in getattr(home, "__all__", dir(home))}
+    known = [name for name, one in names.items() if isinstance(one, type) and issubclass(one, kind or object)]
+    return f"{said}: there is none of this name. {did_you_mean(last, known)}"
+
+
+def _wrong_name(option: Option, owners: Owners) -> str | None:
+    if (fault := top_level_fault(option)) is not None:
+        return fault
+    for length in range(2, len(option.path) + 1):
+        owner, name = owners.get(option.path[: length - 1]), option.path[length - 1]
+        if owner is None or name == "class_path":
+            continue
+        known = _names(owner)
+        if name not in known:
+            beside = [other for other in names_beside(name) if other != option.name]
+            advice = f"Did you mean {beside[0]!r}?" if beside else did_you_mean(name, sorted(known), shown=8)
+            return (
+                f"There is no option {option.name!r}, which was given {option.source}: {owner.__name__} has none of "
+                f"this name. {advice} {_HELP}"
+            )
+    return None
+
+
+def _wrong_value(option: Option, owners: Owners) -> str | None:
+    owner = owners.get(option.path[:-1])
+    if owner is None or option.path[-1] == "class_path":
+        return None
+    hint = hints_of(owner.__init__).get(option.path[-1])
+    accepted = None if hint is None else refusal(hint, option.value)
+    if hint is None or accepted is None or _is_a_number_in_text(hint, option):
+        return None
+    if option.value is None and option.source == COMMAND_LINE:
+        return f"The option {option.name!r} stands {option.source} without a value; give {accepted}."
+    entry = ""
+    if not isinstance(option.value, (list, dict)) and refusal(hint, [option.value]) is None:
+        entry = f" Write [{option.value}]."
+    return (
+        f"The option {option.name!r} was given the value {option.value!r} {option.source}, which is not of its type; "
+        f"give {accepted}.{entry} See `lit-pwm fit --help` for the types."
+    )
+
+
+def _missing(options: list[Option], owners: Owners) -> str | None:
+    given = {option.path for option in options}
+    if ("model",) not in owners:
+        return (
+            "No model is named. Stack a config that does, such as `--config configs/pretrain.yaml` or `--config "
+            "configs/policy_learning.yaml`, or write `--model lit_pwm.WorldModelPretraining`."
+        )
+    for section in SECTIONS[:2]:
+        if (owner := owners.get((section,))) is None:
+            continue
+        parameters = dict(list(inspect.signature(owner.__init__).parameters.items())[1:])
+        for name, parameter in parameters.items():
+            needed = parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+            if needed and (section, name) not in given:
+                option = f"{section}.{name}"
+                return f"The option {option!r} is missing, which {owner.__name__} needs. Give --{option}."
+    return None
+
+
+def _is_a_number_in_text(hint: Any, option: Option) -> bool:
+    """Whether it is a number that YAML takes for text, such as 1e-3, and parsers do not."""
+    try:
+        return isinstance(option.value, str) and refusal(hint, float(option.value)) is None
+    except ValueError:
+        return False
+
+
+def _takes_class(owner: type, name: str) -> bool:
+    """Whether an option is a class, a factory of one, or an object: named by a class path, and by no other text."""
+    found = _parts(hints_of(owner.__init__).get(name))
+    return any(map(_made, found)) and str not in found
+
+
+def _parts(hint: Any) -> list[Any]:
+    """The hints that unions and lists are made of."""
+    if get_origin(hint) is Callable or not get_args(hint):
+        return [hint]
+    return [one for part in get_args(hint) for one in _parts(part)]
+
+
+def _made(hint: Any) -> type | None:
+    """The class of the objects that are made for a hint, of a factory or of a class that is no plain value."""
+    made = get_args(hint)[-1] if get_origin(hint) is Callable else hint
+    return made if isinstance(made, type) and made.__module__ not in _PLAIN else None
+
+
+def _kind(owner: type | None, name: str) -> type | None:
+    """The class of what an option's factory makes, where its type hint says."""
+    found = [] if owner is None else _parts(hints_of(owner.__init__).get(name))
+    return next((made for hint in found if (made := _made(hint)) is not None), None)
+
+
+def _names(owner: type) -> set[str]:
+    parameters = inspect.signature(owner.__init__).parameters.values()
+    own = {one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)} - {"self"}
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        own |= {name for base in owner.__mro__[1:] if base is not object for name in _names(base)}
+    return own
