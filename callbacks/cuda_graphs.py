@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_pwm.batch import Batch
 from lit_pwm.errors import LitPWMError
-from lit_pwm.graphs import graphed
+from lit_pwm.graphs import Function, graphed
 from lit_pwm.imagination import Imagined
 from lit_pwm.losses import WorldModelLoss
 from lit_pwm.models import FlowActor, FlowDynamics
@@ -36,6 +36,10 @@ class CUDAGraphs(Callback):
             whose running variances are averaged over ranks within the loss.
     """
 
+    device_type: ClassVar[str] = "cuda"
+    record: ClassVar[Callable[..., Function]] = staticmethod(graphed)
+    """What makes a function of tensors another that gives the same; a test on another device puts a plain call here."""
+
     def __init__(self) -> None:
         self._replaced: tuple[str, ...] = ()
 
@@ -46,7 +50,7 @@ class CUDAGraphs(Callback):
                 f"CUDAGraphs speeds up WorldModelPretraining and PolicyLearning, but the Trainer fits a "
                 f"{type(pl_module).__name__}. Remove the callback from trainer.callbacks."
             )
-        if pl_module.device.type != "cuda":
+        if pl_module.device.type != self.device_type:
             raise LitPWMError(
                 f"CUDAGraphs needs a CUDA device, but the Trainer runs on {pl_module.device}. Remove the callback from "
                 f"trainer.callbacks, or set trainer.accelerator to gpu."
@@ -69,9 +73,9 @@ class CUDAGraphs(Callback):
             return
         with trainer.precision_plugin.train_step_context():
             if isinstance(pl_module, WorldModelPretraining):
-                functions = {"update_loss": _update_loss(pl_module, batch)}
+                functions = {"update_loss": _update_loss(pl_module, batch, self.record)}
             else:
-                functions = _policy_functions(cast("PolicyLearning", pl_module), batch)
+                functions = _policy_functions(cast("PolicyLearning", pl_module), batch, self.record)
         self._replaced = tuple(functions)
         for name, function in functions.items():
             setattr(pl_module, name, function)
@@ -101,7 +105,9 @@ def _check_solvers(module: WorldModelPretraining | PolicyLearning) -> None:
             )
 
 
-def _update_loss(module: WorldModelPretraining, batch: Batch) -> Callable[..., WorldModelLoss]:
+def _update_loss(
+    module: WorldModelPretraining, batch: Batch, record: Callable[..., Function]
+) -> Callable[..., WorldModelLoss]:
     own = module.update_loss
 
     def function(
@@ -113,11 +119,13 @@ def _update_loss(module: WorldModelPretraining, batch: Batch) -> Callable[..., W
     def tensors(batch: Batch, *target_logits: Tensor) -> tuple[Tensor, ...]:
         return batch["obs"], batch["action"], batch["reward"], batch["task"], *target_logits
 
-    replay = graphed(function, [module.world_model], tensors(batch, *module.target_logits(batch)))
+    replay = record(function, [module.world_model], tensors(batch, *module.target_logits(batch)))
     return lambda batch, *target_logits: WorldModelLoss(*replay(*tensors(batch, *target_logits)))
 
 
-def _policy_functions(module: PolicyLearning, batch: Batch) -> dict[str, Callable[..., Any]]:
+def _policy_functions(
+    module: PolicyLearning, batch: Batch, record: Callable[..., Function]
+) -> dict[str, Callable[..., Any]]:
     own_returns, own_critic_loss = module.imagined_returns, module.critic_loss
 
     def returns(z: Tensor, task: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
@@ -128,7 +136,7 @@ def _policy_functions(module: PolicyLearning, batch: Batch) -> dict[str, Callabl
     with torch.no_grad():
         z = module.world_model.encode(batch["obs"][0], task)
     noise = module.update_noise(len(task))
-    replay = graphed(returns, [module.world_model, module.actor, module.target_critic], (z, task, noise))
+    replay = record(returns, [module.world_model, module.actor, module.target_critic], (z, task, noise))
 
     def imagined_returns(z: Tensor, task: Tensor, noise: Tensor) -> tuple[Imagined, Tensor]:
         *rollout, returns = replay(z, task, noise)
@@ -138,5 +146,5 @@ def _policy_functions(module: PolicyLearning, batch: Batch) -> dict[str, Callabl
     states = rollout.latents[:-1].flatten(0, 1).chunk(module.critic_minibatches)[0]
     tasks = task.expand(module.horizon, -1).flatten()[: len(states)]
     targets = rollout.rewards.flatten()[: len(states)]
-    replay_critic = graphed(lambda *inputs: (own_critic_loss(*inputs),), [module.critic], (states, tasks, targets))
+    replay_critic = record(lambda *inputs: (own_critic_loss(*inputs),), [module.critic], (states, tasks, targets))
     return {"imagined_returns": imagined_returns, "critic_loss": lambda *inputs: replay_critic(*inputs)[0]}

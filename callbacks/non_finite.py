@@ -12,11 +12,12 @@ from lit_pwm.errors import NonFiniteLossError
 
 
 class NonFiniteGuard(Callback):
-    """Saves the batch and the last good weights when a training step meets a loss or gradient that is not finite.
+    """Saves the batch and the last good weights when an update meets a loss or gradient that is not finite.
 
-    Steps raise `NonFiniteLossError` before anything is stepped, so the weights at that moment are the last good ones.
-    The files `non_finite_batch.pt` (this rank's batch) and `last_good.ckpt` lie in the run's log directory. Under
-    several ranks, each that meets the error saves its batch and rank zero's weights are left to its last checkpoint.
+    Such an update is undone before `NonFiniteLossError` is raised, on all ranks (`lit_pwm.atomic_update`): what is
+    there at that moment is the state after the update before it, and nothing in it has seen the batch. The files
+    `non_finite_batch.pt` (of several ranks each its own, with `_rankN` behind the name) and `last_good.ckpt` lie in the
+    run's log directory; a run resumed from `last_good.ckpt` goes on with the batch after the bad one.
     """
 
     def __init__(self) -> None:
@@ -33,7 +34,7 @@ class NonFiniteGuard(Callback):
         self._batch = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Write the batch, and in a run of one process the weights."""
+        """Write the batch and the checkpoint; the error comes on all ranks, which save together."""
         if not isinstance(exception, NonFiniteLossError) or self._batch is None:
             return
         folder = Path(trainer.log_dir or trainer.default_root_dir)
@@ -41,9 +42,9 @@ class NonFiniteGuard(Callback):
         rank = f"_rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         batch_file = folder / f"non_finite_batch{rank}.pt"
         torch.save({"batch": self._batch, "global_step": trainer.global_step}, batch_file)
-        saved = f"The batch was saved as {str(batch_file)!r}"
-        if trainer.world_size == 1:
-            checkpoint = folder / "last_good.ckpt"
-            trainer.save_checkpoint(checkpoint)
-            saved += f" and the weights before it as {str(checkpoint)!r}"
-        exception.args = (f"{exception.args[0]} {saved}.",)
+        checkpoint = folder / "last_good.ckpt"
+        trainer.save_checkpoint(checkpoint)
+        exception.args = (
+            f"{exception.args[0]} The batch was saved as {str(batch_file)!r} and the state before it as "
+            f"{str(checkpoint)!r}.",
+        )

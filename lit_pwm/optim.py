@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from lit_pwm.errors import LitPWMError, NonFiniteLossError
+from lit_pwm.errors import LitPWMError
 from lit_pwm.models.layers import Constrained
 from lit_pwm.models.world_model import WorldModel
 
@@ -60,52 +60,46 @@ def parameters_of(optimizer: torch.optim.Optimizer | LightningOptimizer) -> Iter
         yield from group["params"]
 
 
-def take_step(
-    module: LightningModule,
-    optimizer: LightningOptimizer,
-    loss: Tensor,
-    clip_norm: float,
-    name: str,
-    ticks: bool = True,
-) -> Tensor:
-    """Backward, one flat gradient reduction over ranks, clipping, optimizer step, projection of constrained weights.
+def compute_gradients(module: LightningModule, optimizer: LightningOptimizer, loss: Tensor, clip_norm: float) -> Tensor:
+    """Backward, one flat gradient reduction over ranks, clipping.
 
     DistributedDataParallel's own reduction is blocked, because with several optimizers it would reduce every gradient
-    of the module on every backward. Lightning counts a global step for each `LightningOptimizer.step`; with `ticks` off
-    the wrapped optimizer is stepped instead, so that exactly one optimizer of a module counts updates.
+    of the module on every backward.
 
     Args:
         module: the module whose `training_step` this is.
-        optimizer: holds the parameters to move.
+        optimizer: holds the parameters that get gradients.
         loss: scalar.
         clip_norm: largest global norm of the (reduced) gradient.
-        name: what the loss is, for the error.
-        ticks: whether this step advances `trainer.global_step`.
 
     Returns:
-        The gradient's norm before clipping, over all ranks.
-
-    Raises:
-        NonFiniteLossError: the gradient's norm is not finite; nothing has been stepped.
+        The gradient's norm before clipping, over all ranks. Whoever steps makes sure that it is finite
+        (`lit_pwm.atomic_update`).
     """
     parameters = list(parameters_of(optimizer))
     optimizer.zero_grad(set_to_none=True)
     with _without_automatic_reduction(module):
         module.manual_backward(loss)
     _reduce_gradients(parameters)
-    norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
-    if not torch.isfinite(norm):
-        raise NonFiniteLossError(
-            f"The {name} loss is {loss.item():.4g} and its gradient norm {norm.item():.4g} at update "
-            f"{module.global_step}; nothing was stepped. Look at the batch that was saved; lower the learning rate, or "
-            f"run in float32 if this run does not."
-        )
+    return nn.utils.clip_grad_norm_(parameters, clip_norm).detach()
+
+
+def take_step(module: LightningModule, optimizer: LightningOptimizer, ticks: bool = True) -> None:
+    """Optimizer step by the gradients that are there, and projection of constrained weights.
+
+    Lightning counts a global step for each `LightningOptimizer.step`; with `ticks` off the wrapped optimizer is stepped
+    instead, so that exactly one optimizer of a module counts updates.
+
+    Args:
+        module: the module whose `training_step` this is.
+        optimizer: holds the parameters to move.
+        ticks: whether this step advances `trainer.global_step`.
+    """
     if ticks:
         optimizer.step()
     else:
         optimizer.optimizer.step()
-    _constrain_moved(module, parameters)
-    return norm.detach()
+    _constrain_moved(module, list(parameters_of(optimizer)))
 
 
 def _constrain_moved(module: nn.Module, parameters: list[nn.Parameter]) -> None:
@@ -201,5 +195,9 @@ def apply_settings(
 
 
 def logs_now(module: LightningModule) -> bool:
-    """Whether Lightning writes what is logged at this update; at others `self.log` would only cost its milliseconds."""
-    return module.global_step % cast("Any", module.trainer).log_every_n_steps == 0
+    """Whether Lightning writes what is logged at this update; at others `self.log` would only cost its milliseconds.
+
+    Never where `log_every_n_steps` is 0, as Lightning understands it.
+    """
+    every = cast("Any", module.trainer).log_every_n_steps
+    return bool(every) and module.global_step % every == 0

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from lit_pwm.atomic_update import AtomicUpdate
 from lit_pwm.batch import Batch, DataSource
 from lit_pwm.binding import bind, source_of
 from lit_pwm.checkpoints.native import (
@@ -36,6 +37,7 @@ from lit_pwm.models.world_model import WorldModel
 from lit_pwm.optim import (
     apply_settings,
     check_each_parameter_once,
+    compute_gradients,
     follow_,
     linear_decay,
     logs_now,
@@ -230,6 +232,7 @@ class PolicyLearning(LightningModule):
         if (parity := self.parity()) is not None:
             parity.require(self.parameter_tolerance)
             rank_zero_info(f"actor {parity}")
+        self._atomic = AtomicUpdate(self, self.trainer.optimizers[1:])
         apply_settings(self._settings, self.trainer.optimizers, cast("list[LambdaLR]", self.lr_schedulers()))
         self.world_model.eval().requires_grad_(False)
         self.target_critic.requires_grad_(False)
@@ -250,14 +253,17 @@ class PolicyLearning(LightningModule):
         """One update: the actor once, then the critics in several passes over the same imagined states."""
         task, generator = batch["task"], self._generator()
         actor_optimizer, critic_optimizer = cast("list[LightningOptimizer]", self.optimizers())
-        with torch.no_grad():
-            z = self.world_model.encode(batch["obs"][0], task)
-        rollout, returns = self.imagined_returns(z, task, self._draw_noise(len(task), generator))
-        self.return_stats.update(cast("Tensor", self.all_gather(RunningStats.moments(-returns))))
-        loss, mean_return = self.actor_loss(returns), returns.detach().mean()
-        # The actor is the one that counts updates, because it steps once in each.
-        actor_norm = take_step(self, actor_optimizer, loss, self.actor_clip_norm, "actor")
-        critic_loss, critic_norm = self._fit_critics(rollout, task, critic_optimizer, generator)
+        with self._atomic as update:
+            with torch.no_grad():
+                z = self.world_model.encode(batch["obs"][0], task)
+            rollout, returns = self.imagined_returns(z, task, self._draw_noise(len(task), generator))
+            self.return_stats.update(cast("Tensor", self.all_gather(RunningStats.moments(-returns))))
+            loss, mean_return = self.actor_loss(returns), returns.detach().mean()
+            actor_norm = compute_gradients(self, actor_optimizer, loss, self.actor_clip_norm)
+            update.watch("actor", loss, actor_norm)
+            critic_loss, critic_norm = self._fit_critics(rollout, task, critic_optimizer, generator)
+        # The actor is the one that counts updates, because it steps once in each: nothing can be refused any more.
+        take_step(self, actor_optimizer)
         follow_(self.target_critic, self.critic, self.target_rate)
         follow_(self.averaged_actor, self.actor, self.actor_average_rate)
         for scheduler in cast("list[LambdaLR]", self.lr_schedulers()):
@@ -321,8 +327,10 @@ class PolicyLearning(LightningModule):
             order = torch.randperm(len(states), generator=generator, device=states.device)
             for chosen in order.chunk(self.critic_minibatches):
                 loss = self.critic_loss(states[chosen], tasks[chosen], targets[chosen])
-                norm = take_step(self, optimizer, loss, self.critic_clip_norm, "critic", ticks=False)
+                norm = compute_gradients(self, optimizer, loss, self.critic_clip_norm)
+                take_step(self, optimizer, ticks=False)
                 losses.append(loss.detach())
+                self._atomic.watch(f"critic (minibatch {len(losses)})", loss, norm)
         return torch.stack(losses).mean(), norm
 
     def _generator(self) -> torch.Generator:

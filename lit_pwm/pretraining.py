@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from lit_pwm.atomic_update import AtomicUpdate
 from lit_pwm.batch import Batch, DataSource
 from lit_pwm.binding import bind, source_of
 from lit_pwm.checkpoints.native import (
@@ -33,6 +34,7 @@ from lit_pwm.open_loop import OpenLoopError
 from lit_pwm.optim import (
     apply_settings,
     check_each_parameter_once,
+    compute_gradients,
     follow_,
     logs_now,
     planned_updates,
@@ -222,14 +224,19 @@ class WorldModelPretraining(LightningModule):
             rank_zero_info(f"dynamics {parity}")
         if self.target_encoder_rate != 1:
             self.target_encoder.requires_grad_(False)
+        self._atomic = AtomicUpdate(self)
         apply_settings(self._settings, self.trainer.optimizers, [cast("LambdaLR", self.lr_schedulers())])
 
     # -- training ---------------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update of the whole world model."""
         optimizer = cast("LightningOptimizer", self.optimizers())
-        loss = self.update_loss(batch, *self.target_logits(batch))
-        norm = take_step(self, optimizer, loss.total + self._regularisation(batch), self.clip_norm, "world-model")
+        with self._atomic as update:
+            loss = self.update_loss(batch, *self.target_logits(batch))
+            total = loss.total + self._regularisation(batch)
+            norm = compute_gradients(self, optimizer, total, self.clip_norm)
+            update.watch("world-model", total, norm)
+        take_step(self, optimizer)
         self._move_target_encoder()
         cast("LambdaLR", self.lr_schedulers()).step()
         if logs_now(self):

@@ -40,10 +40,16 @@ def same_on_both_ranks(results, job):
     return {key for key in first if not torch.equal(first[key], second[key])}
 
 
-@pytest.mark.parametrize("job", ["pretraining", "pretraining-flow", "pretraining-matching", "policy"])
+@pytest.mark.parametrize("job", ["pretraining", "pretraining-flow", "policy"])
 def test_weights_and_statistics_are_identical_on_both_ranks(results, job):
     assert same_on_both_ranks(results, job) == set()
     assert results[job, 2, 0]["global_step"] == UPDATES
+
+
+def test_a_flow_that_draws_its_times_is_refused_on_both_ranks(results):
+    for rank in (0, 1):
+        assert "drew from a global random generator" in results["refused", 2, rank]["error"]
+        assert ("pretraining-matching", 2, rank) not in results
 
 
 @pytest.mark.parametrize(("job", "part"), [("pretraining", "world_model.dynamics"), ("policy", "actor.mean")])

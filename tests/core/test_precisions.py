@@ -67,7 +67,7 @@ ACTORS = {
     "flow-gated": partial(FlowActor, form="gated", method="heun"),
     "flow-dopri5": partial(FlowActor, method="dopri5", rtol=1e-2, atol=1e-2),
 }
-FREQUENT = ("mlp", "refinement", "flow", "matching", "matching-estimate", "sampled-few", "sampled-simplex")
+FREQUENT = ("mlp", "refinement", "flow", "matching", "sampled-few")
 WIDTHS = {"latent_dim": 16, "encoder_dim": 16, "reward_dim": 16, "task_dim": 4}
 
 

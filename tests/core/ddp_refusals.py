@@ -1,0 +1,107 @@
+"""Two processes in which updates are refused, and how each rank ends; started by `test_ddp_refusals.py`.
+
+Usage: ddp_refusals.py STORE OUT.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from torch import Tensor
+
+import callbacks
+from datamodules import MultitaskDataModule
+from lit_pwm import PolicyLearning, WorldModelPretraining
+from lit_pwm.errors import LitPWMError
+from lit_pwm.models import CriticEnsemble, Dynamics, FlowDynamics, MLPActor, MLPDynamics
+
+BAD = 2
+
+
+class DroppingOut(MLPDynamics):
+    """Somebody's own dynamics, which draw."""
+
+    def forward(self, z: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
+        return super().forward(torch.nn.functional.dropout(z, 0.1), action, embedding)
+
+
+class Plant(Callback):
+    """Lets a function of the module go wrong in one update, at its n-th call, on rank 1 alone."""
+
+    def __init__(self, name: str, call: int) -> None:
+        self.name, self.call, self.before = name, call, {}
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step != BAD:
+            return
+        self.before = {name: value.clone() for name, value in pl_module.state_dict().items()}
+        own, calls = getattr(pl_module, self.name), []
+
+        def spoiled(*arguments: Tensor) -> Tensor:
+            calls.append(1)
+            return own(*arguments) * (torch.nan if trainer.global_rank == 1 and len(calls) == self.call else 1.0)
+
+        setattr(pl_module, self.name, spoiled)
+
+
+def pretraining(kind: type[Dynamics] = MLPDynamics, sigreg_coef: float = 0.0, **options: Any) -> WorldModelPretraining:
+    dynamics = partial(kind, hidden_dim=16, **options)
+    sizes = {"latent_dim": 16, "encoder_dim": 16, "reward_dim": 16, "task_dim": 4}
+    return WorldModelPretraining(dynamics=dynamics, sigreg_coef=sigreg_coef, **sizes)
+
+
+def policy_learning(checkpoint: Path) -> PolicyLearning:
+    critic = partial(CriticEnsemble, hidden_dims=(8,), task_dim=4)
+    return PolicyLearning(
+        str(checkpoint), actor=partial(MLPActor, hidden_dims=(8,), task_dim=4), critic=critic, horizon=4
+    )
+
+
+def main(store: Path, out: Path) -> None:
+    def run(name: str, module: LightningModule, *extra: Callback, devices: int = 2) -> Trainer:
+        """Fits `module` and saves how this rank ended under `name`."""
+        seed_everything(1, verbose=False)
+        root = out / name
+        trainer = Trainer(
+            accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", max_steps=BAD + 2,
+            callbacks=[*extra, callbacks.NonFiniteGuard()], logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=root,
+        )  # fmt: skip
+        data = MultitaskDataModule(store, horizon=3, batch_size=8, batches_per_epoch=10)
+        result: dict[str, Any] = {"error": "", "code": 0}
+        try:
+            trainer.fit(module, datamodule=data)
+        except LitPWMError as error:
+            result = {"error": str(error), "code": error.exit_code}
+        plant = next((callback for callback in extra if isinstance(callback, Plant)), None)
+        result |= {"state": module.state_dict(), "before": plant.before if plant else {}, "step": trainer.global_step}
+        torch.save(result, out / f"{name}-{trainer.global_rank}.pt")
+        return trainer
+
+    plain = out / "plain.ckpt"
+    run("plain", pretraining()).save_checkpoint(plain)
+    run("actor", policy_learning(plain), Plant("actor_loss", 1))
+    run("critic", policy_learning(plain), Plant("critic_loss", 17))
+
+    drawing: dict[str, Callable[[], LightningModule]] = {
+        "noise": lambda: pretraining(FlowDynamics, source="noise", end_weight=0.0, energy_weight=1.0),
+        "matching": lambda: pretraining(FlowDynamics, flow_weight=1.0),
+        "sigreg": lambda: pretraining(sigreg_coef=0.1),
+        "own": lambda: pretraining(DroppingOut),
+    }
+    for name, make in drawing.items():
+        run(name, make())
+    sampled = Path(sys.argv[3])
+    run("policy-sampled", policy_learning(sampled))
+
+
+if __name__ == "__main__":
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
