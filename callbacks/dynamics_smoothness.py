@@ -22,7 +22,7 @@ class DynamicsSmoothness(Callback):
     estimated by random vector-Jacobian products (`lit_pwm.diagnostics.jacobian_square_norms`). Gradients through H
     steps are products of H such Jacobians. For dynamics that sample, the noise is held fixed.
 
-    Training is left as it is. Hook: `on_validation_batch_end`; nothing of it is in checkpoints.
+    Training is left as it is. Hook: `on_validation_batch_end`. In checkpoints: when it was last measured.
 
     Args:
         every_n_updates: least number of updates between measurements, which are made during validations.
@@ -33,6 +33,14 @@ class DynamicsSmoothness(Callback):
     def __init__(self, every_n_updates: Count = 500, probes: Count = 8) -> None:
         self.every_n_updates, self.probes = every_n_updates, probes
         self._measured_at: int | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """When it was last measured."""
+        return {} if self._measured_at is None else {"measured_at": self._measured_at}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Measure again when it is time."""
+        self._measured_at = state_dict.get("measured_at")
 
     def on_validation_batch_end(
         self,

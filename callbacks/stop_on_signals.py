@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.requeueing import requeue
-from callbacks.rng_state import RNGState
 from lit_pwm import run_signals
 from lit_pwm.errors import RunStopped
 
@@ -53,7 +54,7 @@ class StopOnSignals(Callback):
 
     def __init__(self) -> None:
         self._installed, self._cut_short, self._agreed = False, False, None
-        self._random: dict[str, Any] | None = None
+        self._before: dict[str, Any] = {}
         self._planned: int | None = None
 
     # -- when -------------------------------------------------------------------------------------------------------
@@ -90,11 +91,12 @@ class StopOnSignals(Callback):
         self._agreed = signal_on_any_rank(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the random states, for an evaluation that is cut short; end one that need not begin."""
+        """Remember what callbacks save, for an evaluation that is cut short; end one that need not begin."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         self._let_the_run_end(trainer)
-        self._random = RNGState().state_dict()
+        others = [callback for callback in cast("Any", trainer).callbacks if not isinstance(callback, Checkpoint)]
+        self._before = {one.state_key: state for one in others if (state := copy.deepcopy(one.state_dict()))}
         self._stop_if(signal_on_any_rank(trainer))
 
     def on_validation_batch_end(
@@ -146,8 +148,10 @@ class StopOnSignals(Callback):
         progress["total"] = {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
         progress["current"] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
         progress["is_last_batch"] = False
-        if self._random is not None and "RNGState" in checkpoint.get("callbacks", {}):
-            checkpoint["callbacks"]["RNGState"] = self._random
+        # Of random states, counters and the like those before it began; files of checkpoints are as they are.
+        files = {callback.state_key for callback in trainer.checkpoint_callbacks}
+        kept = {key: state for key, state in checkpoint.get("callbacks", {}).items() if key in files}
+        checkpoint["callbacks"] = self._before | kept
 
     # -- what is done again -----------------------------------------------------------------------------------------
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
