@@ -1,10 +1,10 @@
-"""The factorial's tables and figure in README.md and docs/factorial.md, from the committed records alone.
+"""The factorial's tables and figures in README.md and docs/factorial.md, from the committed records alone.
 
     python benchmarks/factorial_table.py
 
 The records are those of `lit-pwm sweep configs/sweeps/factorial.yaml --records benchmarks/results/factorial`, and of
-the same with `--set rollouts=64 --records benchmarks/results/factorial_64`; tables those of `lit-pwm report`, and of
-differences between cells. No number in them is typed.
+the same with `--set rollouts=64 --records benchmarks/results/factorial_64`; tables are those of `lit-pwm report`, and
+more of its differences. No number in them is typed.
 """
 
 from __future__ import annotations
@@ -12,19 +12,38 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from itertools import product
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from pages import markdown, put
+import scipy.stats
+from pages import markdown as plain_markdown
+from pages import put
 
 from lit_pwm.cli.main import run
-from lit_pwm.statistics import bootstrap_interval
+from lit_pwm.experiments.report.comparison import markdown
+from lit_pwm.experiments.report.contrasts import Contrast, between_kinds, between_labels, contrast_table
+from lit_pwm.experiments.report.discovery import discovery_contrasts, discovery_table
+from lit_pwm.experiments.report.grid import Grid, RunResult
+from lit_pwm.experiments.sweep.records import read_records
+from lit_pwm.experiments.sweep.report import grid_of
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-IN_README = ("Interquartile mean return", "World models, decoded error, 16", "World models, reward error, 16")
-AT_64 = ("Interquartile mean return", "By task, best checkpoint")
+PAGE = ROOT / "docs" / "factorial.md"
+IN_README = (
+    "Mean return over tasks",
+    "World models, decoded error, 16 steps, ",
+    "World models, reward error, 16 steps, ",
+)
+ON_PAGE = ("Mean return over tasks", "Over all tasks", "By task", "Compute", "World models")
+AT_64 = ("Mean return over tasks", "By task, best checkpoint")
+PAIRS = (
+    ("world_model", "flow", "mlp"),
+    ("world_model", "refinement", "mlp"),
+    ("world_model", "flow", "refinement"),
+    ("policy", "flow", "mlp"),
+)
 
 
 def report(records: str, figure: str) -> str:
@@ -32,7 +51,7 @@ def report(records: str, figure: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         if code := run(["report", str(RESULTS / records), "--out", folder]):
             raise SystemExit(code)
-        shutil.copy(Path(folder) / "assets" / "comparison-iqm.svg", ROOT / "docs" / figure)
+        shutil.copy(Path(folder) / "assets" / "comparison-means.svg", ROOT / "docs" / figure)
         return (Path(folder) / "results.md").read_text(encoding="utf-8").split("\n", 2)[2].strip()
 
 
@@ -43,46 +62,58 @@ def some(text: str, heads: tuple[str, ...]) -> str:
     return "\n\n".join(part for i in found for part in blocks[i : i + 2])  # each with the table after it
 
 
-PAIRS = {
-    "flow − MLP world model": ("world_model", "flow", "mlp"),
-    "refinement − MLP world model": ("world_model", "refinement", "mlp"),
-    "flow − refinement world model": ("world_model", "flow", "refinement"),
-    "flow − MLP policy": ("policy", "flow", "mlp"),
-}
+def grids() -> dict[int, Grid]:
+    """Rollouts → the grid of the records."""
+    folders = {256: "factorial", 64: "factorial_64"}
+    return {n: grid_of(read_records(sorted((RESULTS / name).glob("*.json")))) for n, name in folders.items()}
 
 
-def differences(records: str, axis: str, one: str, other: str, kind: str) -> np.ndarray:
-    """[tasks, seeds]: difference of returns of cells that differ in one axis alone, averaged over the other axis."""
-    returns: dict[tuple[str, ...], float] = {}
-    for path in (RESULTS / records).glob("*.json"):
-        record = json.loads(path.read_text())
-        (scores,) = record["returns"][kind]["tasks"].values()
-        labels = {name: str(label) for name, label in record["labels"].items()}
-        rest = "policy" if axis == "world_model" else "world_model"
-        returns[labels[axis], labels[rest], labels["task"], labels["seed"]] = float(np.mean(scores["returns"]))
-    _, rests, tasks, seeds = (sorted(set(names)) for names in zip(*returns, strict=True))
-    pairs = [[[returns[one, r, t, s] - returns[other, r, t, s] for r in rests] for s in seeds] for t in tasks]
-    return np.array(pairs).mean(-1)
+def rows_of(contrasts: Iterable[Contrast | None]) -> str:
+    """The product's table of these contrasts, corrected over them all."""
+    return markdown(*contrast_table([contrast for contrast in contrasts if contrast is not None])).strip()
 
 
-def interval(values: np.ndarray) -> str:
-    """Mean of [tasks, seeds] with its 95 % stratified bootstrap interval."""
-    low, high = bootstrap_interval(list(values))
-    return f"{values.mean():+.0f} ({low:+.0f} to {high:+.0f})"
+def components(found: dict[int, Grid]) -> str:
+    """Differences between cells that differ in one component."""
+    return rows_of(
+        between_labels(grid, *pair, kind, f"{kind}, {rollouts} rollouts")
+        for kind in ("best", "last")
+        for rollouts, grid in found.items()
+        for pair in PAIRS
+    )
 
 
-def paired() -> str:
-    """The table of differences between cells of the same task and seed."""
-    columns = list(product(("best", "last"), (("factorial", 256), ("factorial_64", 64))))
-    head = ["difference of returns", *(f"{kind}, {n} rollouts" for kind, (_, n) in columns)]
-    rows = [
-        [name, *(interval(differences(records, *pair, kind)) for kind, (records, _) in columns)]
-        for name, pair in PAIRS.items()
-    ]
-    return markdown(head, rows)
+def sampled(found: dict[int, Grid]) -> str:
+    """What acting with noise changes, of the best checkpoints: in cup-catch, and over all tasks."""
+    return rows_of(
+        between_kinds(grid, "sampled", "best", "policy", policy, f"{place}, {rollouts} rollouts", tasks)
+        for place, tasks in (("cup-catch", ("cup-catch",)), ("all tasks", ()))
+        for rollouts, grid in found.items()
+        for policy in ("mlp", "flow")
+    )
 
 
-def catches() -> str:
+def catches(found: dict[int, Grid]) -> str:
+    """How often cup-catch is found, and the differences of it; and how many policies end with a catch imagined."""
+    parts = []
+    for rollouts, grid in found.items():
+        parts.append(f"Best checkpoints, {rollouts} rollouts, an episode from {grid.thresholds['cup-catch']:.0f} on:")
+        parts.append(markdown(*discovery_table(grid, "cup-catch", "best")).strip())
+    parts.append("Differences of the share of episodes that find it:")
+    parts.append(
+        rows_of(
+            Contrast(f"{contrast.name}, {rollouts} rollouts", contrast.differences, contrast.pairs, contrast.digits)
+            for rollouts, grid in found.items()
+            for contrast in discovery_contrasts(grid, "cup-catch", "best")
+        )
+    )
+    parts.append(
+        "Policies that end with an imagined return (`train/imagined_return`) above 7; most others stay below 3.5:"
+    )
+    return "\n\n".join([*parts, imagined()])
+
+
+def imagined() -> str:
     """How many policies of cup-catch end with an imagined return that only a catch brings."""
     rows = []
     for records, rollouts in (("factorial", 256), ("factorial_64", 64)):
@@ -91,15 +122,47 @@ def catches() -> str:
             record = json.loads(path.read_text())
             found[record["labels"]["policy"]].append(record["policy"]["final"]["train/imagined_return"] > 7)
         rows.append([f"{rollouts} rollouts", *(f"{sum(values)} of {len(values)}" for values in found.values())])
-    return markdown(["policies of cup-catch with a catch in imagination", "mlp", "flow"], rows)
+    return plain_markdown(["policies of cup-catch with a catch in imagination", "mlp", "flow"], rows)
+
+
+def other_data(at_64: Grid) -> str:
+    """The cells with MLP policies beside the same on another collection of data."""
+    earlier = json.loads((RESULTS / "factorial_64_other_data.json").read_text())["returns"]["best"]
+    runs = [
+        RunResult((model, "mlp"), task, seed, {"best": returns})
+        for model, tasks in earlier.items()
+        for task, seeds in tasks.items()
+        for seed, returns in seeds.items()
+    ]
+    other = Grid(at_64.axes, runs)
+    rows = []
+    for cell in other.cells:
+        means = [grid.estimate(cell, "best") for grid in (other, at_64)]
+        pooled = [
+            scipy.stats.trim_mean([x for task in grid.scores(cell, "best").values() for x in task.values()], 0.25)
+            for grid in (other, at_64)
+        ]
+        shown = [f"{m.value:.0f} ({m.interval.low:.0f} to {m.interval.high:.0f})" for m in means if m and m.interval]
+        per_seed = [[np.mean([t[s] for t in g.scores(cell, "best").values()]) for s in "01234"] for g in (other, at_64)]
+        welch = scipy.stats.ttest_ind(per_seed[1], per_seed[0], equal_var=False)
+        low, high = welch.confidence_interval(0.95)
+        moved = np.mean(per_seed[1]) - np.mean(per_seed[0])
+        rows.append(
+            [" / ".join(cell), *shown, f"{moved:+.0f} ({low:+.0f} to {high:+.0f})", f"{pooled[1] - pooled[0]:+.0f}"]
+        )
+    head = ["cell", "one collection", "another", "moved by (Welch's 95 %)", "IQM pooled over tasks moved by"]
+    return plain_markdown(head, rows)
 
 
 def main() -> None:
+    found = grids()
     text = report("factorial", "factorial.svg")
-    put(ROOT / "docs" / "factorial.md", "factorial", text)
-    put(ROOT / "docs" / "factorial.md", "64 rollouts", some(report("factorial_64", "factorial_64.svg"), AT_64))
-    put(ROOT / "docs" / "factorial.md", "paired", paired())
-    put(ROOT / "docs" / "factorial.md", "catches", catches())
+    put(PAGE, "factorial", some(text, ON_PAGE))
+    put(PAGE, "64 rollouts", some(report("factorial_64", "factorial_64.svg"), AT_64))
+    put(PAGE, "paired", components(found))
+    put(PAGE, "sampled", sampled(found))
+    put(PAGE, "catches", catches(found))
+    put(PAGE, "other data", other_data(found[64]))
     put(ROOT / "README.md", "factorial", some(text, IN_README))
 
 

@@ -9,8 +9,12 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import scipy.stats
 from formulation_arms import ARMS
-from pages import DOCS, FLOW_PAGE, put
+from pages import DOCS, FLOW_PAGE, markdown, put
+
+from lit_pwm.experiments.report.grid import geometric_estimate, mean_estimate
+from lit_pwm.statistics import holm, t_probability
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -33,17 +37,20 @@ def tasks_of(records: Records) -> list[str]:
     return [key.split("/")[1] for key in scores if key.startswith("decoded_error_16/")]
 
 
+def log_ratios(records: Records, arm: str, other: str, metric: str) -> list[float]:
+    """Logarithm of an arm's score over another's of the same seed, mean over tasks where it has them; one a seed."""
+    found = []
+    for seed, record in records[arm].items():
+        if seed in records[other]:
+            scores, others = record["scores"], records[other][seed]["scores"]
+            names = [f"{metric}/{task}" for task in tasks_of(records) if f"{metric}/{task}" in scores] or [metric]
+            found.append(float(np.mean([np.log(scores[name] / others[name]) for name in names])))
+    return found
+
+
 def ratios(records: Records, arm: str, step: int) -> np.ndarray:
     """Decoded error over the MLP's of the same seed: geometric mean over tasks, one for each seed."""
-    values = []
-    for seed, record in records[arm].items():
-        if seed in records["mlp"]:
-            both = [
-                [r["scores"][f"decoded_error_{step}/{task}"] for task in tasks_of(records)]
-                for r in (record, records["mlp"][seed])
-            ]
-            values.append(float(np.exp(np.mean(np.log(np.array(both[0]) / np.array(both[1]))))))
-    return np.array(values)
+    return np.exp(log_ratios(records, arm, "mlp", f"decoded_error_{step}"))
 
 
 def spread(values: Any, digits: int = 2) -> str:
@@ -80,6 +87,30 @@ def table(records: Records) -> str:
     seeds = sorted({len(by_seed) for by_seed in records.values()})
     rows += ["", f"Seeds: {' to '.join(map(str, seeds))}; tasks: {', '.join(tasks_of(records))}. Controls in bold."]
     return "\n".join(rows)
+
+
+_FLOWS = ("flow-end", "flow-k4", "flow-velocity", "flow-residual", "flow-matching", "flow-noise-end")
+PAIRS = (
+    *((arm, "mlp") for arm in ("mlp-wide", "mlp-long", "flow-k1", "refinement", "flow")),
+    *(("flow", other) for other in ("mlp-wide", "mlp-long", "flow-k1", "refinement")),
+    ("refinement-end", "refinement"),
+    *((arm, "flow") for arm in _FLOWS),
+)
+"""What the page compares: arm, and the arm that it is divided by."""
+
+
+def table_of_pairs(records: Records) -> str:
+    """Ratios of two arms' errors at the same seeds, with intervals over seeds, and Holm's p values at 16 steps."""
+    metrics = [*(f"decoded_error_{k}" for k in STEPS), "reward_error_16"]
+    pairs = [pair for pair in PAIRS if all(arm in records for arm in pair)]
+    tests = [t_probability(log_ratios(records, *pair, "decoded_error_16")) for pair in pairs]
+    corrected = holm([1.0 if p is None else p for p in tests])
+    rows = []
+    for (arm, other), p in zip(pairs, corrected, strict=True):
+        found = [geometric_estimate(log_ratios(records, arm, other, metric)).shown(2) for metric in metrics]
+        rows.append([f"{arm} ÷ {other}", *(f"{text} ({small})" for text, small in found), f"{p:.2g}"])
+    head = ["ratio", *(f"decoded error, {k}" for k in STEPS), "reward error, 16", "p, decoded, 16 (Holm)"]
+    return markdown(head, rows)
 
 
 def table_by_task(records: Records) -> str:
@@ -125,21 +156,29 @@ def finalists(records: Records, count: int = 4) -> list[str]:
 
 def policy_table(folder: Path) -> str:
     """Mean return over seeds of the best and the last checkpoint, for each arm and task."""
-    returns: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+    returns: dict[str, dict[str, dict[int, tuple[float, float]]]] = defaultdict(lambda: defaultdict(dict))
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text())
-        returns[record["arm"]][record["task"]].append((np.mean(record["best"]), np.mean(record["last"])))
+        returns[record["arm"]][record["task"]][record["seed"]] = (np.mean(record["best"]), np.mean(record["last"]))
     names = [name for name in ARMS if name in returns]
     tasks = sorted({task for name in names for task in returns[name]})
-    rows = ["| world model | " + " | ".join(tasks) + " | mean |", "| --- |" + " ---: |" * (len(tasks) + 1)]
+    rows, means = [], {}
     for name in names:
-        cells, best = [], []
+        seeds = [seed for seed in returns[name][tasks[0]] if all(seed in returns[name][task] for task in tasks)]
+        means[name] = [float(np.mean([returns[name][task][seed][0] for task in tasks])) for seed in seeds]
+        cells = []
         for task in tasks:
-            values = np.array(returns[name][task])
+            values = np.array(list(returns[name][task].values()))
             cells.append(f"{spread(values[:, 0], 0)} / {spread(values[:, 1], 0)}" if len(values) else "–")
-            best += list(values[:, 0]) if len(values) else []
-        rows.append(f"| {name} | " + " | ".join(cells) + f" | {np.mean(best):.0f} |")
-    return "\n".join(rows) + "\n\nReturn of the best checkpoint / of the last, mean and standard deviation over seeds."
+        estimate = mean_estimate(means[name])
+        cells.append("–" if estimate is None else "{} ({})".format(*estimate.shown()))
+        rows.append([name, *cells])
+    test = scipy.stats.f_oneway(*(values for values in means.values() if len(values) > 1))
+    return markdown(["world model", *tasks, "mean, best (95 %)"], rows) + (
+        "\n\nReturn of the best checkpoint / of the last, mean and standard deviation over seeds; mean over tasks with "
+        f"its t interval over seeds.\nThat all {len(means)} world models have one mean: F = {test.statistic:.2f}, p = "
+        f"{test.pvalue:.2f} (one-way analysis of variance of the seeds' means over tasks, best checkpoints)."
+    )
 
 
 def section_of(results: Path) -> str | None:
@@ -165,6 +204,9 @@ def write_tables(results: Path) -> None:
         table(records)
         + "\n\nDecoded error at 16 steps (1: the mean observation's) by task:\n\n"
         + table_by_task(records)
+        + "\n\nRatios at the same seeds: geometric mean over tasks and seeds, with the 95 % t interval over seeds of "
+        + "its logarithm, each row for itself; p values are corrected for the number of rows:\n\n"
+        + table_of_pairs(records)
     )
     print(text)
     if section := section_of(results):

@@ -1,0 +1,82 @@
+"""The pages' tables are what their scripts make of the committed records, and the sentences' figures are in them."""
+
+from pathlib import Path
+
+import factorial_table
+import formulation_table
+import pytest
+from pages import DOCS
+
+README = Path(__file__).parents[2] / "README.md"
+RESULTS = Path(formulation_table.__file__).parent / "results"
+
+
+@pytest.fixture(scope="module")
+def grids():
+    return factorial_table.grids()
+
+
+def section(page, name):
+    return page.read_text().split(f"<!-- {name} -->\n")[1].split(f"\n<!-- end {name} -->")[0]
+
+
+def row(table, start):
+    (line,) = [line for line in table.splitlines() if line.startswith(f"| {start} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+def test_the_factorials_tables_are_those_of_the_records(grids):
+    page = factorial_table.PAGE
+    assert section(page, "paired") == factorial_table.components(grids)
+    assert section(page, "sampled") == factorial_table.sampled(grids)
+    assert section(page, "catches") == factorial_table.catches(grids)
+    assert section(page, "other data") == factorial_table.other_data(grids[64])
+
+
+def test_returns_of_both_pages_are_those_of_the_grid(grids):
+    for page in (factorial_table.PAGE, README):
+        for (model, policy), number in zip(grids[256].cells, (0, 1) * 3, strict=True):
+            value, interval = grids[256].estimate((model, policy), "best").shown()
+            first = section(page, "factorial").split("\n\n")[1]
+            assert row(first, model)[number] == f"{value} ({interval})"
+
+
+def test_what_could_have_been_seen_in_the_factorial(grids):
+    table = factorial_table.components(grids)
+    models = row(table, "flow − mlp world model, best, 256 rollouts")
+    policies = row(table, "flow − mlp policy, best, 256 rollouts")
+    assert (models[2], models[-1]) == ("-1 (-141 to +140)", "190")
+    assert (policies[2], policies[-1]) == ("-68 (-139 to +3)", "96")
+    assert min(float(row(table, name.split("|")[1].strip())[4]) for name in table.splitlines()[2:]) > 0.05
+
+
+def test_cup_catch_is_found_more_often_by_mlp_policies_and_noise_moves_them_apart(grids):
+    table = factorial_table.catches(grids)
+    first = table.split("Best checkpoints, 64")[0]
+    assert [row(first, f"{policy} policy") for policy in ("mlp", "flow")] == [
+        ["0.79", "13 of 15", "856"], ["0.58", "10 of 15", "827"]
+    ]  # fmt: skip
+    noise = factorial_table.sampled(grids)
+    assert row(noise, "sampled − best, flow policy, cup-catch, 256 rollouts")[2].startswith("+28 ")
+    assert row(noise, "sampled − best, mlp policy, cup-catch, 256 rollouts")[2].startswith("-25 ")
+
+
+def test_another_collection_moved_a_cell_by_more_than_any_component(grids):
+    assert row(factorial_table.other_data(grids[64]), "mlp / mlp")[2:] == ["-51 (-265 to +163)", "-98"]
+    effects = [float(line.split("|")[4].split()[0]) for line in factorial_table.components(grids).splitlines()[2:]]
+    assert len(effects) == 16
+    assert max(abs(effect) for effect in effects) < 70
+
+
+@pytest.mark.parametrize("name", ["formulation", "formulation_5m"])
+def test_the_formulation_studys_ratios_are_those_of_the_records(name):
+    table = formulation_table.table_of_pairs(formulation_table.read(RESULTS / name))
+    assert table in section(DOCS / "flow_dynamics.md", name.replace("_", " "))
+    expected = {"formulation": "1.01 (0.96 to 1.06)", "formulation_5m": "0.96 (0.53 to 1.72)"}[name]
+    assert row(table, "flow ÷ refinement")[2] == expected
+
+
+def test_the_world_models_of_the_study_have_one_mean_return():
+    table = formulation_table.policy_table(RESULTS / "formulation" / "policies")
+    assert section(DOCS / "flow_dynamics.md", "formulation policies") == table
+    assert "all 10 world models have one mean: F = 0.62, p = 0.77" in table
