@@ -71,6 +71,11 @@ def test_cells_without_runs_in_some_task_or_with_no_seed_in_common_are_not_compa
     short = [*runs([("mlp", "mlp")]), *runs([("flow", "mlp")], tasks=("a",))]
     assert component_contrasts(Grid(AXES, short)) == []
     assert between_labels(Grid(AXES, short), "world_model", "flow", "mlp", "best", tasks=("a",)).pairs == 1
+    both = [
+        *runs([("mlp", "mlp"), ("flow", "mlp")], tasks=("a",)),
+        *runs([("mlp", "flow")]),
+    ]  # neither has b, another has
+    assert not [found for found in component_contrasts(Grid(AXES, both)) if "world model" in found.name]
     apart = [*runs([("mlp", "mlp")], seeds=(0, 1)), *runs([("flow", "mlp")], seeds=(2, 3))]
     assert component_contrasts(Grid(AXES, apart)) == []
     assert paired(Grid(AXES, apart), "nothing", []) is None
