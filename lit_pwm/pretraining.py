@@ -167,7 +167,12 @@ class WorldModelPretraining(LightningModule):
         # Before the statistics, because this is what refuses tasks that the model does not know.
         bind(source, self.world_model)
         if fresh and self.standardise_observations and not self.initial_checkpoint:
-            self.world_model.set_observation_statistics(source.observation_statistics())
+            left = self.world_model.set_observation_statistics(source.observation_statistics())
+            for name, entries in left.items():
+                rank_zero_info(
+                    f"Observation entries {', '.join(map(str, entries))} of {name!r} vary by no more than rounding and "
+                    f"are not scaled."
+                )
 
     def _initial_world_model(self, path: str) -> WorldModel:
         world_model = load_world_model(path).train()

@@ -120,7 +120,10 @@ class _Field(nn.Module):
 
 
 def integrate_torchdiffeq(velocity: Velocity, x: Tensor, solver: Solver, depends_on: Iterable[Tensor] = ()) -> Tensor:
-    """As `integrate`, by torchdiffeq for every method."""
+    """As `integrate`, by torchdiffeq for every method.
+
+    Where dopri5 finds no step small enough, as for states and fields that are not finite, the result is not a number.
+    """
     from torchdiffeq import odeint, odeint_adjoint
 
     steps = 1 if solver.method == "dopri5" else solver.substeps
@@ -131,7 +134,12 @@ def integrate_torchdiffeq(velocity: Velocity, x: Tensor, solver: Solver, depends
         "rtol": solver.rtol,
         "atol": solver.atol,
     }
-    if solver.adjoint:
-        parameters = tuple(tensor for tensor in depends_on if tensor.requires_grad)
-        return odeint_adjoint(_Field(velocity), x, times, adjoint_params=parameters, **options)[-1]
-    return odeint(velocity, x, times, **options)[-1]
+    try:
+        if solver.adjoint:
+            parameters = tuple(tensor for tensor in depends_on if tensor.requires_grad)
+            return odeint_adjoint(_Field(velocity), x, times, adjoint_params=parameters, **options)[-1]
+        return odeint(velocity, x, times, **options)[-1]
+    except AssertionError as error:
+        if "underflow in dt" not in str(error):
+            raise
+        return x * torch.nan

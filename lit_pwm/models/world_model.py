@@ -15,6 +15,9 @@ from lit_pwm.models.layers import LatentWidth, NormedLinear, TaskEmbedding, init
 from lit_pwm.models.two_hot import Bins, TwoHot
 from lit_pwm.options import Count, CountOrZero, checked
 
+_RESOLUTION = 2 * torch.finfo(torch.float32).eps
+_SIMULATED_ZERO = 1e-8
+
 
 class WorldModel(nn.Module):
     """Predicts latents and rewards of many tasks; plain torch, usable without a Trainer.
@@ -124,16 +127,27 @@ class WorldModel(nn.Module):
         dims = torch.tensor([dims[1] for dims in self.tasks.values()], device=self.obs_mean.device)
         return (torch.arange(self.action_dim, device=dims.device) < dims[:, None]).float()
 
-    def set_observation_statistics(self, statistics: Mapping[str, tuple[list[float], list[float]]]) -> None:
+    def set_observation_statistics(
+        self, statistics: Mapping[str, tuple[list[float], list[float]]]
+    ) -> dict[str, list[int]]:
         """Standardise observations of these tasks from now on: name → (mean, standard deviation) of each entry.
 
-        Entries that hardly vary keep their scale, so that noise in them is not blown up.
+        Entries that do not vary keep their scale, so that rounding in them is not blown up: those whose deviation is no
+        larger than float32 can tell apart at their mean, or than what a simulator's arithmetic leaves of a zero.
+
+        Returns:
+            The tasks that have such entries with a deviation above zero, and which entries these are.
         """
+        kept: dict[str, list[int]] = {}
         for name, (mean, std) in statistics.items():
             row, width = self.task_names.index(name), len(mean)
-            self.obs_mean[row, :width] = torch.as_tensor(mean, dtype=torch.float32)
-            scale = torch.as_tensor(std, dtype=torch.float32)
-            self.obs_std[row, :width] = torch.where(scale > 1e-3, scale, torch.ones_like(scale))
+            centre, scale = torch.as_tensor(mean, dtype=torch.float64), torch.as_tensor(std, dtype=torch.float64)
+            varies = scale > (_RESOLUTION * centre.abs()).clamp_min(_SIMULATED_ZERO)
+            self.obs_mean[row, :width] = centre.to(self.obs_mean)
+            self.obs_std[row, :width] = torch.where(varies, scale, torch.ones_like(scale)).to(self.obs_std)
+            if left := (~varies & (scale > 0)).nonzero().flatten().tolist():
+                kept[name] = left
+        return kept
 
     # -- what it does -----------------------------------------------------------------------------------------------
     def encode_logits(self, obs: Tensor, task: Tensor) -> Tensor:

@@ -213,6 +213,16 @@ def test_nothing_moves_whatever_ends_it(linear_store, world_models, fit, kind, f
         assert all(not optimizer["state"] for optimizer in found["optimizers"])
 
 
+def test_a_solver_that_finds_no_step_refuses_the_update_like_any_number_that_is_none(linear_store, fit):
+    class Spoil(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            batch["obs"][:, 0] *= torch.nan
+
+    module = pretraining(FlowDynamics, method="dopri5", parametrisation="velocity")
+    with pytest.raises(NonFiniteLossError, match="world-model loss is nan"):
+        fit(module, data_of(linear_store), 1, callbacks=[Spoil()])
+
+
 def test_a_refused_update_differs_from_none_and_a_passed_one_moves_all(linear_store, world_models, fit):
     """What is compared above would notice: without the refusal every part moves."""
     plant, after = Plant("critic_loss", BAD, 17, lambda value: value), {}

@@ -208,3 +208,13 @@ def test_observation_statistics_standardise_each_task_and_spare_constant_entries
     seen = model.encode(obs, task)
     model.set_observation_statistics({"cartpole-swingup": ([0.0] * 5, [1.0] * 5)})
     torch.testing.assert_close(seen, model.encode(plain, task), atol=1e-6, rtol=0)
+
+
+def test_small_deviations_are_scaled_if_they_are_more_than_rounding(model):
+    mean = [0.0, 1.0, 1000.0, 0.0, 0.0, 1000.0, 5.0]
+    std = [9e-4, 1e-5, 9e-4, 1e-7, 1e-16, 1e-5, 0.0]
+    kept = model.set_observation_statistics({"walker-walk": (mean, std)})
+    row = model.task_names.index("walker-walk")
+    torch.testing.assert_close(model.obs_std[row, :4], torch.tensor(std[:4]), atol=0, rtol=1e-6)
+    assert model.obs_std[row, 4:].unique().tolist() == [1.0]
+    assert kept == {"walker-walk": [4, 5]}, "a constant has nothing to be said of"
