@@ -1,0 +1,118 @@
+"""A disk that is full at any write: one paragraph that names it, the files before it whole, nothing half written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+OLD = Path(__file__).parents[1] / "fixtures_v1"
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Mounts an empty disk of some kilobytes; without the right to mount, skips."""
+    mounted = []
+
+    def make(kilobytes):
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        options = ["-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
+        if shutil.which("mount") is None or subprocess.run(["mount", *options], capture_output=True).returncode:
+            pytest.skip("mounting a small disk needs root")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def used(folder) -> int:
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*")) // 1024
+
+
+def assert_out_of_room(running, refused):
+    refused(running.finish(), running.stderr)
+    said = " ".join(running.stderr[running.stderr.rindex("error: ") :].split())
+    assert "No space left on device" in said or "File too large" in said, said
+    return said
+
+
+@pytest.fixture
+def four_updates(pretraining):
+    return lambda root: pretraining(root, 4, 2)
+
+
+def test_a_checkpoint_that_finds_no_room(tmp_path, disk, start, four_updates, refused, whole):
+    """The second of two, and a small TMPDIR beside: the first stays whole."""
+    small, full = disk(200), disk(4000)
+    start(four_updates(full / "run"), tmp_path).finish()
+    needed = used(full / "run")
+    room = disk(needed)
+    running = start(four_updates(room / "run"), tmp_path, TMPDIR=str(small))
+    code = running.finish()
+    if code:  # beside what is there, the next checkpoint needs room of its own
+        refused(code, running.stderr, "No space left on device")
+    whole(room)
+    (last,) = room.rglob("last.ckpt")
+    assert torch.load(last, weights_only=True)["global_step"] == (4 if code == 0 else 2)
+
+
+@pytest.mark.faults
+def test_training_on_disks_of_any_size(tmp_path, disk, start, four_updates, refused, whole):
+    start(four_updates(tmp_path / "run"), tmp_path).finish()
+    needed, codes = used(tmp_path / "run"), []
+    for share in (0.02, 0.05, 0.1, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5):
+        room = disk(max(8, int(share * needed)))
+        running = start(four_updates(room / "run"), tmp_path)
+        codes.append(running.finish())
+        if codes[-1]:
+            refused(codes[-1], running.stderr, "No space left on device")
+        whole(room)
+    assert codes[-1] == 0
+    assert codes.count(0) < len(codes) - 4
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("largest", [0, 1000, 5000, 20000, 60000])
+def test_training_where_files_must_stay_small(largest, tmp_path, start, four_updates, refused, whole):
+    """A quota, without root: no file may grow beyond so many bytes."""
+    root = tmp_path / "run"
+    running = start(four_updates(root), tmp_path, {"largest_file": largest})
+    with contextlib.suppress(ValueError):  # where even the error cannot be written
+        refused(running.finish(), running.stderr, "File too large")
+    whole(root)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kilobytes", [4, 8, 16, 24, 32, 64])
+def test_collecting_without_room(kilobytes, tmp_path, disk, start, refused):
+    room = disk(kilobytes)
+    argv = ["collect", "--tasks", "cartpole-balance", "--episodes", "6", "--workers", "1", "--out"]
+    running = start([*argv, room / "new.h5"], tmp_path)
+    assert_out_of_room(running, refused)
+    assert not (room / "new.h5").exists()
+    # The sound episodes are kept: with room, it goes on.
+    subprocess.run(["mount", "-o", "remount,size=4m", str(room)], check=True)
+    again = start([*argv, room / "new.h5"], tmp_path)
+    assert again.finish() == 0, again.stderr
+    check = start(["data", "check", room / "new.h5"], tmp_path)
+    assert check.finish() == 0, check.stderr
+
+
+@pytest.mark.faults
+def test_results_without_room_keep_the_earlier_ones(tmp_path, disk, start, refused):
+    room = disk(8)
+    (room / "result.json").write_text(json.dumps({"earlier": 1}))
+    (room / "ballast").write_bytes(bytes(4096))
+    argv = ["evaluate", "--checkpoint", OLD / "mlp_policy.ckpt", "--tasks", "cartpole-swingup", "--episodes", "1"]
+    running = start([*argv, "--out", room / "result.json"], tmp_path)
+    assert_out_of_room(running, refused)
+    assert json.loads((room / "result.json").read_text()) == {"earlier": 1}
+    assert sorted(path.name for path in room.iterdir()) == ["ballast", "result.json"]
