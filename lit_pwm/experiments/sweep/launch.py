@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.sweep.cells import Cell
@@ -86,10 +86,10 @@ class LocalLauncher:
 
         Raises:
             LitPWMError: another sweep, or a cell that outlived one, still works in the folder.
-            KeyboardInterrupt: Ctrl-C or SIGTERM; the running cells have been ended.
+            KeyboardInterrupt: a signal asked to end (`lit_pwm.stopping`); the running cells have been ended.
         """
         outcome = Outcome()
-        with _only_one(self.out) as lock, _terminated_like_interrupted():
+        with _only_one(self.out) as lock:
             done, waiting = set(), []
             for key, cell in self.cells.items():
                 state = read_state(cell.folder(self.out))
@@ -211,17 +211,3 @@ def _only_one(out: Path) -> Generator[int]:
                 f"it has ended, end it, or give another folder with --out."
             ) from None
         yield file.fileno()
-
-
-@contextlib.contextmanager
-def _terminated_like_interrupted() -> Generator[None]:
-    """Let SIGTERM, as batch systems send it, end the sweep as Ctrl-C does."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
