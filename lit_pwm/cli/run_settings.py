@@ -48,13 +48,17 @@ def settings_of(config: Any, ranks: int) -> dict[str, Any]:
     for part in ("seed_everything", "model", "data", "trainer"):
         _flatten(content.get(part), part, flat)
     kept = {key: value for key, value in flat.items() if not key.startswith("trainer.") or _KEPT_OF_TRAINER.match(key)}
-    for origin in ORIGINS:
-        if kept.get(origin):
-            kept[origin] = os.path.realpath(Path(kept[origin]).expanduser())
+    kept = _with_whole_origins(kept)
     if "data.store" in kept:
         stores = kept["data.store"] if isinstance(kept["data.store"], list) else [kept["data.store"]]
         kept["data.store"] = [os.path.realpath(Path(str(store)).expanduser()) for store in stores]
     return kept
+
+
+def _with_whole_origins(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with paths of checkpoints that mean the same in any folder."""
+    whole = {key: os.path.realpath(Path(settings[key]).expanduser()) for key in ORIGINS if settings.get(key)}
+    return settings | whole
 
 
 def _flatten(value: Any, key: str, flat: dict[str, Any]) -> None:
@@ -128,7 +132,7 @@ def settings_in(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     held = {key: value for key, value in checkpoint.get("hyper_parameters", {}).items() if not key.startswith("_")}
     _flatten(plain(held), "model", flat)
-    return flat
+    return _with_whole_origins(flat)
 
 
 class KeepSettings(Callback):
