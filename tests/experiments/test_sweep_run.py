@@ -45,6 +45,7 @@ def test_the_record_condenses_what_the_runs_left(swept):
     record = json.loads(path.read_text())
     assert record["labels"] == dict(pair.split("=") for pair in CELL.split(","))
     assert record["axes"]["world_model"] == ["mlp", "flow", "refinement"]
+    assert record["discovery"] == {"cup-catch": 300.0}
     for kind in ("best", "last", "sampled"):
         evaluated = json.loads((out / kind / CELL / "returns.json").read_text())
         assert record["returns"][kind]["tasks"] == evaluated["tasks"]
@@ -97,5 +98,5 @@ def test_the_report_is_made_of_it(swept, tmp_path, capsys):
         assert run(["report", str(source), "--out", str(tmp_path / source.name)]) == 0
     assert (tmp_path / "out/results.md").read_text() == (tmp_path / "kept/results.md").read_text()
     mean = json.loads((out / "best" / CELL / "returns.json").read_text())["tasks"]["cartpole-balance"]["mean"]
-    assert f"| flow / flow | 1 | {mean:.0f} | {mean:.0f} |" in (tmp_path / "out/results.md").read_text()
+    assert f"| flow / flow | 1 | {mean:.0f} (1 seed) | {mean:.0f} |" in (tmp_path / "out/results.md").read_text()
     assert list((tmp_path / "out/assets").glob("cost-curves-cartpole-balance-update.svg"))

@@ -218,6 +218,12 @@ def test_figures_of_a_record_are_named_by_what_they_are():
     assert [name for name in found if is_diagnostic(name)] == ["eval/model_gap"]
 
 
+def test_the_terminal_has_the_differences_and_what_could_have_been_seen(records, tmp_path, capsys):
+    assert run(["report", str(records), "--out", str(tmp_path / "report")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "flow − mlp world model, best: +70 (+70 to +70), 2 seeds, p = 0 (Holm); detectable: 0" in said
+
+
 def test_one_axis_has_no_crossed_table_and_one_run_no_interval():
     grid = Grid({"model": ["a", "b"]}, [RunResult((label,), "t", "0", {"best": [5.0, 7.0]}) for label in "ab"])
     assert crossed_table(grid) is None

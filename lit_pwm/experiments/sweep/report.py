@@ -21,7 +21,7 @@ from lit_pwm.experiments.report.comparison import (
     markdown,
     task_table,
 )
-from lit_pwm.experiments.report.contrasts import ContrastsSection, contrast_tables
+from lit_pwm.experiments.report.contrasts import ContrastsSection, component_contrasts, contrast_table, contrast_tables
 from lit_pwm.experiments.report.costs import (
     PAIRED_RATIO,
     CostCurvesSection,
@@ -153,6 +153,9 @@ def report_sweep(paths: Sequence[Path], out: Path, console: Console | None = Non
     for row in rows:
         shown.add_row(*(f"{text}\n{small}" if small else text for text, small in row))
     console.print(shown)
+    for name, _, seeds, mean, _, p, least in contrast_table(component_contrasts(grid))[1]:
+        line = f"{name[0]}: {mean[0]} ({mean[1]}), {seeds[0]} seeds, p = {p[0]} (Holm); detectable: {least[0]}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"Report: {page}", highlight=False)
     return page
 
