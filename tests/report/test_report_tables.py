@@ -10,6 +10,7 @@ from rich.console import Console
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments import report
 from lit_pwm.experiments.record import note_of, results_rows
+from lit_pwm.experiments.report import returns
 from lit_pwm.statistics import detectable_difference, t_interval
 
 ROWS = [
@@ -98,6 +99,7 @@ def test_importing_loads_no_matplotlib_and_drawing_changes_no_global_state(tmp_p
     program = """
 import sys
 from lit_pwm.experiments import report
+from lit_pwm.experiments.report import returns
 assert not [name for name in sys.modules if name.startswith("matplotlib")]
 import matplotlib
 settings = lambda: {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}
@@ -160,3 +162,10 @@ def test_a_report_of_several_runs_says_what_they_could_show():
     paired = detectable_difference([b - x for b, x in zip(best, last, strict=True)])
     assert f"a difference of {apart:.0f} between the mean over tasks" in text
     assert f"one of {paired:.0f} between best and last" in text
+
+
+def test_the_drawing_shows_intervals_whole():
+    low, high = t_interval([0.0, 900.0, 900.0])
+    assert (low, high) < (0, high)
+    (axes,) = returns._draw([report.ResultsRow("one", {"best": [0.0, 900.0, 900.0]})], report.COLUMNS).axes
+    assert axes.get_xlim()[0] < low < high < axes.get_xlim()[1]

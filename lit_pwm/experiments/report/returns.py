@@ -191,7 +191,8 @@ def _draw(rows: Sequence[ResultsRow], columns: Sequence[Column]) -> Figure:
     axes.grid(axis="y", visible=False)
     for place in range(1, len(rows)):
         axes.axhline(place * gap - 1.1, color=figures.GRID, linewidth=0.8)
-    axes.set_xlim(-15, max(1015, axes.get_xlim()[1]))
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(-15, low), max(1015, high))
     axes.set_xlabel("return")
     figures.key(axes, columns=3, above=True)
     return figure
