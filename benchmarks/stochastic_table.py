@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from pages import DOCS, put
+from stochastic_contrasts import FLOW, contrasts
 
 from lit_pwm.errors import LitPWMError
 
@@ -26,24 +27,36 @@ _HEADINGS = (
 
 def write_table(results: Path) -> None:
     """Print the table of the records; it and the figure go to their page, or beside records that are not committed."""
-    text = table(results / "records")
-    print(text)
-    committed = results.resolve() == RESULTS.resolve()
-    if committed:
-        put(PAGE, "stochastic", text.strip())
-    else:
-        (results / "table.md").write_text(text)
-    figure(results / "records", (DOCS if committed else results) / "stochastic.png")
+    _place(results, "stochastic", "table.md", table(results / "records"))
+    figure(results / "records", (DOCS if _are_committed(results) else results) / "stochastic.png")
+    write_contrasts(results)
 
 
 def write_policy_table(results: Path) -> None:
     """As `write_table`, of the policies, without a figure."""
-    text = policy_table(results / "policies")
+    _place(results, "stochastic policies", "policies.md", policy_table(results / "policies"))
+    write_contrasts(results)
+
+
+def write_contrasts(results: Path) -> None:
+    """As `write_table`, of the sampled flow's differences from its controls; nothing where it has no record."""
+    tasks = _read(results / "records", "arm") if any((results / "records").glob("*.json")) else {}
+    parts = [f"## {task}\n\n{contrasts(results, task)}\n" for task, arms in tasks.items() if FLOW in arms]
+    if parts:
+        _place(results, "stochastic contrasts", "contrasts.md", "\n".join(parts))
+
+
+def _are_committed(results: Path) -> bool:
+    return results.resolve() == RESULTS.resolve()
+
+
+def _place(results: Path, name: str, file: str, text: str) -> None:
+    """Print a table; it goes between the page's markers of that name, or to a file beside records of one's own."""
     print(text)
-    if results.resolve() == RESULTS.resolve():
-        put(PAGE, "stochastic policies", text.strip())
+    if _are_committed(results):
+        put(PAGE, name, text.strip())
     else:
-        (results / "policies.md").write_text(text)
+        (results / file).write_text(text)
 
 
 def figure(records: Path, path: Path) -> None:
@@ -57,7 +70,7 @@ def figure(records: Path, path: Path) -> None:
         order = sorted((arm for arm in arms if arm != "climatology"), key=lambda arm: -_energy(arms[arm], "16").mean())
         for axis, k in zip(axes[:3], ("1", "4", "16"), strict=True):
             for row, arm in enumerate(order):
-                values, colour = _energy(arms[arm], k), "tab:blue" if arm.startswith("flow") else "grey"
+                values, colour = _energy(arms[arm], k), _colour(arm)
                 axis.plot(values, [row] * len(values), "o", color=colour, alpha=0.5)
                 axis.plot(values.mean(), row, "|", color=colour, markersize=14, markeredgewidth=3)
             axis.set(title=f"{k} step{'s' * (k != '1')}", xlabel="energy score", yticks=range(len(order)))
@@ -71,6 +84,11 @@ def figure(records: Path, path: Path) -> None:
         axes[0].set_ylabel(task)
     drawn.savefig(path, dpi=110)
     pyplot.close(drawn)
+
+
+def _colour(arm: str) -> str:
+    """Flows are blue, samplers trained as they are without an ODE orange, what else there is grey."""
+    return "tab:blue" if arm.startswith("flow") else "tab:orange" if arm.endswith("-energy") else "grey"
 
 
 def _energy(runs: list[dict[str, Any]], k: str) -> np.ndarray:
