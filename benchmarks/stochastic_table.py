@@ -41,7 +41,7 @@ def write_policy_table(results: Path) -> None:
 def write_contrasts(results: Path) -> None:
     """As `write_table`, of the sampled flow's differences from its controls; nothing where it has no record."""
     tasks = _read(results / "records", "arm") if any((results / "records").glob("*.json")) else {}
-    parts = [f"## {task}\n\n{contrasts(results, task)}\n" for task, arms in tasks.items() if FLOW in arms]
+    parts = [f"### {task}\n\n{contrasts(results, task)}\n" for task, arms in tasks.items() if FLOW in arms]
     if parts:
         _place(results, "stochastic contrasts", "contrasts.md", "\n".join(parts))
 
@@ -75,12 +75,16 @@ def figure(records: Path, path: Path) -> None:
                 axis.plot(values.mean(), row, "|", color=colour, markersize=14, markeredgewidth=3)
             axis.set(title=f"{k} step{'s' * (k != '1')}", xlabel="energy score", yticks=range(len(order)))
             axis.set_yticklabels(order if k == "1" else [])
-        for arm in (arm for arm in order if arm != "oracle" and np.any(arms[arm][0]["spread_ratio"])):
+        axes[3].set_prop_cycle(color=pyplot.get_cmap("tab20").colors)
+        for arm in (arm for arm in reversed(order) if arm != "oracle" and np.any(arms[arm][0]["spread_ratio"])):
             spread = np.mean([record["spread_ratio"] for record in arms[arm]], axis=0)
-            axes[3].plot(range(1, len(spread) + 1), spread, "-" if arm.startswith("flow") else "--", label=arm)
+            axes[3].plot(range(1, len(spread) + 1), spread, _STYLES[_colour(arm)], label=arm)
         axes[3].axhline(1, color="black", lw=0.8, label="calibrated")
-        axes[3].set(title="spread of samples ÷ the simulator's", xlabel="open-loop steps")
-        axes[3].legend(fontsize=7)
+        ticks = (0.25, 0.5, 1, 2, 4)
+        axes[3].set(title="spread of samples ÷ the simulator's", xlabel="open-loop steps", yscale="log", yticks=ticks)
+        axes[3].set(xticks=(1, 4, 8, 12, 16), yticklabels=ticks)
+        axes[3].minorticks_off()
+        axes[3].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
         axes[0].set_ylabel(task)
     drawn.savefig(path, dpi=110)
     pyplot.close(drawn)
@@ -89,6 +93,9 @@ def figure(records: Path, path: Path) -> None:
 def _colour(arm: str) -> str:
     """Flows are blue, samplers trained as they are without an ODE orange, what else there is grey."""
     return "tab:blue" if arm.startswith("flow") else "tab:orange" if arm.endswith("-energy") else "grey"
+
+
+_STYLES = {"tab:blue": "-", "tab:orange": "--", "grey": ":"}
 
 
 def _energy(runs: list[dict[str, Any]], k: str) -> np.ndarray:
@@ -107,12 +114,14 @@ def table(records: Path) -> str:
         ordered = sorted(arms, key=lambda arm: np.mean([record["energy_score"]["16"] for record in arms[arm]]))
         rows = [_row(arm, arms[arm]) for arm in ordered]
         lines = [f"| {' | '.join(cells)} |" for cells in (_HEADINGS, ["---"] * len(_HEADINGS), *rows)]
-        parts.append(f"## {task}\n\n" + "\n".join(lines) + "\n")
+        parts.append(f"### {task}\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
 def policy_table(records: Path) -> str:
     """A Markdown table for each task: mean return ± standard deviation over seeds, each the mean of its episodes.
+
+    The best come first.
 
     Raises:
         LitPWMError: the folder holds no record.
@@ -120,10 +129,11 @@ def policy_table(records: Path) -> str:
     parts = []
     for task, models in _read(records, "model").items():
         lines = ["| world model | seeds | return, best | return, last |", "| --- | --- | --- | --- |"]
-        for model, runs in models.items():
+        for model in sorted(models, key=lambda model: -np.mean([np.mean(run["best"]) for run in models[model]])):
+            runs = models[model]
             means = {name: [float(np.mean(run[name])) for run in runs] for name in ("best", "last")}
             lines.append(f"| {model} | {len(runs)} | {' | '.join(_over_seeds(v, 0) for v in means.values())} |")
-        parts.append(f"## {task}\n\n" + "\n".join(lines) + "\n")
+        parts.append(f"### {task}\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
 
 

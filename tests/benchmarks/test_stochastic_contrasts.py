@@ -71,6 +71,24 @@ def test_of_several_controls_those_that_differ_after_correction_are_bold(results
     assert "gaussian" not in text  # has no record
 
 
+def test_the_mean_of_the_samplers_needs_all_of_them_at_a_seed(results):
+    heading = "| mean of the four samplers − |"
+    assert heading not in contrasts(results, TASK)
+    for seed in (0, 1, 3):  # the flow has 0 to 3
+        path = results / "policies" / f"{TASK}_one-step-energy_{seed}.json"
+        content = json.loads(path.read_text()) | {"model": "refinement-energy", "best": [100.0 * seed]}
+        path.with_name(f"{TASK}_refinement-energy_{seed}.json").write_text(json.dumps(content))
+    text = contrasts(results, TASK)
+    table = text[text.index(heading) :].split("\n\n")[0]
+    arms = ("flow-energy-sharp", "one-step-energy", "refinement-energy", "mlp-energy")
+    mean = np.mean([scores(results, arm, (0, 1, 3)) for arm in arms], axis=0)
+    test = stats.ttest_rel(mean, scores(results, "mlp", (0, 1, 3)))
+    expected = [np.mean(mean - scores(results, "mlp", (0, 1, 3))), *test.confidence_interval(0.95)]
+    assert table.splitlines()[0] == f"{heading} return, best | return, last |"  # no refinement among the predictions
+    assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == ["| mlp"]
+    assert numbers(row(table, "mlp")[1]) == pytest.approx(expected, abs=0.5)
+
+
 def test_one_seed_has_no_interval(results):
     for path in results.rglob("*_[1-4].json"):
         path.unlink()
