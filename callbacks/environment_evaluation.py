@@ -176,6 +176,13 @@ class EnvironmentEvaluation(Callback):
             pl_module.log("eval/return", metrics.pop("eval/return"), prog_bar=True)
             pl_module.log_dict(metrics)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """With an interval of its own, keep what monitors a metric of it from choosing by an older evaluation."""
+        if self.every_n_updates is not None and trainer.state.fn == TrainerFn.FITTING:
+            for checkpoint in trainer.checkpoint_callbacks:
+                if isinstance(checkpoint, ModelCheckpoint) and str(checkpoint.monitor).startswith("eval/"):
+                    checkpoint._last_global_step_saved = trainer.global_step
+
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate the policy that is tested."""
         pl_module.log_dict(self._as_metrics(self._evaluate(trainer, self._policy_module(pl_module))))

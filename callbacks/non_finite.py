@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from callbacks.checkpoint_io import write_tensors, write_whole_checkpoints
+from lit_pwm.atomic import replacing_part
 from lit_pwm.errors import NonFiniteLossError
 
 
@@ -41,8 +42,10 @@ class NonFiniteGuard(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         rank = f"_rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         batch_file = folder / f"non_finite_batch{rank}.pt"
-        torch.save({"batch": self._batch, "global_step": trainer.global_step}, batch_file)
+        with replacing_part(batch_file, "The batch with the non-finite loss") as beside:
+            write_tensors({"batch": self._batch, "global_step": trainer.global_step}, beside)
         checkpoint = folder / "last_good.ckpt"
+        write_whole_checkpoints(trainer)
         trainer.save_checkpoint(checkpoint)
         exception.args = (
             f"{exception.args[0]} The batch was saved as {str(batch_file)!r} and the state before it as "

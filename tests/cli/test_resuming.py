@@ -1,0 +1,231 @@
+"""`--ckpt_path`: a file, `last` and `auto`, through the real command line."""
+
+import csv
+import os
+import shutil
+
+import pytest
+import torch
+
+from lit_pwm.cli.main import run
+
+TINY = [
+    "--config", "configs/world_model/mlp_tiny.yaml", "--model.latent_dim", "32", "--model.encoder_dim", "32",
+    "--model.reward_dim", "32", "--model.dynamics.hidden_dim", "32",
+]  # fmt: skip
+SHORT = ["--data.batch_size", "16", "--data.horizon", "4", "--trainer.limit_val_batches", "1"]
+QUICK = ["--trainer.enable_model_summary", "false", "--trainer.enable_progress_bar", "false"]
+
+
+@pytest.fixture
+def fit(store, capsys):
+    def go(root, *extra, steps=4, verb="fit"):
+        argv = [verb, "--config", "configs/pretrain.yaml", *TINY, *SHORT, *QUICK, "--data.store", store]
+        argv += ["--trainer.default_root_dir", root, "--trainer.accelerator", "cpu"]
+        if verb == "fit":
+            argv += ["--trainer.max_steps", steps, "--trainer.val_check_interval", 2]
+        code = run([str(argument) for argument in [*argv, *extra]])
+        captured = capsys.readouterr()
+        return code, " ".join((captured.out + captured.err).split())
+
+    return go
+
+
+def last(root, version=0):
+    return root / "lightning_logs" / f"version_{version}" / "checkpoints" / "last.ckpt"
+
+
+def step(path):
+    return torch.load(path, weights_only=True)["global_step"]
+
+
+def rows(root):
+    with (root / "lightning_logs" / "version_0" / "metrics.csv").open() as lines:
+        return [{k: v for k, v in row.items() if v and "compute/" not in k} for row in csv.DictReader(lines)]
+
+
+def test_auto_goes_on_in_its_own_folder(fit, tmp_path):
+    every = ["--trainer.log_every_n_steps", "1"]
+    code, said = fit(tmp_path / "run", "--ckpt_path", "auto", *every)
+    assert code == 0
+    assert "starting anew" in said
+    best = sorted(path.name for path in last(tmp_path / "run").parent.iterdir())
+    code, said = fit(tmp_path / "run", "--ckpt_path", "auto", *every, steps=6)
+    assert code == 0, said
+    assert "Resuming from" in said
+    assert "at update 4" in said
+    assert "trainer.max_steps: 4 in the checkpoint, 6 in this run" in said
+    assert [path.name for path in (tmp_path / "run" / "lightning_logs").iterdir()] == ["version_0"]
+    assert step(last(tmp_path / "run")) == 6
+    fit(tmp_path / "whole", *every, steps=6)
+    assert [row["step"] for row in rows(tmp_path / "run")] == [row["step"] for row in rows(tmp_path / "whole")]
+    kept = [path.name for path in last(tmp_path / "run").parent.iterdir()]
+    assert len(kept) == len(best) == 2  # one best, one last
+
+
+def test_rows_beyond_the_checkpoint_are_dropped(fit, tmp_path):
+    every = ["--trainer.log_every_n_steps", "1"]
+    fit(tmp_path, *every)
+    file = tmp_path / "lightning_logs" / "version_0" / "metrics.csv"
+    lines = file.read_text().splitlines()
+    header = lines[0].split(",")
+    late = ",".join("9" if name == "step" else "1" for name in header)
+    file.write_text("\n".join([*lines, late, late[:5]]) + "\n")  # written after the checkpoint; the last cut by a kill
+    code, said = fit(tmp_path, "--ckpt_path", "last", *every, steps=5)
+    assert code == 0, said
+    assert [row["step"] for row in rows(tmp_path)].count("9") == 0
+    assert max(int(row["step"]) for row in rows(tmp_path)) == 4
+
+
+def test_a_run_that_is_done_says_so(fit, tmp_path):
+    fit(tmp_path)
+    before = last(tmp_path).stat().st_mtime_ns
+    code, said = fit(tmp_path, "--ckpt_path", "auto")
+    assert code == 0
+    assert "has its trainer.max_steps of 4 updates" in said
+    assert last(tmp_path).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("asked", ["last", "best", "hpc", "registry", "registry:x:1", "nowhere.ckpt"])
+def test_a_name_without_a_checkpoint_is_refused(fit, tmp_path, asked):
+    code, said = fit(tmp_path / "run", "--ckpt_path", asked)
+    assert code == 2
+    assert "error:" in said
+    assert asked in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["--model.lr", "0.01"],
+        ["--data.batch_size", "8"],
+        ["--data.horizon", "3"],
+        ["--data.balance", "tasks"],
+        ["--data.seed", "9"],
+        ["--data.tasks", "[cartpole-swingup]"],
+        ["--seed_everything", "9"],
+        ["--trainer.precision", "bf16-mixed"],
+        ["--model.dynamics", "lit_pwm.models.RefinementDynamics"],
+    ],
+    ids=lambda change: change[0][2:],
+)
+def test_another_configuration_is_refused_by_name_and_listed_by_file(fit, trained, tmp_path, change):
+    option = change[0][2:]
+    code, said = fit(trained, "--ckpt_path", "auto", *change, steps=5)
+    assert code == 2
+    assert str(last(trained)) in said
+    assert option in said
+    if option in ("model.lr", "data.batch_size"):
+        code, said = fit(tmp_path, "--ckpt_path", last(trained), *change, steps=4)
+        assert code == 0, said
+        assert f"{option}: " in said
+        assert "this run's win" in said
+
+
+@pytest.fixture(scope="module")
+def trained(store, tmp_path_factory):
+    root = tmp_path_factory.mktemp("trained")
+    argv = ["fit", "--config", "configs/pretrain.yaml", *TINY, *SHORT, *QUICK, "--data.store", store]
+    argv += ["--trainer.default_root_dir", root, "--trainer.accelerator", "cpu"]
+    assert run([*map(str, argv), "--trainer.max_steps", "4", "--trainer.val_check_interval", "2"]) == 0
+    return root
+
+
+def test_all_settings_are_those_of_the_checkpoint(fit, trained, tmp_path):
+    code, said = fit(tmp_path, "--ckpt_path", last(trained))
+    assert code == 0
+    assert "All settings are those of the checkpoint." in said
+    code, said = fit(tmp_path, "--ckpt_path", last(trained), steps=5)
+    assert "trainer.max_steps: 4 in the checkpoint, 5 in this run" in said
+    assert "All settings" not in said
+
+
+def test_several_configurations_under_one_folder_are_refused(fit, trained, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    fit(tmp_path, "--model.lr", "0.01")
+    code, said = fit(tmp_path, "--ckpt_path", "auto", steps=6)
+    assert code == 2
+    assert "several configurations" in said
+    assert "model.lr" in said
+    assert "version_0" in said
+    assert "version_1" in said
+
+
+def test_damaged_foreign_and_last_good_files_are_passed_over(fit, trained, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    whole = last(tmp_path)
+    content = torch.load(whole, weights_only=True)
+    torch.save(content | {"global_step": 90}, whole.with_name("last_good.ckpt"))
+    torch.save({"state_dict": {}, "global_step": 91}, whole.with_name("foreign.ckpt"))
+    weights = {key: value for key, value in content.items() if key not in ("optimizer_states", "loops")}
+    torch.save(weights | {"global_step": 92}, whole.with_name("weights.ckpt"))
+    whole.with_name("half.ckpt").write_bytes(whole.read_bytes()[:5000])
+    code, said = fit(tmp_path, "--ckpt_path", "auto", steps=5)
+    assert code == 0, said
+    assert f"Resuming from {whole} at update 4" in said
+    assert "half.ckpt is passed over" in said
+
+
+def test_last_wins_ties_and_the_highest_update_wins(fit, trained, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    content = torch.load(last(tmp_path), weights_only=True)
+    os.utime(last(tmp_path), (1, 1))
+    torch.save(content, last(tmp_path).with_name("zz.ckpt"))
+    _, said = fit(tmp_path, "--ckpt_path", "last", steps=4)
+    assert f"Resuming from {last(tmp_path)} " in said
+
+
+def test_a_job_that_slurm_restarted_goes_on(fit, trained, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    code, said = fit(tmp_path / "new", steps=2)
+    assert "Resuming" not in said
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    code, said = fit(tmp_path, steps=5)
+    assert code == 0
+    assert "at update 4" in said
+
+
+@pytest.mark.parametrize("verb", ["validate", "test"])
+def test_verbs_that_need_a_trained_network_do_not_run_without(fit, trained, tmp_path, verb):
+    code, said = fit(tmp_path, verb=verb)
+    assert code == 2
+    assert "--ckpt_path" in said
+    code, said = fit(trained, "--ckpt_path", "last", verb=verb)
+    assert code == 0, said
+    assert "at update 4" in said
+
+
+def test_a_checkpoint_without_settings_is_compared_as_far_as_it_goes(fit, trained, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    content = torch.load(last(tmp_path), weights_only=True)
+    del content["lit_pwm_settings"]
+    torch.save(content, last(tmp_path))
+    for path in last(tmp_path).parent.glob("best*"):
+        path.unlink()
+    code, said = fit(tmp_path / "other", "--ckpt_path", last(tmp_path), "--model.lr", "0.01")
+    assert "lr: 0.0003 in the checkpoint, 0.01 in this run" in said
+    code, said = fit(tmp_path, "--ckpt_path", "auto", steps=5)
+    assert code == 0, said
+
+
+def test_best_and_its_score_are_kept_in_another_folder(fit, trained, tmp_path):
+    """Where nothing better comes, the best of the resumed run is the best of the one before."""
+    content = torch.load(last(trained), weights_only=True)
+    (key,) = [key for key in content["callbacks"] if key.startswith("ModelCheckpoint")]
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    state = content["callbacks"][key]
+    best = torch.tensor(-5.0)  # no loss of a later validation is better
+    name = os.path.basename(state["best_model_path"])
+    shutil.copy(state["best_model_path"], moved / name)
+    gone = f"/nowhere/{name}"
+    state |= {"best_k_models": {gone: best}, "best_model_path": gone, "best_model_score": best}
+    torch.save(content, moved / "last.ckpt")
+    code, said = fit(tmp_path / "run", "--ckpt_path", moved / "last.ckpt", steps=6)
+    assert code == 0, said
+    kept = torch.load(last(tmp_path / "run"), weights_only=True)["callbacks"][key]
+    assert kept["best_model_path"] == str(moved / name)
+    assert kept["best_model_score"] == best
+    assert not list(last(tmp_path / "run").parent.glob("best*"))
