@@ -153,9 +153,11 @@ def report_sweep(paths: Sequence[Path], out: Path, console: Console | None = Non
     for row in rows:
         shown.add_row(*(f"{text}\n{small}" if small else text for text, small in row))
     console.print(shown)
-    for name, _, seeds, mean, _, p, least in contrast_table(component_contrasts(grid))[1]:
-        line = f"{name[0]}: {mean[0]} ({mean[1]}), {seeds[0]} seeds, p = {p[0]} (Holm); detectable: {least[0]}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for (name, _), _, (seeds, _), (mean, interval), _, (p, _), (least, _) in contrast_table(component_contrasts(grid))[
+        1
+    ]:
+        tested = "" if seeds == "1" else f", {seeds} seeds, p = {p} (Holm); detectable: {least}"
+        console.print(f"{name}: {mean} ({interval}){tested}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"Report: {page}", highlight=False)
     return page
 
