@@ -314,8 +314,11 @@ class WorldModelPretraining(LightningModule):
         path = "being loaded" if self._trainer is None else str(self.trainer.ckpt_path)
         description = description_of(checkpoint, path)
         theirs = description["world_model"]
-        if not self.is_built:
+        origin = checkpoint.get("hyper_parameters", {}).get("initial_checkpoint")
+        if not self.is_built or (origin and not self.initial_checkpoint):  # whose sizes this run's options never named
             self._build(WorldModel.from_description(theirs))
+        if origin and not self.initial_checkpoint:
+            self.initial_checkpoint = self.hparams["initial_checkpoint"] = origin  # for who resumes from this run
         ours = describe_world_model(self.world_model)
         if self.task_set is None and not self.initial_checkpoint:  # tasks and widths were those of this run's data
             ours["world_model"] |= {key: theirs[key] for key in ("tasks", "obs_dim", "action_dim")}

@@ -107,7 +107,7 @@ def test_the_adjoint_agrees_with_backpropagation_through_the_steps():
 def test_bad_solvers_are_refused():
     with pytest.raises(LitPWMError, match="euler"):
         Solver("eule")
-    with pytest.raises(LitPWMError, match="substeps is 0"):
+    with pytest.raises(LitPWMError, match="substeps 0"):
         Solver(substeps=0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -151,6 +152,18 @@ def test_the_checkpoint_rebuilds_the_model_alone(linear_store, fit, tmp_path):
     continued = WorldModelPretraining(initial_checkpoint=str(tmp_path / "last.ckpt"), lr=0.0)
     fit(continued, data_of(linear_store, tasks=["spin"], val_fraction=0.5), 1)
     assert_same(weights(continued), weights(module))
+
+
+def test_a_run_that_began_with_a_checkpoint_is_resumed_without_it_again_and_again(linear_store, fit, tmp_path):
+    first, files = tmp_path / "first.ckpt", [tmp_path / f"{number}.ckpt" for number in range(3)]
+    fit(WorldModelPretraining(**TINY), data_of(linear_store), 2).save_checkpoint(first)
+    fit(WorldModelPretraining(initial_checkpoint=str(first)), data_of(linear_store), 2).save_checkpoint(files[0])
+    first.unlink()
+    for updates, (before, after) in enumerate(pairwise(files), start=3):
+        trainer = fit(WorldModelPretraining(), data_of(linear_store), updates, ckpt_path=before)
+        trainer.save_checkpoint(after)
+        assert trainer.global_step == updates
+        assert load_world_model(after).latent_dim == TINY["latent_dim"]
 
 
 def test_observation_statistics_are_those_of_the_data_unless_switched_off(linear_store, fit):
