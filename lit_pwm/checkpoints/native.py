@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_pwm.errors import LitPWMError
+from lit_pwm.imports import ignoring_options
 from lit_pwm.models.actors import Actor
 from lit_pwm.models.component import Component, factory_from
 from lit_pwm.models.policy import Policy
@@ -112,20 +113,29 @@ def description_of(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str,
     return description
 
 
-def load_world_model(path: str | Path) -> WorldModel:
+def load_world_model(path: str | Path, ignore_options: Iterable[str] = ()) -> WorldModel:
     """The world model of a checkpoint of pre-training or of policy learning, in evaluation mode on the CPU.
+
+    Args:
+        path: the checkpoint. Import the modules of components that are not lit_pwm's before.
+        ignore_options: options that the checkpoint holds and their classes no longer have.
 
     Raises:
         LitPWMError: the file is missing, unreadable, or holds no world model.
     """
     checkpoint = read_checkpoint(path)
-    world_model = WorldModel.from_description(description_of(checkpoint, path)["world_model"])
+    with ignoring_options(ignore_options):
+        world_model = WorldModel.from_description(description_of(checkpoint, path)["world_model"])
     _load(world_model, checkpoint["state_dict"], "world_model.", path)
     return world_model.eval()
 
 
-def load_policy(path: str | Path) -> Policy:
+def load_policy(path: str | Path, ignore_options: Iterable[str] = ()) -> Policy:
     """The policy of a checkpoint of policy learning, in evaluation mode on the CPU.
+
+    Args:
+        path: the checkpoint. Import the modules of components that are not lit_pwm's before.
+        ignore_options: options that the checkpoint holds and their classes no longer have.
 
     Raises:
         LitPWMError: the file is missing, unreadable, or holds no policy.
@@ -134,9 +144,10 @@ def load_policy(path: str | Path) -> Policy:
         path,
         f"Train one on it: lit-pwm fit --config configs/policy_learning.yaml --model.world_model_checkpoint {path} ...",
     )
-    world_model = WorldModel.from_description(description["world_model"])
-    dimensions = (world_model.latent_dim, world_model.action_dim, len(world_model.tasks))
-    actor = factory_from(description["actor"], Actor)(*dimensions)
+    with ignoring_options(ignore_options):
+        world_model = WorldModel.from_description(description["world_model"])
+        dimensions = (world_model.latent_dim, world_model.action_dim, len(world_model.tasks))
+        actor = factory_from(description["actor"], Actor)(*dimensions)
     actor.set_action_mask(world_model.action_mask())
     _load(world_model, checkpoint["state_dict"], "world_model.", path)
     _load(actor, checkpoint["state_dict"], "averaged_actor.", path)

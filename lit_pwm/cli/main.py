@@ -15,6 +15,7 @@ from lit_pwm import run_signals
 from lit_pwm.cli import data, demo, evaluate, report, sweep
 from lit_pwm.cli.explain import explain
 from lit_pwm.errors import LitPWMError, RunStopped, did_you_mean
+from lit_pwm.imports import current_folder_importable, importing
 from lit_pwm.paths import check_siblings
 from lit_pwm.processes import keep_sockets_short
 from lit_pwm.stopping import ENDING, leave, stopping
@@ -25,6 +26,8 @@ TRAINER_VERBS = {
     "test": "run the test of a checkpoint",
 }
 INTERRUPTED = 130
+IMPORT_HELP = "import this module first, so that checkpoints may name its components"
+IGNORE_HELP = "pass over options that a checkpoint holds and their class no longer has"
 STOPPED = tuple(128 + number for number in ENDING)
 
 
@@ -42,7 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Pre-train latent world models on offline data of many control tasks, and learn policies in them.",
         epilog="Trainer verbs: "
         + "; ".join(f"{verb}: {what}" for verb, what in TRAINER_VERBS.items())
-        + ". `lit-pwm fit --help` lists their options.",
+        + f". `lit-pwm fit --help` lists their options. All verbs take --debug, --import MODULE ({IMPORT_HELP}) and "
+        f"--ignore-options A,B ({IGNORE_HELP}).",
     )
     parser.add_argument("--version", action="version", version=f"lit-pwm {lit_pwm.__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -53,6 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_parser(verbs)
     sweep.add_parser(verbs)
     report.add_parser(verbs)
+    for verb in verbs.choices.values():  # read by `run` before, for the Trainer's verbs too
+        verb.add_argument("--import", metavar="MODULE", help=f"{IMPORT_HELP}; may be repeated")
+        verb.add_argument("--ignore-options", metavar="A,B", help=IGNORE_HELP)
     return parser
 
 
@@ -66,19 +73,10 @@ def run(argv: list[str]) -> int:
     argv = [argument for argument in argv if argument != "--debug"]
     try:
         check_siblings()
-        if argv and argv[0] in TRAINER_VERBS:
-            with run_signals.catching_signals():
-                # Imports lightning (3 s), which the other verbs do without where they can.
-                from lit_pwm.cli import trainer
-
-                return trainer.run(argv)
-        parser = build_parser()
-        if argv and not argv[0].startswith("-"):
-            _check_verb(argv[0], parser)
-        arguments = parser.parse_args(argv)
-        keep_sockets_short()
-        with stopping():
-            return arguments.run(arguments)
+        argv, modules = taken_out(argv, "--import")
+        argv, ignored = taken_out(argv, "--ignore-options")
+        with current_folder_importable(), importing(modules, [name for names in ignored for name in names.split(",")]):
+            return _run_verb(argv)
     except LitPWMError as error:
         if debug:
             raise
@@ -98,6 +96,42 @@ def run(argv: list[str]) -> int:
         if debug or (told := explain(error)) is None:
             raise
         return fail(told)
+
+
+def _run_verb(argv: list[str]) -> int:
+    if argv and argv[0] in TRAINER_VERBS:
+        with run_signals.catching_signals():
+            # Imports lightning (3 s), which the other verbs do without where they can.
+            from lit_pwm.cli import trainer
+
+            return trainer.run(argv)
+    parser = build_parser()
+    if argv and not argv[0].startswith("-"):
+        _check_verb(argv[0], parser)
+    arguments = parser.parse_args(argv)
+    keep_sockets_short()
+    with stopping():
+        return arguments.run(arguments)
+
+
+def taken_out(argv: list[str], option: str) -> tuple[list[str], list[str]]:
+    """A command line without an option that all verbs take, and the values it was given.
+
+    Raises:
+        LitPWMError: the option stands without a value.
+    """
+    rest, values, awaited = [], [], False
+    for argument in argv:
+        if awaited or argument.startswith(f"{option}="):
+            values.append(argument if awaited else argument.partition("=")[2])
+            awaited = False
+        elif argument == option:
+            awaited = True
+        else:
+            rest.append(argument)
+    if awaited or any(not value or value.startswith("-") for value in values):
+        raise LitPWMError(f"The option {option} stands without a value. Write {option} NAME.")
+    return rest, values
 
 
 def fail(error: LitPWMError) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.models.component import factory_from
+from lit_pwm.models.component import factory_from, known_options
 from lit_pwm.models.dynamics import Dynamics, MLPDynamics
 from lit_pwm.models.layers import LatentWidth, NormedLinear, TaskEmbedding, init_tdmpc2_, mlp, simnorm
 from lit_pwm.models.two_hot import Bins, TwoHot
@@ -112,8 +112,12 @@ class WorldModel(nn.Module):
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> WorldModel:
-        """The model, with fresh weights, that `description` describes."""
-        return cls(**description)
+        """The model, with fresh weights, that `description` describes.
+
+        Raises:
+            LitPWMError: it names options or classes that there are not, or that may not be loaded (`factory_from`).
+        """
+        return cls(**known_options(cls, description, "the world model"))
 
     def numbers_tasks_like(self, description: Mapping[str, Any]) -> bool:
         """Whether a model of this description has the same tasks, of the same widths, in the same order."""

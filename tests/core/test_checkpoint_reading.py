@@ -222,7 +222,7 @@ def test_a_component_that_cannot_be_imported(world_model_file):
     content = torch.load(path, weights_only=True)
     content[DESCRIPTION_KEY]["world_model"]["dynamics"]["class_path"] = "my_project.MyDynamics"
     torch.save(content, path)
-    with pytest.raises(LitPWMError, match=r"my_project\.MyDynamics.*importable"):
+    with pytest.raises(LitPWMError, match=r"my_project\.MyDynamics.*--import my_project"):
         load_world_model(path)
 
 

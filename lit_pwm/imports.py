@@ -1,0 +1,121 @@
+"""Modules that a checkpoint may name classes of, and options of those classes that it may have had in vain.
+
+A checkpoint is a file from elsewhere: what it names is never imported because it names it. The command line's
+`--import MODULE` and `--ignore-options A,B` are kept in the environment, so that worker processes, the other ranks of a
+distributed run and the cells of a sweep, which all inherit it, follow them too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import importlib
+import os
+import sys
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from lit_pwm.errors import LitPWMError
+
+IMPORTS = "LIT_PWM_IMPORT"
+IGNORED_OPTIONS = "LIT_PWM_IGNORE_OPTIONS"
+_OURS = "lit_pwm"
+_HOME = str(Path(__file__).resolve().parent.parent)
+_ignored: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("ignored_options", default=frozenset())
+
+
+@contextlib.contextmanager
+def current_folder_importable() -> Generator[None, None, None]:
+    """Within the block, modules in the current folder can be imported, after all others: they hide no package."""
+    try:
+        folder = os.getcwd()
+    except OSError:  # it has been removed
+        folder = ""
+    # An editable installation is found after all of sys.path: its home goes before the folder.
+    added = [place for place in (_HOME, folder) if place and place not in sys.path]
+    sys.path.extend(added)
+    try:
+        yield
+    finally:
+        for place in added:
+            with contextlib.suppress(ValueError):
+                sys.path.remove(place)
+
+
+@contextlib.contextmanager
+def importing(modules: Sequence[str], options: Iterable[str] = ()) -> Generator[None, None, None]:
+    """Import modules and ignore options, here and in all processes that are started within the block.
+
+    Raises:
+        LitPWMError: a module cannot be imported.
+    """
+    before = {name: os.environ.get(name) for name in (IMPORTS, IGNORED_OPTIONS)}
+    try:
+        for name, added in ((IMPORTS, modules), (IGNORED_OPTIONS, options)):
+            if named := [*_listed(name), *added]:
+                os.environ[name] = ",".join(dict.fromkeys(named))
+        import_named()
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def ignoring_options(options: Iterable[str]) -> Generator[None, None, None]:
+    """Within the block, options of these names that a checkpoint holds and its class does not know are passed over."""
+    token = _ignored.set(_ignored.get() | frozenset(options))
+    try:
+        yield
+    finally:
+        _ignored.reset(token)
+
+
+def ignored_options() -> frozenset[str]:
+    """The options that may be passed over."""
+    return _ignored.get() | frozenset(_listed(IGNORED_OPTIONS))
+
+
+def import_named() -> None:
+    """Import the modules named by `--import`, of this process or of the one that started it.
+
+    Raises:
+        LitPWMError: one cannot be imported.
+    """
+    for name in _listed(IMPORTS):
+        if name in sys.modules:
+            continue
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+                raise  # the module is there, and what it imports is not
+            raise LitPWMError(
+                f"The module {name!r} named by --import was not found. Name it as in Python, without .py; run from the "
+                f"folder that holds it, install it, or put its folder on PYTHONPATH."
+            ) from error
+
+
+def trusted_module(path: str) -> tuple[ModuleType, str] | None:
+    """The module of a class's path and the rest of the path, where a checkpoint may name it; else None.
+
+    That is a module of lit_pwm, one that has been imported already, or one named by `--import`.
+    """
+    import_named()
+    parts = path.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        name, rest = ".".join(parts[:length]), ".".join(parts[length:])
+        if parts[0] == _OURS and name not in sys.modules:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+        if name in sys.modules:
+            return sys.modules[name], rest
+    return None
+
+
+def _listed(variable: str) -> list[str]:
+    return [name for name in os.environ.get(variable, "").split(",") if name]
