@@ -105,6 +105,7 @@ class CLI(LightningCLI):
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+                warnings.filterwarnings("ignore", "You are trying to `self.log\\(\\)` but")  # barebones was asked for
                 super()._run_subcommand(subcommand)
         except RunStopped:
             raise
