@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from datamodules.assembling import finish
 from datamodules.behaviours import behaviour_identity, check_behaviour
 from datamodules.rolling import EPISODE_KEYS, Collector, Diverged, Rolled, Work
 from datamodules.shards import ShardFolder, refuse_existing
 from datamodules.store import EpisodeStore
-from datamodules.writer import finish, store_settings
+from datamodules.writer import store_settings
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, Seed, checked
 from lit_pwm.pool import Call, Pool, WorkerEndedError

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 import h5py
-import hdf5plugin  # noqa: F401  (registers Blosc, Zstandard and others, as which an archive may be compressed)
 import numpy as np
+
+from lit_pwm.errors import LitPWMError
 
 
 class Column(Protocol):
@@ -84,7 +85,10 @@ def mapped(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype, adv
 
 
 class ChunkedColumn:
-    """A column that HDF5 keeps in chunks, perhaps compressed; an archive format, 10 to 100 times slower at random."""
+    """A column that HDF5 keeps in chunks, perhaps compressed; an archive format, 10 to 100 times slower at random.
+
+    Both methods raise LitPWMError where a chunk cannot be read.
+    """
 
     def __init__(self, path: Path, name: str) -> None:
         # The file stays open as long as the column lives. Its chunk cache holds the chunks of a batch's neighbours.
@@ -92,13 +96,20 @@ class ChunkedColumn:
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows start to stop - 1."""
-        return self._dataset[start:stop]
+        try:
+            return self._dataset[start:stop]
+        except (OSError, RuntimeError) as error:
+            name, path = self._dataset.name.strip("/"), self._dataset.file.filename
+            raise LitPWMError(
+                f"Rows {start} to {stop - 1} of {name} in the episode store {path!r} cannot be read: "
+                f"{str(error).splitlines()[0]}. The file is damaged; write the store anew, or copy it again."
+            ) from error
 
     def windows(self, starts: np.ndarray, length: int, width: int | None = None) -> np.ndarray:
         """[length, B, ...], read in the order of the file."""
         shape = self._dataset.shape[1:] if width is None else (width,)
         out = np.empty((length, len(starts), *shape), self._dataset.dtype)
         for place in np.argsort(starts, kind="stable"):
-            rows = self._dataset[starts[place] : starts[place] + length]
+            rows = self.read(int(starts[place]), int(starts[place]) + length)
             out[:, place] = rows if width is None else rows[:, :width]
         return out

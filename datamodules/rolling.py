@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from datamodules.behaviours import Behaviour, make_behaviour
+from datamodules.incoming import checked_rows
 from datamodules.shards import Shard, new_shard
-from datamodules.writer import checked_rows
 from lit_pwm.tasks import TaskSpec
 from lit_pwm.tasks.registry import DIVERGED
 

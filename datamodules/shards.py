@@ -8,6 +8,7 @@ are never written to again: a process that continues opens a new one.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -22,11 +23,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lit_pwm.atomic import replacing
 from lit_pwm.errors import LitPWMError
+from lit_pwm.paths import absolute
 
-# Magic, CRC-32 of what follows, key, task index, actions T, observation and action width, terminated, source's bytes.
-_HEADER = struct.Struct("<4sIqiiiiBH")
-_MAGIC = b"LPE1"
+# Magic, CRC-32 of what follows, key, task index, actions T, observation and action width, terminated, clipped actions,
+# clamped rewards, source's bytes.
+_HEADER = struct.Struct("<4sIqiiiiBqqH")
+_MAGIC = b"LPE2"
 _AFTER_CRC = 8
 
 
@@ -42,23 +46,35 @@ class Record(NamedTuple):
     obs_dim: int
     action_dim: int
     terminated: bool
+    clipped: int
+    clamped: int
     source: str
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The arrays of an episode: obs [T+1, O], action [T, A], reward [T], all float32."""
+    """The arrays of an episode, all float32.
+
+    Attributes:
+        obs: [T+1, O].
+        action: [T, A].
+        reward: [T].
+        clipped: actions that were beyond ±1 by rounding, and were clipped.
+        clamped: rewards that were beyond the range of a model's bins, and were clamped.
+    """
 
     obs: np.ndarray
     action: np.ndarray
     reward: np.ndarray
+    clipped: int = 0
+    clamped: int = 0
 
 
 class Shard:
     """A new shard, open for appending."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("xb", buffering=0)
+        self._path, self._file, self._end = path, path.open("xb", buffering=0), 0
 
     def append(self, key: int, task: int, rows: Rows, terminated: bool, source: str) -> None:
         """Add an episode; when this returns, killing the process no longer loses it.
@@ -69,16 +85,39 @@ class Shard:
             rows: its arrays.
             terminated: whether it ended by termination.
             source: what acted, at most 255 bytes of UTF-8.
+
+        Raises:
+            LitPWMError: it could not be written. The episodes before it stay, and the next one can be appended when
+                there is room again.
         """
         name = source.encode()
+        widths = rows.obs.shape[1], rows.action.shape[1]
         header = _HEADER.pack(
-            _MAGIC, 0, key, task, len(rows.reward), rows.obs.shape[1], rows.action.shape[1], terminated, len(name)
+            _MAGIC, 0, key, task, len(rows.reward), *widths, terminated, rows.clipped, rows.clamped, len(name)
         )
         arrays = (np.ascontiguousarray(array, "<f4").tobytes() for array in (rows.obs, rows.action, rows.reward))
         body = b"".join((header[_AFTER_CRC:], name, *arrays))
         record = memoryview(b"".join((_MAGIC, zlib.crc32(body).to_bytes(4, "little"), body)))
-        while record:
-            record = record[self._file.write(record) :]
+        size = len(record)
+        try:
+            self._cut()  # again, where an earlier failure could not
+            while record:
+                record = record[self._file.write(record) :]
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                self._cut()
+            if not isinstance(error, OSError):
+                raise
+            raise LitPWMError(
+                f"The episode could not be written to the shard {str(self._path)!r} ({error.strerror}). The episodes "
+                f"before it are safe; make room there and go on."
+            ) from error
+        self._end += size
+
+    def _cut(self) -> None:
+        """Remove what follows the last whole record: readers stop at a torn one, so that it would hide later ones."""
+        self._file.seek(self._end)
+        self._file.truncate()
 
     def close(self) -> None:
         """Close it."""
@@ -91,16 +130,19 @@ def scan(path: Path) -> list[Record]:
     with path.open("rb") as file:
         while position + _HEADER.size <= end:
             file.seek(position)
-            magic, _, key, task, length, obs_dim, action_dim, terminated, named = _HEADER.unpack(
+            magic, _, key, task, length, obs_dim, action_dim, terminated, clipped, clamped, named = _HEADER.unpack(
                 file.read(_HEADER.size)
             )
             size = _HEADER.size + named + 4 * ((length + 1) * obs_dim + length * (action_dim + 1))
-            if magic != _MAGIC or position + size > end:
+            if magic != _MAGIC or min(length, obs_dim, action_dim) < 1 or position + size > end:
                 break
-            source = file.read(named).decode()
+            source = file.read(named).decode(errors="replace")  # `read` sees whether it was changed
             records.append(
-                Record(path, position, size, key, task, length, obs_dim, action_dim, bool(terminated), source)
-            )
+                Record(
+                    path, position, size, key, task, length, obs_dim, action_dim, bool(terminated), clipped, clamped,
+                    source,
+                )
+            )  # fmt: skip
             position += size
     return records
 
@@ -122,7 +164,8 @@ def read(record: Record) -> Rows:
     length, obs_dim, action_dim = record.length, record.obs_dim, record.action_dim
     values = np.frombuffer(data, "<f4", offset=_HEADER.size + len(record.source.encode()))
     obs, action, reward = np.split(values, np.cumsum([(length + 1) * obs_dim, length * action_dim]))
-    return Rows(obs.reshape(length + 1, obs_dim), action.reshape(length, action_dim), reward)
+    arrays = obs.reshape(length + 1, obs_dim), action.reshape(length, action_dim), reward
+    return Rows(*arrays, record.clipped, record.clamped)
 
 
 class ShardFolder:
@@ -141,17 +184,18 @@ class ShardFolder:
     """
 
     def __init__(self, final: Path, settings: Mapping[str, Any]) -> None:
+        final = absolute(final)
         self.final = final
         self.path = final.with_name(final.name + ".shards")
         refuse_existing(final)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+            self._lock = (self.path / "lock").open("w")
+        except (OSError, ValueError) as error:
             raise LitPWMError(
                 f"The folder {str(self.path)!r} for the shards of {str(final)!r} could not be made ({error}). Choose "
                 f"a place for the store where you may write."
             ) from error
-        self._lock = (self.path / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -161,19 +205,25 @@ class ShardFolder:
                 f"has finished, or choose another name."
             ) from None
         try:
-            self._agree_on(json.loads(json.dumps(settings)))
+            self._agree_on(json.loads(json.dumps({"shards": _MAGIC.decode(), **settings})))
         except LitPWMError:
-            self._lock.close()
+            self.close()
             raise
 
     def _agree_on(self, settings: dict[str, Any]) -> None:
         path = self.path / "settings.json"
         if not path.exists():
-            beside = path.with_suffix(".partial")
-            beside.write_text(json.dumps(settings, indent=1))
-            beside.rename(path)
+            with replacing(path, "What an unfinished store depends on") as beside:
+                beside.write_text(json.dumps(settings, indent=1))
             return
-        found = json.loads(path.read_text())
+        try:
+            found = json.loads(path.read_bytes())
+            found.keys()
+        except (ValueError, AttributeError) as error:
+            raise LitPWMError(
+                f"The file {str(path)!r}, which says what the episodes of an unfinished run depend on, is damaged "
+                f"({error}). Remove its folder to start anew."
+            ) from error
         differing = [key for key in sorted({*found, *settings}) if found.get(key) != settings.get(key)]
         if differing:
             raise LitPWMError(
@@ -202,8 +252,8 @@ class ShardFolder:
         """
         try:
             os.link(assembled, self.final)  # unlike a renaming, it replaces no file
-        except FileExistsError:
-            refuse_existing(self.final)
+        except FileExistsError as error:
+            raise _exists(self.final) from error
         except OSError:  # a file system without hard links
             refuse_existing(self.final)
             assembled.rename(self.final)
@@ -243,8 +293,12 @@ def refuse_existing(final: Path) -> None:
     Raises:
         LitPWMError: there is one.
     """
-    if final.exists():
-        raise LitPWMError(
-            f"The store {str(final)!r} exists already, and stores are never written over. Choose another name, or "
-            f"remove it first."
-        )
+    if os.path.lexists(final):  # a link that leads nowhere counts too
+        raise _exists(final)
+
+
+def _exists(final: Path) -> LitPWMError:
+    return LitPWMError(
+        f"The store {str(final)!r} exists already, and stores are never written over. Choose another name, or remove "
+        f"it first."
+    )

@@ -1,7 +1,8 @@
-"""Where the shipped configs live, in a checkout and in an installed wheel."""
+"""Paths: what a user gives, and where the shipped configs live, in a checkout and in an installed wheel."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lit_pwm.errors import LitPWMError, did_you_mean
@@ -13,6 +14,14 @@ def config_root() -> Path:
     """The folder of shipped configs: `configs/` beside `lit_pwm/` in a checkout, else the wheel's copy."""
     checkout = _HOME / "configs"
     return checkout if (checkout / "pretrain.yaml").is_file() else _HOME / "lit_pwm_configs"
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """A path that means the same wherever the process goes later: absolute, with `~` for the home folder written out.
+
+    Symbolic links in it stay, so that messages show what was given.
+    """
+    return Path(os.path.abspath(os.path.expanduser(path)))
 
 
 def find_config(name: str) -> Path:

@@ -12,11 +12,11 @@ TASKS = {"cartpole-swingup": (5, 1), "walker-walk": (24, 6), "cup-catch": (8, 2)
 
 
 def episode(number: int, length: int, dims: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Arrays whose entry 0 is episode and step: obs 1000 e + t, action -(1000 e + t), reward e + t / 1000."""
+    """Arrays whose entry 0 is episode and step: obs 1000 e + t, action -(1000 e + t) / 2²⁰, reward e + t / 1000."""
     t = np.arange(length + 1, dtype=np.float32)
     obs = np.random.default_rng(number).normal(size=(length + 1, dims[0])).astype(np.float32)
     action = np.random.default_rng(number + 10**6).uniform(-1, 1, (length, dims[1])).astype(np.float32)
-    obs[:, 0], action[:, 0] = 1000 * number + t, -(1000 * number + t[:-1])
+    obs[:, 0], action[:, 0] = 1000 * number + t, -(1000 * number + t[:-1]) / 2**20
     return {"obs": obs, "action": action, "reward": number + t[:-1] / 1000}
 
 

@@ -31,7 +31,11 @@ def stores(draw):
         source = draw(
             st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
         )
-        arrays = {"obs": obs, "action": values(size=(length, action_dim)), "reward": values(size=length)}
+        arrays = {
+            "obs": obs,
+            "action": np.clip(values(size=(length, action_dim)), -1, 1),
+            "reward": values(size=length),
+        }
         episodes.append({"task": task, **arrays, "terminated": draw(st.booleans()), "source": source})
     return tasks, episodes
 
@@ -60,7 +64,7 @@ def test_layout_of_the_file(make_store):
     path = make_store([("walker-walk", 3), ("cartpole-swingup", 2)], terminated=[1])
     with h5py.File(path) as file:
         assert file.attrs["format"] == "lit_pwm episode store"
-        assert file.attrs["format_version"] == 1
+        assert file.attrs["format_version"] == 2
         assert list(file.attrs["task_names"]) == ["cartpole-swingup", "walker-walk", "cup-catch"]
         assert file.attrs["obs_dims"].tolist() == [5, 24, 8]
         assert file.attrs["action_dims"].tolist() == [1, 6, 2]
@@ -83,7 +87,7 @@ def test_layout_of_the_file(make_store):
         assert (file["obs"][4:, 5:] == 0).all()
         assert file["terminated"][:].tolist() == [0] * 6 + [1]
         # Row t holds the action taken at observation t: both count t in our stores.
-        assert (action[:3, 0] == -file["obs"][:3, 0]).all()
+        assert (action[:3, 0] * 2**20 == -file["obs"][:3, 0]).all()
 
 
 def test_episodes_can_be_counted_from_the_end_and_not_beyond(mixed_store):
@@ -156,7 +160,7 @@ def test_another_version_names_both(make_store):
     path = make_store([("cup-catch", 3)])
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = 7
-    with pytest.raises(LitPWMError, match=r"format_version 7.*reads 1"):
+    with pytest.raises(LitPWMError, match=r"format_version 7.*reads 1 and 2"):
         EpisodeStore(path)
 
 

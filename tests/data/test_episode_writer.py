@@ -25,14 +25,14 @@ from datamodules import EpisodeWriter
 
 path, stop = sys.argv[1], int(sys.argv[2])
 tasks = {"a": (3, 1), "b": (2, 2)}
-with EpisodeWriter(path, tasks=tasks) as writer:
+with EpisodeWriter(path, tasks=tasks, resume=True) as writer:
     print("found", len(writer), flush=True)
     for i in range(len(writer), 60):
         if i == stop:
             time.sleep(60)
         rng, task = np.random.default_rng(i), "ab"[i % 2]
         length, (o, a) = 5 + i % 7, tasks[task]
-        arrays = rng.normal(size=(length + 1, o)), rng.normal(size=(length, a)), rng.normal(size=length)
+        arrays = rng.normal(size=(length + 1, o)), rng.uniform(-1, 1, (length, a)), rng.normal(size=length)
         writer.append(task=task, obs=arrays[0], action=arrays[1], reward=arrays[2], source="test")
         print("appended", len(writer), flush=True)
 """
@@ -122,7 +122,7 @@ def test_a_damaged_shard_is_noticed(tmp_path):
     data = bytearray(shard.read_bytes())
     data[-3] ^= 1
     shard.write_bytes(data)
-    with pytest.raises(LitPWMError, match="checksum"), EpisodeWriter(path, tasks=TASKS):
+    with pytest.raises(LitPWMError, match="checksum"), EpisodeWriter(path, tasks=TASKS, resume=True):
         pass
     assert not path.exists()
 
@@ -131,7 +131,7 @@ def test_an_exception_leaves_shards_and_no_file(tmp_path):
     path = tmp_path / "s.h5"
     interrupt(path)
     assert os.listdir(tmp_path) == ["s.h5.shards"]
-    with EpisodeWriter(path, tasks=TASKS) as writer:
+    with EpisodeWriter(path, tasks=TASKS, resume=True) as writer:
         assert len(writer) == 1
         writer.append(task="b", **arrays(7, (2, 2)))
     assert [len(e) for e in EpisodeStore(path)] == [4, 7]
@@ -164,7 +164,7 @@ def test_an_existing_file_is_never_written_over(tmp_path):
         writer.close()
     assert path.read_text() == "came meanwhile"
     path.unlink()
-    with EpisodeWriter(path, tasks=TASKS) as writer:
+    with EpisodeWriter(path, tasks=TASKS, resume=True) as writer:
         assert len(writer) == 1
 
 

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from datamodules.store import FORMAT, FORMAT_VERSION
+from datamodules.layout import FORMAT
 
 EPISODES, LENGTH, OBS_DIM = 3000, 500, 64
 MEGABYTES = EPISODES * (LENGTH + 1) * (OBS_DIM + 4 + 1) * 4 / 1e6
@@ -45,7 +45,7 @@ def large_store(tmp_path):
     path, rows = tmp_path / "large.h5", EPISODES * (LENGTH + 1)
     ends = np.arange(1, EPISODES + 1) * (LENGTH + 1) - 1
     with h5py.File(path, "w") as file:
-        file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "action_repeat": 2})
+        file.attrs.update({"format": FORMAT, "format_version": 1, "action_repeat": 2})
         file.attrs["task_names"] = np.array(["a"], dtype=h5py.string_dtype())
         file.attrs["obs_dims"], file.attrs["action_dims"] = [OBS_DIM], [4]
         offsets = {}

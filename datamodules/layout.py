@@ -1,0 +1,112 @@
+"""The layout of an episode store's file, format version 2, and what its checksums are made of.
+
+Rows of all episodes one after another: `obs [N, O] f4`, `action [N, A] f4`, `reward [N] f4`, `terminated [N] u1`. An
+episode of T actions has T + 1 rows: row t holds the observation o_t, the action a_t taken there and the reward r_t that
+it earned; the last row's action and reward are NaN, and `terminated` may be set on it alone.
+
+For each of E episodes, in the group `episode`: `offset` (first row), `length` (rows, T + 1), `task` (index into the
+task names), `source` (text: what acted), `checksum` (CRC-32 of its rows: of obs, action, reward, terminated, one after
+the other), and for statistics of observations `obs_count` (rows), `obs_sum [E, O]` and `obs_m2 [E, O]` (sum of squared
+deviations from the episode's mean), in float64 over the unpadded entries.
+
+Attributes: `format`, `format_version`, `task_names`, `obs_dims` and `action_dims` (true widths of each task; narrower
+rows are padded with zeros), `action_repeat`, `clipped_actions` and `clamped_rewards` (how many numbers the writer moved
+into range), `column_checksums` (CRC-32 of each column of `episode`, in the order of `EPISODE_COLUMNS`) and
+`attribute_checksum` (CRC-32 of all others). Checksums are of what is read and not of the file's bytes, so that a copy
+in chunks, compressed or with text stored otherwise keeps them; each is covered by one above it, up to the last.
+
+Version 1 had no checksums, sums and counts of moved numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+FORMAT = "lit_pwm episode store"
+FORMAT_VERSION = 2
+READ_VERSIONS = (1, 2)
+
+ROW_COLUMNS = {"obs": "<f4", "action": "<f4", "reward": "<f4", "terminated": "|u1"}
+TEXT = "text"
+"""In place of a type: UTF-8 of fixed or variable length."""
+_TABLE = {"offset": "<i8", "length": "<i8", "task": "<i4", "source": TEXT}
+_OF_VERSION_2 = {"checksum": "<u4", "obs_count": "<i8", "obs_sum": "<f8", "obs_m2": "<f8"}
+EPISODE_COLUMNS = {1: _TABLE, 2: {**_TABLE, **_OF_VERSION_2}}
+"""Columns of the group `episode` by version: name → type."""
+WIDE_COLUMNS = ("obs", "action", "episode/obs_sum", "episode/obs_m2")
+"""Those of two dimensions."""
+MOMENTS = ("obs_count", "obs_sum", "obs_m2")
+
+_TASK_ATTRIBUTES = ("task_names", "obs_dims", "action_dims", "action_repeat")
+CHECKSUM_ATTRIBUTES = ("clipped_actions", "clamped_rewards", "column_checksums", "attribute_checksum")
+ATTRIBUTES = {1: _TASK_ATTRIBUTES, 2: (*_TASK_ATTRIBUTES, *CHECKSUM_ATTRIBUTES)}
+"""Attributes by version, beside `format` and `format_version`."""
+
+LONGEST_NAME = 1024
+LONGEST_SOURCE = 255
+
+
+def attribute_checksum(attributes: Mapping[str, Any]) -> int:
+    """CRC-32 of a store's attributes, as plain Python values by name, but for itself."""
+    kept = {name: value for name, value in attributes.items() if name != "attribute_checksum"}
+    return zlib.crc32(json.dumps({"format": FORMAT, **kept}, sort_keys=True).encode())
+
+
+def column_checksum(values: np.ndarray | Sequence[str], before: int = 0) -> int:
+    """CRC-32 of a per-episode column: of its numbers in the layout's type, or of its texts, one NUL between two.
+
+    Args:
+        values: the column, or numbers of it that follow others.
+        before: the checksum of those before.
+    """
+    if isinstance(values, np.ndarray):
+        return zlib.crc32(np.ascontiguousarray(values).data, before)
+    return zlib.crc32("\0".join(values).encode(), before)
+
+
+def rows_checksum(rows: Mapping[str, np.ndarray]) -> int:
+    """CRC-32 of an episode's padded rows."""
+    checksum = 0
+    for name, dtype in ROW_COLUMNS.items():
+        checksum = zlib.crc32(np.ascontiguousarray(rows[name], dtype).data, checksum)
+    return checksum
+
+
+def observation_moments(obs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum, and sum of squared deviations from the mean, of each entry of an episode's observations, float64 [O]."""
+    values = obs.astype(np.float64)
+    total = values.sum(axis=0)
+    values -= total / len(values)
+    return total, np.square(values, out=values).sum(axis=0)
+
+
+def text_fault(text: Any, longest: int) -> str | None:
+    """Why something cannot be a name in a store, or None."""
+    if not isinstance(text, str):
+        return f"is no text but {type(text).__name__}"
+    if not text:
+        return "is empty"
+    if "\0" in text:
+        return "contains a NUL character"
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return "is no valid Unicode (it contains surrogates)"
+    return f"is {size:,} bytes long, more than {longest:,}" if size > longest else None
+
+
+def alike_names(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two names that are the same, or differ in Unicode normalisation alone and cannot be told apart when read."""
+    seen: dict[str, str] = {}
+    for name in names:
+        normal = unicodedata.normalize("NFC", name)
+        if normal in seen:
+            return seen[normal], name
+        seen[normal] = name
+    return None
