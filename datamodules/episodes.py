@@ -1,14 +1,14 @@
-"""The episodes that a datamodule has chosen from its stores, and how they are split."""
+"""The episodes that a datamodule has chosen from its stores."""
 
 from __future__ import annotations
 
 import itertools
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from datamodules.layout import alike_names
 from datamodules.store import EpisodeStore
 from lit_pwm.errors import LitPWMError, did_you_mean
 
@@ -63,13 +63,19 @@ def choose(stores: Sequence[EpisodeStore], names: Sequence[str] | None) -> Episo
         )
     counts: dict[str, int] = {}
     for store in stores:
-        for number, (name, widths) in enumerate(store.tasks.items()):
+        episodes = np.bincount(store.task, minlength=len(store.tasks)).tolist()
+        for count, (name, widths) in zip(episodes, store.tasks.items(), strict=True):
             if dims.setdefault(name, widths) != widths:
                 raise LitPWMError(
                     f"The task {name!r} has widths (obs, action) {widths} in the store {str(store.path)!r} and "
                     f"{dims[name]} in one before it. Stores that are used together must agree."
                 )
-            counts[name] = counts.get(name, 0) + int((store.task == number).sum())
+            counts[name] = counts.get(name, 0) + count
+    if alike := alike_names(counts):
+        raise LitPWMError(
+            f"The tasks {alike[0]!r} and {alike[1]!r} of {_listed(stores)} differ in Unicode normalisation alone, and "
+            f"would be two tasks that look the same. Write one of the stores anew with the other's name."
+        )
     there = [name for name, count in counts.items() if count]
     if not there or (names is not None and not names):
         raise LitPWMError(f"No episodes are chosen from {_listed(stores)}. {did_you_mean('', there)}")
@@ -78,10 +84,12 @@ def choose(stores: Sequence[EpisodeStore], names: Sequence[str] | None) -> Episo
             raise LitPWMError(
                 f"There are no episodes of the task {name!r} in {_listed(stores)}. {did_you_mean(name, there)}"
             )
-    chosen = {name: dims[name] for name in there if names is None or name in names}
+    wanted = set(there if names is None else names)
+    chosen = {name: dims[name] for name in there if name in wanted}
+    numbers = {name: number for number, name in enumerate(chosen)}
     parts = []
     for index, store in enumerate(stores):
-        lookup = np.array([list(chosen).index(name) if name in chosen else -1 for name in store.tasks] or [-1])
+        lookup = np.array([numbers.get(name, -1) for name in store.tasks])
         task = lookup[store.task]
         number = np.flatnonzero(task >= 0)
         parts.append((np.full(len(number), index), number, store.offset[number], store.length[number], task[number]))
@@ -92,24 +100,31 @@ def _listed(stores: Sequence[EpisodeStore]) -> str:
     return ", ".join(repr(str(store.path)) for store in stores)
 
 
-def held_out(table: EpisodeTable, fraction: float) -> np.ndarray:
-    """Which episodes are held out for validation, bool [E].
+def open_all(paths: Sequence[str]) -> list[EpisodeStore]:
+    """Open stores that are used together.
 
-    Of every task of every store, the fraction, rounded, but at least one episode where there are two or more. Which
-    ones depends on the task's name and its number of episodes in that store alone: not on the run's seed, so that runs
-    with different seeds can be compared, nor on which other tasks and stores are used, so that an episode held out
-    once stays held out when newly collected stores join.
+    Raises:
+        LitPWMError: one cannot be read, or two are the same file, whose episodes would count twice, and be on both
+            sides of the split.
     """
-    held = np.zeros(len(table), bool)
-    if fraction == 0:
-        return held
-    for task, name in enumerate(table.tasks):
-        own = np.flatnonzero(table.task == task)
-        for store in np.unique(table.store[own]):
-            there = own[table.store[own] == store]
-            count = min(max(1, round(fraction * len(there))), len(there) - 1)
-            seed = np.random.SeedSequence([zlib.crc32(name.encode()), len(there)])
-            held[np.random.Generator(np.random.Philox(seed)).permutation(there)[:count]] = True
-        if len(own) > 1 and not held[own].any():
-            held[own[-1]] = True  # stores with a single episode each
-    return held
+    stores: list[EpisodeStore] = []
+    for path in paths:
+        store = EpisodeStore(path)
+        for other in stores:
+            if store.identity[:2] == other.identity[:2]:
+                raise LitPWMError(
+                    f"The stores {str(other.path)!r} and {str(store.path)!r} of data.store are the same file, which "
+                    f"would be used twice. Name each store once."
+                )
+        stores.append(store)
+    return stores
+
+
+def copies(stores: Sequence[EpisodeStore]) -> list[str]:
+    """A notice of each two stores whose files differ and whose content is the same, as far as versions tell."""
+    return [
+        f"The stores {str(one.path)!r} and {str(other.path)!r} hold the same episodes, which count twice and may be on "
+        f"both sides of the split."
+        for one, other in itertools.combinations(stores, 2)
+        if one.content is not None and one.content == other.content
+    ]

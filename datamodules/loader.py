@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from datamodules.guarding import Guard
 from datamodules.sampler import SliceSampler, Windows
 from datamodules.storages import Storage
 from lit_pwm.batch import Batch
@@ -128,6 +129,7 @@ class SliceLoader:
         first_step: the step of the first batch.
         restart: begin every iteration with the first step again, as validation does.
         num_workers: processes that make batches; 0 makes them in this one.
+        guard: looks at files and batches, where the rows lie in files.
         pin_memory: put batches in page-locked memory, from which they are copied to a GPU faster.
 
     Attributes:
@@ -141,7 +143,9 @@ class SliceLoader:
         restart: bool = False,
         num_workers: int = 0,
         pin_memory: bool = False,
+        guard: Guard | None = None,
     ) -> None:
+        self._guard = guard
         self.next_step, self._first_step, self._restart, self._slices = first_step, first_step, restart, dataset
         # A DataLoader draws a seed at every iteration, here from a generator of its own: the state of torch's would
         # depend on how often loaders were begun. Nothing random happens in its workers.
@@ -163,9 +167,30 @@ class SliceLoader:
         if self._restart:
             self.next_step = self._first_step
         self._slices.first_step = self.next_step
-        for batch in self._loader:
+        for batch in self._guarded():
             # Counted before it is handed out: whoever holds a batch finds it counted.
             self.next_step += 1
+            yield batch
+
+    def _guarded(self) -> Iterator[Batch]:
+        """The DataLoader's batches, all looked at in this process, where an error stays a sentence."""
+        guard = self._guard
+        if guard is None:
+            yield from self._loader
+            return
+        guard.require_unchanged()
+        batches, step = iter(self._loader), self.next_step
+        while True:
+            guard.require_unchanged()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError:  # a worker that has ended, perhaps by SIGBUS
+                guard.require_unchanged()
+                raise
+            guard.look(batch, step)
+            step += 1
             yield batch
 
     def state_dict(self) -> dict[str, Any]:

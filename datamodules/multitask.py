@@ -11,17 +11,19 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from datamodules.episodes import EpisodeTable, choose, held_out
+from datamodules.episodes import EpisodeTable, choose, copies, open_all
+from datamodules.guarding import Guard
 from datamodules.loader import Binding, DrawnBatches, FixedBatches, SliceDataset, SliceLoader
 from datamodules.sampler import Balance, SliceSampler
+from datamodules.splitting import Split, split
 from datamodules.statistics import observation_statistics
 from datamodules.storages import DeviceStorage, FileStorage, MemoryStorage, Storage, widest
 from datamodules.store import EpisodeStore
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, CountOrZero, Length, Seed, Share, checked
+from lit_pwm.paths import absolute
 
 Placement = Literal["memmap", "ram", "device"]
-_LONGEST_DEFAULT_VALIDATION = 16
 
 
 class MultitaskDataModule(LightningDataModule):
@@ -41,9 +43,10 @@ class MultitaskDataModule(LightningDataModule):
         batches_per_epoch: training batches of an epoch.
         storage: where rows live: `memmap` leaves them in the file (for stores of any size), `ram` copies those of the
             chosen tasks into each process, `device` onto the accelerator.
-        val_fraction: share of each task's episodes held out for validation, the same for every seed; 0 for none.
-        val_horizon: transitions of a validation slice; the larger of `horizon` and 16, or less if a task's held-out
-            episodes are all shorter, if not given.
+        val_fraction: share of each task's episodes held out for validation, the same for every seed, of those that are
+            long enough for a validation slice; 0 for none.
+        val_horizon: transitions of a validation slice; the larger of `horizon` and 16, or less if a task's episodes are
+            all shorter, if not given.
         val_batches: validation batches, fewer if there are not as many different slices.
         seed: of the drawing of slices; the run's seed (`seed_everything`) if not given, else 0.
         num_workers: processes that make batches; 0, which is fastest for stores on a local disk, makes them in the
@@ -71,7 +74,7 @@ class MultitaskDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         paths = [store] if isinstance(store, (str, os.PathLike)) else list(store)
-        self.paths = [os.fspath(path) for path in paths]
+        self.paths = [str(absolute(path)) for path in paths]  # they mean the same if the process goes elsewhere
         self.horizon, self.batch_size, self.balance, self.storage = horizon, batch_size, balance, storage
         self.chosen_tasks = None if tasks is None else list(tasks)
         self.batches_per_epoch, self.num_workers, self.seed = batches_per_epoch, num_workers, seed
@@ -92,9 +95,9 @@ class MultitaskDataModule(LightningDataModule):
 
     def _opened(self) -> tuple[list[EpisodeStore], EpisodeTable]:
         if self._stores is None:
-            stores = [EpisodeStore(path) for path in self.paths]
+            stores = open_all(self.paths)
             self._table = choose(stores, self.chosen_tasks)
-            self._held_out = held_out(self._table, self.val_fraction)
+            self._split = split(self._table, self.val_fraction, self.horizon, self.val_horizon)
             names = list(self._table.tasks)
             self._binding = Binding(np.arange(len(names)), *widest(stores))
             self._stores = stores
@@ -117,12 +120,12 @@ class MultitaskDataModule(LightningDataModule):
     def held_out(self) -> np.ndarray:
         """Which of the chosen episodes are held out for validation, bool [E]."""
         self._opened()
-        return self._held_out
+        return self._split.held
 
     def observation_statistics(self) -> dict[str, tuple[list[float], list[float]]]:
         """Mean and standard deviation of each observation entry over the training episodes, for each chosen task."""
         stores, table = self._opened()
-        return observation_statistics(stores, table, np.flatnonzero(~self._held_out))
+        return observation_statistics(stores, table, np.flatnonzero(~self._split.held))
 
     # -- what a model makes of it -----------------------------------------------------------------------------------
     def bind_tasks(self, task_names: Sequence[str], obs_dim: int, action_dim: int) -> None:
@@ -160,10 +163,13 @@ class MultitaskDataModule(LightningDataModule):
         Raises:
             LitPWMError: they do not, or a store cannot be used.
         """
-        _, table = self._opened()
+        stores, table = self._opened()
+        for notice in copies(stores):
+            rank_zero_info(notice)
         rank, world_size = self._rank_and_world_size()
         # An episode that is not used counts as one without slices, so that windows name episodes of the whole table.
-        lengths = np.where(self._held_out, 0, table.length)
+        training = ~self._split.held
+        lengths = np.where(training, table.length, 0)
         self._require_slices(table, lengths)
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
         sampler = SliceSampler(lengths, self.horizon, table.task, self.balance, seed)
@@ -176,29 +182,31 @@ class MultitaskDataModule(LightningDataModule):
                 f"{sampler.num_windows // world_size}, a shorter horizon, or more data."
             )
         self._train_batches = DrawnBatches(sampler, whole, rank, world_size)
-        self._val_batches = self._make_validation(table, rank, world_size, whole)
-        short = int(((lengths < self.horizon) & ~self._held_out).sum())
+        self._val_batches = self._make_validation(table, self._split, rank, world_size, whole)
+        short = int(((lengths < self.horizon) & training).sum())
         if short:
             rank_zero_info(
-                f"{short} of {int((~self._held_out).sum())} training episodes are shorter than the horizon of "
+                f"{short} of {int(training.sum())} training episodes are shorter than the horizon of "
                 f"{self.horizon} and are not used."
             )
         self._storage = None
 
-    def _make_validation(self, table: EpisodeTable, rank: int, world_size: int, whole: int) -> FixedBatches | None:
-        if not self._held_out.any() or not self.val_batches:
+    def _make_validation(
+        self, table: EpisodeTable, found: Split, rank: int, world_size: int, whole: int
+    ) -> FixedBatches | None:
+        if not self.val_batches:
             return None
-        lengths = np.where(self._held_out, table.length, 0)
-        # The longest horizon of which every task that has held-out episodes offers a slice.
-        longest = min(int(lengths[table.task == task].max()) for task in np.unique(table.task[self._held_out]))
-        horizon = self.val_horizon or min(max(self.horizon, _LONGEST_DEFAULT_VALIDATION), longest)
-        if horizon > longest:
+        if found.limiting_task is not None and self.val_horizon is not None:
+            longest = int(table.length[table.task == list(table.tasks).index(found.limiting_task)].max())
             raise LitPWMError(
-                f"data.val_horizon is {horizon}, but of some task the longest held-out episode has {longest} "
-                f"transitions. Use a val_horizon of at most {longest}."
+                f"data.val_horizon is {self.val_horizon}, but the longest episode of {found.limiting_task!r} has "
+                f"{longest} transitions. Use a val_horizon of at most {longest}."
             )
-        sampler = SliceSampler(lengths, horizon, table.task, self.balance)
-        self._used_val_horizon = horizon
+        for notice in found.notices:
+            rank_zero_info(notice)
+        if not found.held.any():
+            return None
+        sampler = SliceSampler(np.where(found.held, table.length, 0), found.horizon, table.task, self.balance)
         batches = FixedBatches(sampler.spread(self.val_batches * whole), whole, rank, world_size)
         return batches if len(batches) else None
 
@@ -234,29 +242,24 @@ class MultitaskDataModule(LightningDataModule):
         trainer = self.trainer
         done = trainer.fit_loop.total_batch_idx + 1 if trainer is not None else 0
         overfitting = trainer is not None and bool(trainer.overfit_batches)  # ty: ignore[missing-attribute]
-        dataset = SliceDataset(
-            self._rows(), self.table.task, self._train_batches, self.horizon, self._binding, self.batches_per_epoch
-        )
-        return self._loader(dataset, done, restart=overfitting)
+        return self._loader(self._train_batches, self.horizon, self.batches_per_epoch, done, restart=overfitting)
 
     def val_dataloader(self) -> SliceLoader | list[SliceLoader]:
         """Batches of fixed, evenly spread slices of held-out episodes; an empty list where none is held out."""
         if self._val_batches is None:
             return []
-        dataset = SliceDataset(
-            self._rows(),
-            self.table.task,
-            self._val_batches,
-            self._used_val_horizon,
-            self._binding,
-            len(self._val_batches),
-        )
-        return self._loader(dataset, 0, restart=True)
+        return self._loader(self._val_batches, self._split.horizon, len(self._val_batches), 0, restart=True)
 
     def test_dataloader(self) -> SliceLoader | list[SliceLoader]:
         """The batches of validation."""
         return self.val_dataloader()
 
-    def _loader(self, dataset: SliceDataset, first_step: int, restart: bool) -> SliceLoader:
+    def _loader(
+        self, batches: DrawnBatches | FixedBatches, horizon: int, length: int, first_step: int, restart: bool
+    ) -> SliceLoader:
+        stores, table = self._opened()
+        dataset = SliceDataset(self._rows(), table.task, batches, horizon, self._binding, length)
+        # Rows in memory were all looked at when they were read.
+        guard = Guard(stores, table, batches) if self.storage == "memmap" else None
         pin_memory = self._device().type == "cuda" and self.storage != "device"
-        return SliceLoader(dataset, first_step, restart, self.num_workers, pin_memory)
+        return SliceLoader(dataset, first_step, restart, self.num_workers, pin_memory, guard)

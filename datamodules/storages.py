@@ -16,8 +16,10 @@ from datamodules.columns import ArrayColumn
 from datamodules.episodes import EpisodeTable
 from datamodules.sampler import Windows
 from datamodules.store import EpisodeStore
+from datamodules.values import Block, Tally, tally_rows
+from lit_pwm.errors import LitPWMError
 
-_BLOCK_ROWS = 1_000_000
+_BLOCK_ROWS = 65_536
 
 
 class Slices(NamedTuple):
@@ -148,7 +150,11 @@ def _places(table: EpisodeTable) -> tuple[int, np.ndarray]:
 
 
 def _blocks(stores: Sequence[EpisodeStore], table: EpisodeTable) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """The chosen episodes' rows in the table's order, with the place of each block."""
+    """The chosen episodes' rows in the table's order, with the place of each block, all values looked at.
+
+    Raises:
+        LitPWMError: a store has rows that cannot be trained on.
+    """
     _, places = _places(table)
     for first, last in table.runs():
         store = stores[table.store[first]]
@@ -156,4 +162,13 @@ def _blocks(stores: Sequence[EpisodeStore], table: EpisodeTable) -> Iterator[tup
         for start in range(begin, end, _BLOCK_ROWS):
             stop = min(start + _BLOCK_ROWS, end)
             rows = {name: store.column(name).read(start, stop) for name in ("obs", "action", "reward")}
+            tallies: dict[str, Tally] = {}
+            tally_rows(tallies, Block.of(rows, start, store.offset, store.length, store.task, store.tasks))
+            if tallies:
+                faults = "; ".join(tally.describe(kind) for kind, tally in tallies.items())
+                raise LitPWMError(
+                    f"The episode store {str(store.path)!r} cannot be trained on: {faults}. `lit-pwm data check "
+                    f"{store.path}` lists all faults; write the store anew without them, or leave the task out with "
+                    f"data.tasks."
+                )
             yield int(places[first]) + start - begin, rows

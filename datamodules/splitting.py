@@ -1,0 +1,105 @@
+"""Which episodes are held out for validation, and what slices of them validation has."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from datamodules.episodes import EpisodeTable
+
+_LONGEST_DEFAULT_VALIDATION = 16
+_SHOWN = 4
+
+
+@dataclass(eq=False)
+class Split:
+    """Training and validation episodes.
+
+    Attributes:
+        held: which episodes are held out, bool [E].
+        horizon: transitions of a validation slice.
+        limiting_task: the task whose longest episode is shorter than the horizon that was wanted, if any is.
+        notices: what a user should know of it, a sentence each.
+    """
+
+    held: np.ndarray
+    horizon: int
+    limiting_task: str | None = None
+    notices: list[str] = field(default_factory=list)
+
+
+def split(table: EpisodeTable, fraction: float, horizon: int, val_horizon: int | None = None) -> Split:
+    """Hold out episodes of every task of every store: the fraction, rounded, but at least one where there are two.
+
+    Which ones depends on the task's name and its number of episodes in that store, and only where some are too short
+    for a slice on the horizons: not on the run's seed, so that runs with different seeds can be compared, nor on which
+    other tasks and stores are used, so that an episode held out once stays held out when newly collected stores join.
+    Held-out episodes offer a slice of the validation horizon, and of every task training keeps an episode that offers
+    one of its own.
+
+    Args:
+        table: the episodes.
+        fraction: share of each task's episodes.
+        horizon: transitions of a training slice.
+        val_horizon: transitions of a validation slice; if not given, the larger of `horizon` and 16, or the length of
+            the longest episode of the task for which that is shortest, if it is less.
+    """
+    wanted = val_horizon or max(horizon, _LONGEST_DEFAULT_VALIDATION)
+    found = Split(np.zeros(len(table), bool), wanted)
+    if fraction == 0:
+        return found
+    own = {name: np.flatnonzero(table.task == task) for task, name in enumerate(table.tasks)}
+    longest = {name: int(table.length[episodes].max()) for name, episodes in own.items() if len(episodes) > 1}
+    shortest = min(longest, key=lambda name: longest[name], default=None)
+    if shortest is not None and longest[shortest] < wanted:
+        found.limiting_task = shortest
+        if val_horizon is None:
+            found.horizon = longest[shortest]
+            found.notices.append(
+                f"Validation slices of all tasks have {found.horizon} transitions instead of {wanted}: no episode of "
+                f"{shortest!r} is longer."
+            )
+    left_out, fewer = [], []
+    for name in longest:
+        asked = _hold_out(table, found, own[name], name, fraction, horizon)
+        held = int(found.held[own[name]].sum())
+        (left_out if not held else fewer if held < asked else []).append(name)
+    if left_out:
+        found.notices.append(
+            f"Validation has no episode of {_listed(left_out)}: too few are as long as a slice of {found.horizon} "
+            f"transitions to hold one out and leave training one of {horizon}."
+        )
+    if fewer:
+        found.notices.append(
+            f"Validation has fewer episodes than data.val_fraction asks for of {_listed(fewer)}, because few are as "
+            f"long as a slice of {found.horizon} transitions."
+        )
+    return found
+
+
+def _hold_out(table: EpisodeTable, found: Split, own: np.ndarray, name: str, fraction: float, horizon: int) -> int:
+    """Mark a task's held-out episodes; returns how many the fraction asks for."""
+    enough, asked, picked = table.length >= found.horizon, 0, []
+    for store in np.unique(table.store[own]):
+        there = own[table.store[own] == store]
+        count = min(max(1, round(fraction * len(there))), len(there) - 1)
+        seed = np.random.SeedSequence([zlib.crc32(name.encode()), len(there)])
+        order = np.random.Generator(np.random.Philox(seed)).permutation(there)
+        picked += order[enough[order]][:count].tolist()
+        asked += count
+    if not asked:  # stores with a single episode each
+        picked, asked = own[enough[own]][-1:].tolist(), 1
+    found.held[picked] = True
+    # Training keeps an episode that is long enough; those held out last go back first.
+    while picked and not (~found.held[own] & (table.length[own] >= horizon)).any():
+        found.held[picked.pop()] = False
+    return asked
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(repr, names[:_SHOWN])) + more
