@@ -23,12 +23,11 @@ from datamodules.layout import (
     rows_checksum,
 )
 from datamodules.shards import Record, ShardFolder, read
-from datamodules.structure import one_line
+from datamodules.skeleton import PlainFile
 from lit_pwm.atomic import replacing
 from lit_pwm.errors import LitPWMError
 
 _BLOCK_ROWS = 65_536
-_PAGE = 4096
 
 
 def finish(
@@ -61,35 +60,41 @@ def assemble(path: Path, tasks: Mapping[str, tuple[int, int]], action_repeat: in
     Raises:
         OSError: it cannot be written.
     """
-    rows = np.array([record.length + 1 for record in records], np.int64)
-    dims = np.array(list(tasks.values()), np.int64)
-    widths = {"obs": (int(dims[:, 0].max()),), "action": (int(dims[:, 1].max()),), "reward": (), "terminated": ()}
-    try:
-        # Page-aligned, so that mapped columns are aligned arrays. Since version 1.8 of HDF5's own format its structures
-        # have checksums, and attributes may be larger than 64 kB.
-        options = {"libver": ("v108", "v108"), "alignment_threshold": _PAGE, "alignment_interval": _PAGE}
-        with h5py.File(path, "w", track_times=False, **options) as file:
-            group = file.create_group("episode", track_times=False)
-            table: dict[str, Any] = {
-                "offset": np.cumsum(rows) - rows,
-                "length": rows,
-                "task": np.array([record.task for record in records], np.int32),
-                "source": [record.source for record in records],
-            } | _write_rows(file, widths, records)
-            for name, dtype in EPISODE_COLUMNS[FORMAT_VERSION].items():
-                group.create_dataset(name, data=_texts(table[name]) if dtype == TEXT else table[name])
-            _write_attributes(file, tasks, action_repeat, records, table)
-    except RuntimeError as error:  # h5py's, where a file cannot be closed because the disk is full
-        raise OSError(one_line(error)) from error
+    rows, count = np.array([record.length + 1 for record in records], np.int64), len(records)
+    obs_dim, action_dim = (max(dims[place] for dims in tasks.values()) for place in (0, 1))
+    widths = {"obs": (obs_dim,), "action": (action_dim,), "reward": (), "terminated": ()}
+    table: dict[str, Any] = {
+        "offset": np.cumsum(rows) - rows,
+        "length": rows,
+        "task": np.array([record.task for record in records], np.int32),
+        "source": [record.source for record in records],
+        "checksum": np.zeros(count, np.uint32),
+        "obs_count": rows,
+        "obs_sum": np.zeros((count, obs_dim)),
+        "obs_m2": np.zeros((count, obs_dim)),
+    }
+    columns = {
+        name: _texts(table[name]) if dtype == TEXT else table[name].astype(dtype)
+        for name, dtype in EPISODE_COLUMNS[FORMAT_VERSION].items()
+    }
+    datasets: dict[str, Any] = {name: ((int(rows.sum()), *widths[name]), dtype) for name, dtype in ROW_COLUMNS.items()}
+    datasets |= {f"episode/{name}": (values.shape, values.dtype) for name, values in columns.items()}
+    with PlainFile(path, datasets, _attributes(tasks, action_repeat, records, table)) as file:
+        _write_rows(file, widths, records, columns)
+        for name, values in columns.items():
+            file.put(f"episode/{name}", 0, values)
+        file.put_attributes(_attributes(tasks, action_repeat, records, table | _numbers_of(columns)))
 
 
-def _write_attributes(
-    file: h5py.File,
-    tasks: Mapping[str, tuple[int, int]],
-    action_repeat: int,
-    records: Sequence[Record],
-    table: Mapping[str, Any],
-) -> None:
+def _numbers_of(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: values for name, values in columns.items() if values.dtype.kind != "S"}
+
+
+def _attributes(
+    tasks: Mapping[str, tuple[int, int]], action_repeat: int, records: Sequence[Record], table: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The file's attributes, as it holds them."""
+    checksums = [column_checksum(table[name]) for name in EPISODE_COLUMNS[FORMAT_VERSION]]
     attributes: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "task_names": list(tasks),
@@ -98,45 +103,34 @@ def _write_attributes(
         "action_repeat": action_repeat,
         "clipped_actions": sum(record.clipped for record in records),
         "clamped_rewards": sum(record.clamped for record in records),
-        "column_checksums": [column_checksum(table[name]) for name in EPISODE_COLUMNS[FORMAT_VERSION]],
+        "column_checksums": checksums,
     }
     attributes["attribute_checksum"] = attribute_checksum(attributes)
-    file.attrs["format"] = _texts([FORMAT])[0]
-    for name, value in attributes.items():
-        file.attrs[name] = _texts(value) if name == "task_names" else value
+    return {"format": FORMAT, **attributes, "task_names": np.array(list(tasks), h5py.string_dtype())}
 
 
 def _texts(values: Sequence[str]) -> np.ndarray:
-    """Texts of one length, that of the longest: texts of variable length lie in a heap that has no checksums."""
+    """Texts of one length, that of the longest."""
     encoded = [value.encode() for value in values]
     return np.array(encoded, h5py.string_dtype("utf-8", max(len(value) for value in encoded)))
 
 
 def _write_rows(
-    file: h5py.File, widths: Mapping[str, tuple[int, ...]], records: Sequence[Record]
-) -> dict[str, np.ndarray]:
-    """Write the rows; returns what is kept of each episode's beside."""
-    total, count = sum(record.length + 1 for record in records), len(records)
-    columns = {
-        name: file.create_dataset(name, (total, *widths[name]), dtype) for name, dtype in ROW_COLUMNS.items()
-    }  # fmt: skip
-    kept: dict[str, np.ndarray] = {"checksum": np.zeros(count, "<u4"), "obs_count": np.zeros(count, "<i8")}
-    kept |= {name: np.zeros((count, *widths["obs"]), "<f8") for name in ("obs_sum", "obs_m2")}
+    file: PlainFile, widths: Mapping[str, tuple[int, ...]], records: Sequence[Record], columns: Mapping[str, np.ndarray]
+) -> None:
+    """Write the rows, and put what is kept of each episode's into the per-episode columns."""
     start = number = 0
     for block in _blocks(records):
-        arrays = _padded(block, widths)
-        first = 0
+        arrays, first = _padded(block, widths), 0
         for record in block:
             rows = {name: array[first : first + record.length + 1] for name, array in arrays.items()}
-            kept["checksum"][number], kept["obs_count"][number] = rows_checksum(rows), record.length + 1
-            total_and_m2 = observation_moments(rows["obs"][:, : record.obs_dim])
-            for name, values in zip(("obs_sum", "obs_m2"), total_and_m2, strict=True):
-                kept[name][number, : record.obs_dim] = values
+            columns["checksum"][number] = rows_checksum(rows)
+            total, squares = observation_moments(rows["obs"][:, : record.obs_dim])
+            columns["obs_sum"][number, : record.obs_dim], columns["obs_m2"][number, : record.obs_dim] = total, squares
             first, number = first + record.length + 1, number + 1
-        for name, column in columns.items():
-            column[start : start + first] = arrays[name]
+        for name, array in arrays.items():
+            file.put(name, start, array)
         start += first
-    return kept
 
 
 def _blocks(records: Sequence[Record]) -> Iterable[list[Record]]:
