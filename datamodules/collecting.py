@@ -22,6 +22,7 @@ from datamodules.store import EpisodeStore
 from datamodules.writer import store_settings
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, Seed, checked
+from lit_pwm.paths import absolute
 from lit_pwm.pool import Call, Pool, WorkerEndedError
 from lit_pwm.tasks import TaskSpec, task_spec
 from lit_pwm.tasks.registry import METAWORLD
@@ -39,6 +40,7 @@ def collect(
     workers: int | None = None,
     seed: int = 0,
     progress: bool = True,
+    clamp_rewards: bool = False,
 ) -> EpisodeStore:
     """Collect episodes of tasks into a new store.
 
@@ -59,6 +61,8 @@ def collect(
         workers: processes; as many as there are processor cores if not given. 1 collects in the calling process.
         seed: of starts and noise.
         progress: show a progress bar on stderr.
+        clamp_rewards: clamp rewards beyond the range of a model's bins, ±22,025.5, instead of refusing them; the store
+            records how many.
 
     Returns:
         The finished store.
@@ -67,7 +71,7 @@ def collect(
         LitPWMError: an argument is not one of those above, the file cannot be written, or every episode diverged.
     """
     specs = check_arguments(tasks, episodes, out, behaviour, workers, seed)
-    final = Path(out)
+    final = absolute(out)
     dims = {spec.name: (spec.obs_dim, spec.action_dim) for spec in specs}
     action_repeat = specs[0].action_repeat
     settings = store_settings(dims, action_repeat) | {"behaviour": behaviour_identity(behaviour), "seed": seed}
@@ -75,7 +79,7 @@ def collect(
         wanted = [task * EPISODE_KEYS + number for task in range(len(specs)) for number in range(episodes)]
         there = folder.records()
         missing = [key for key in wanted if key not in there]
-        work = _pieces(specs, missing)
+        work = _pieces(specs, missing, clamp_rewards)
         processes = min(workers or usable_cores(), max(len(work), 1))
         with _bar(final, len(wanted), len(wanted) - len(missing), progress) as advance:
             diverged: list[Diverged] = []
@@ -109,13 +113,13 @@ def _notice(diverged: Sequence[Diverged], wanted: int) -> None:
     _LOG.warning("%s. They are left out of the store: %s.", said.rstrip("."), counts)
 
 
-def _pieces(specs: Sequence[TaskSpec], keys: Sequence[int]) -> list[Work]:
+def _pieces(specs: Sequence[TaskSpec], keys: Sequence[int], clamp_rewards: bool) -> list[Work]:
     """The episodes of some keys, in groups of neighbours of one task."""
     pieces = []
     for task, spec in enumerate(specs):
         numbers = [key % EPISODE_KEYS for key in keys if key // EPISODE_KEYS == task]
         for _, group in itertools.groupby(numbers, lambda number: number // _GROUP):
-            pieces.append(Work(spec, task, tuple(group)))
+            pieces.append(Work(spec, task, tuple(group), clamp_rewards))
     return pieces
 
 
@@ -150,7 +154,7 @@ def check_arguments(
             f"them into a store each."
         )
     check_behaviour(behaviour)
-    refuse_existing(Path(out))
+    refuse_existing(absolute(out))
     return specs
 
 

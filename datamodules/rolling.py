@@ -31,11 +31,13 @@ class Work:
         spec: the task, itself rather than its name: a worker process may not know a task that was registered here.
         task: its index in the store.
         numbers: which episodes.
+        clamp_rewards: clamp rewards beyond the range of a model's bins instead of refusing them.
     """
 
     spec: TaskSpec
     task: int
     numbers: tuple[int, ...]
+    clamp_rewards: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Collector:
     def collect(self, work: Work) -> Rolled:
         """Roll the episodes and append those that do not diverge."""
         lockstep, diverged = self._behaviour.lockstep, []
+        self._clamp_rewards = work.clamp_rewards
         for block, numbers in itertools.groupby(work.numbers, lambda number: number // lockstep):
             diverged += self._roll(work.spec, work.task, block, list(numbers))
         return Rolled(len(work.numbers), tuple(diverged))
@@ -130,7 +133,8 @@ class Collector:
             place, source = number % size, self._behaviour.source
             end, ended = int(ends[place]), bool(terminated[place])
             arrays = obs[: end + 1, place], action[:end, place], reward[:end, place]
-            rows = checked_rows(dims, spec.name, *arrays, ended, source, f"episode {number}")
+            where = f"episode {number}"
+            rows = checked_rows(dims, spec.name, *arrays, ended, source, where, self._clamp_rewards)
             self._shard.append(task * EPISODE_KEYS + number, task, rows, ended, source)
         return list(diverged.values())
 

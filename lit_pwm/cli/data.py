@@ -39,6 +39,11 @@ def add_collect_parser(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--seed", type=argument(Seed), default=0, metavar="S", help="seed of starts and noise (default 0)"
     )
+    parser.add_argument(
+        "--clamp-rewards",
+        action="store_true",
+        help="clamp rewards beyond the range of a model's bins, ±22,025.5, which are refused otherwise",
+    )
     parser.set_defaults(run=run_collect)
 
 
@@ -51,7 +56,13 @@ def run_collect(arguments: argparse.Namespace) -> int:
     from datamodules.collecting import collect
 
     collect(
-        names, arguments.episodes, arguments.out, arguments.behaviour, arguments.workers, arguments.seed, progress=True
+        names,
+        arguments.episodes,
+        arguments.out,
+        arguments.behaviour,
+        arguments.workers,
+        arguments.seed,
+        clamp_rewards=arguments.clamp_rewards,
     )
     return run_info(argparse.Namespace(store=arguments.out))
 
@@ -102,8 +113,14 @@ def _described(info: StoreInfo) -> list[str]:
     lines = [
         f"{info.path}: {info.num_episodes:,} episodes of {len(held)} task{'s' if len(held) != 1 else ''}, "
         f"{info.num_transitions:,} transitions in {info.num_rows:,} rows, {info.num_bytes / 1e6:,.1f} MB, "
-        f"action repeat {info.action_repeat}"
+        f"action repeat {info.action_repeat}, format version {info.version}"
     ]
+    for count, what in (
+        (info.clipped_actions, "actions were clipped to ±1"),
+        (info.clamped_rewards, "rewards clamped"),
+    ):
+        if count:
+            lines.append(f"When it was written, {count:,} {what}.")
     for name, task in held.items():
         lines += ["", *_described_task(name, task)]
     if len(held) < len(info.tasks):

@@ -265,3 +265,41 @@ def test_a_policy_that_does_not_know_the_task_leaves_nothing(policy_file, tmp_pa
     with pytest.raises(LitPWMError, match="does not know the task 'cup-catch'"):
         collect(["cup-catch"], 11, tmp_path / "s.h5", str(policy_file), workers=workers, progress=False)
     assert os.listdir(tmp_path) == []
+
+
+LOUD = """
+from dm_control.rl import control
+from dm_control.suite import cartpole
+from dm_control.utils import containers
+
+SUITE = containers.TaggedTasks()
+
+
+class Loud(cartpole.Balance):
+    def get_reward(self, physics):
+        return 1e5 * super().get_reward(physics)
+
+
+@SUITE.add("mine")
+def balance(random=None):
+    physics = cartpole.Physics.from_xml_string(*cartpole.get_model_and_assets())
+    return control.Environment(physics, Loud(swing_up=False, sparse=False, random=random), time_limit=10)
+"""
+
+
+def test_rewards_beyond_the_bins_are_refused_or_clamped_where_that_is_asked_for(tmp_path, monkeypatch):
+    from datamodules.values import REWARD_LIMIT
+    from lit_pwm.tasks import TaskSpec, register
+
+    (tmp_path / "loud_suite").mkdir()
+    (tmp_path / "loud_suite" / "__init__.py").touch()
+    (tmp_path / "loud_suite" / "loud.py").write_text(LOUD)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
+    register(TaskSpec("loud", "loud", "balance", 5, 1, episode_length=20, suite="loud_suite"))
+    options = {"out": tmp_path / "s.h5", "workers": 1, "progress": False}
+    with pytest.raises(LitPWMError, match=r"reward of episode 0 \('loud'\) is beyond ±22,025.5.*--clamp-rewards"):
+        collect(["loud"], 2, **options)
+    store = collect(["loud"], 2, **options, clamp_rewards=True)
+    assert store.clamped_rewards > 0
+    assert max(float(episode.reward.max()) for episode in store) == REWARD_LIMIT

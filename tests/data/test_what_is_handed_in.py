@@ -400,3 +400,18 @@ with EpisodeWriter(path, tasks={"a": (3, 1)}, resume=True) as writer:
     assert [len(episode) for episode in EpisodeStore(path)] == [100, 101, *range(102, 108)]
     assert check(path) == []
     assert os.listdir(tmp_path) == ["s.h5"]
+
+
+def test_info_says_version_and_what_was_moved(tmp_path, capsys):
+    import argparse
+
+    from lit_pwm.cli.data import run_info
+
+    path = tmp_path / "s.h5"
+    with EpisodeWriter(path, tasks=TASKS, clamp_rewards=True) as writer:
+        writer.append(**{"task": "a", **arrays(), "action": np.full((4, 1), 1.0000005), "reward": [1e9, 0, 0, 0]})
+    run_info(argparse.Namespace(store=str(path)))
+    said = capsys.readouterr().out
+    assert "format version 2" in said
+    assert "4 actions were clipped to ±1." in said
+    assert "1 rewards clamped." in said
