@@ -11,7 +11,7 @@ from lit_pwm.errors import LitPWMError
 
 
 def check_file(path: str | Path, option: str, inputs: Iterable[str | Path] = ()) -> None:
-    """Make sure that a file can be written, by writing one beside it; folders above it are made.
+    """Make sure that a file can be written, by writing one beside it.
 
     Args:
         path: the file, which may exist.
@@ -34,7 +34,7 @@ def check_file(path: str | Path, option: str, inputs: Iterable[str | Path] = ())
 
 
 def check_folder(path: str | Path, option: str) -> None:
-    """Make sure that files can be written into a folder, by writing one; the folder is made if need be.
+    """Make sure that files can be written into a folder, by writing one.
 
     Raises:
         LitPWMError: they cannot.
@@ -47,17 +47,16 @@ def check_folder(path: str | Path, option: str) -> None:
 
 
 def _probe(folder: Path, name: str) -> None:
-    """Write a file and remove it; folders made for it are removed where it cannot be."""
+    """Write a file, and leave everything as it was."""
     made = [above for above in (folder, *folder.parents) if not above.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
         (folder / name).unlink()
-    except OSError:
+    finally:
         for above in made:
             with contextlib.suppress(OSError):
                 above.rmdir()
-        raise
 
 
 @contextlib.contextmanager

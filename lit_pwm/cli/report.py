@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from lit_pwm.errors import LitPWMError
+from lit_pwm.outputs import check_folder
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
@@ -22,17 +23,21 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Find the records and report them."""
-    demos: list[Path] = []
-    cells: list[Path] = []
+    from lit_pwm.experiments.run_identity import distinct_files, records_below
+
+    records: list[Path] = []
     for name in arguments.runs:
-        found = sorted(Path(name).rglob("*record.json")) if Path(name).is_dir() else []
+        found = records_below(Path(name))
         if not found:
             raise LitPWMError(
                 f"{name!r} holds no record of a finished run, nor does any folder in it. Name the folder of a run, for "
                 f"example report/runs after `lit-pwm demo`, or of a sweep, for example runs/factorial."
             )
-        demos += [path.parent for path in found if path.name == "record.json"]
-        cells += [path for path in found if path.name.endswith(".record.json")]
+        records += found
+    check_folder(arguments.out, "--out")
+    records = distinct_files(records)
+    demos = [path.parent for path in records if path.name == "record.json"]
+    cells = [path for path in records if path.name.endswith(".record.json")]
     if demos and cells:
         raise LitPWMError(
             f"{' '.join(arguments.runs)} hold records of demo runs (such as {str(demos[0])!r}) and of a sweep (such as "

@@ -14,6 +14,7 @@ import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,7 @@ class Demo:
         self.plan, self.folder, self.seed = plan, folder, seed
         # More processes than cores keep the cores busy when tasks do not divide by them.
         self.processes = processes or min(len(plan.tasks), 2 * (os.cpu_count() or 1))
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.seconds: dict[str, float] = {}
         self.console = ProgressConsole()
 
@@ -159,7 +161,9 @@ class Demo:
         assert world_model is not None
         summaries = self._evaluate(stores, world_model, best, policies)
         plan = json.loads(json.dumps(asdict(self.plan)))
-        return write_record(self.folder, self.seed, plan, self.seconds, summaries, world_model.curves, curves)
+        return write_record(
+            self.folder, self.seed, self.started, plan, self.seconds, summaries, world_model.curves, curves
+        )
 
     def _collect_noise(self) -> str:
         from datamodules import collect

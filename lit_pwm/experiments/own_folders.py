@@ -13,6 +13,9 @@ from lit_pwm.errors import LitPWMError
 MARK = ".made_by_lit_pwm"
 """A file in each folder that an experiment made and may therefore delete."""
 
+UNFINISHED = (".unfinished", ".replaced")
+"""Endings of folders of runs that are being made, or have just been replaced."""
+
 
 def make_own(folder: Path, known_by: Iterable[str] = ()) -> None:
     """Make a folder anew, deleting what was in it if this project made it.
@@ -103,7 +106,7 @@ def replacing_folder(final: Path, overwrite: bool) -> Generator[Path]:
     Raises:
         LitPWMError: there is one and it may not.
     """
-    beside, before = final.with_name(f"{final.name}.unfinished"), final.with_name(f"{final.name}.replaced")
+    beside, before = (final.with_name(final.name + ending) for ending in UNFINISHED)
     if before.is_dir() and not final.exists():  # killed between the two renamings
         before.rename(final)
     if final.exists() and not overwrite and (not final.is_dir() or any(final.iterdir())):

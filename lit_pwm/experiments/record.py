@@ -12,7 +12,21 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from lit_pwm.atomic import replacing
+from lit_pwm.consoles import ResultConsole
 from lit_pwm.errors import LitPWMError
+from lit_pwm.experiments.record_fields import (
+    anything,
+    check_record,
+    each,
+    fields,
+    finite,
+    list_of,
+    maybe,
+    number,
+    read_json,
+    text,
+)
 from lit_pwm.experiments.report import (
     OpenLoopPanel,
     OpenLoopSection,
@@ -28,6 +42,8 @@ from lit_pwm.experiments.report import (
     results_markdown,
     results_table,
 )
+from lit_pwm.experiments.report.videos import own_video
+from lit_pwm.experiments.run_identity import distinct_demos
 from lit_pwm.processes import release_freed_memory
 from lit_pwm.results import versions
 from lit_pwm.statistics import detectable_difference
@@ -37,6 +53,36 @@ RECORD = "record.json"
 FORMAT_VERSION = 1
 REPORT_SEED = 0
 """First environment seed of reported returns; checkpoints are chosen on other seeds (`PolicyPlan.evaluation_seed`)."""
+
+
+_REMEDY = "Name the folder of a run that `lit-pwm demo` finished, or run it again."
+_POINTS = list_of(list_of(maybe(number), least=2))
+_SERIES = fields({"name": text, "truth": list_of(number), "prediction": list_of(number), "copy_last": list_of(number)})
+_GAP = fields({"imagined_return": number, "real_return": number, "steps": number})
+_TASK = fields(
+    {
+        "task": text,
+        "returns": fields(dict.fromkeys(("random", "data", "best", "last"), list_of(number, least=1))),
+        "video": maybe(text),
+        "video_return": number,
+        "notice": maybe(text),
+        "open_loop": fields({"series": list_of(_SERIES)}),
+    },
+    {"model_gap": maybe(_GAP)},
+)
+_DEMO = fields(
+    {
+        "seed": number,
+        "command": text,
+        "plan": each(anything),
+        "seconds": each(number),
+        "versions": each(anything),
+        "machine": each(anything),
+        "tasks": list_of(_TASK, least=1),
+        "world_model_curves": each(_POINTS),
+        "policy_curves": each(each(_POINTS)),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -116,6 +162,7 @@ def summarise_task(
 def write_record(
     folder: Path,
     seed: int,
+    started: str,
     plan: Mapping[str, Any],
     seconds: Mapping[str, float],
     summaries: Sequence[TaskSummary],
@@ -127,6 +174,7 @@ def write_record(
         "kind": "demo",
         "format": FORMAT_VERSION,
         "seed": seed,
+        "started": started,
         "command": " ".join(["lit-pwm", *sys.argv[1:]]),
         "plan": plan,
         "seconds": seconds,
@@ -137,9 +185,8 @@ def write_record(
         "policy_curves": policy_curves,
     }
     path = folder / RECORD
-    beside = folder / f"{RECORD}.part"
-    beside.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    beside.replace(path)
+    with replacing(path, "The run's record") as beside:
+        beside.write_text(json.dumps(finite(record), indent=1, allow_nan=False), encoding="utf-8")
     return path
 
 
@@ -150,19 +197,17 @@ def read_record(folder: Path) -> dict[str, Any]:
         LitPWMError: it is not there, is damaged, or of another format.
     """
     path = folder / RECORD
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        kind, version = record["kind"], record["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LitPWMError(
-            f"{str(path)!r} is not the record of a finished run ({error}). Name the folder of a run that `lit-pwm "
-            f"demo` finished, or run it again."
-        ) from error
+    record = read_json(path, "the record of a finished run", _REMEDY)
+    kind, version = record.get("kind"), record.get("format")
     if (kind, version) != ("demo", FORMAT_VERSION):
         raise LitPWMError(
-            f"{str(path)!r} is the record of a {kind!r} in format {version}, and this version of lit_pwm reports "
+            f"{str(path)!r} is the record of a {kind!r} in format {version!r}, and this version of lit_pwm reports "
             f"'demo' in format {FORMAT_VERSION}. Make the report with the version that wrote it."
         )
+    check_record(path, record, _DEMO, _REMEDY)
+    for curves in (record["world_model_curves"], *record["policy_curves"].values()):
+        for name, points in curves.items():
+            curves[name] = [point for point in points if point[1] is not None]
     return record
 
 
@@ -179,7 +224,8 @@ def report_runs(folders: Sequence[Path], out: Path, console: Console | None = No
     Returns:
         The path of the page.
     """
-    records = [read_record(folder) for folder in folders]
+    named = distinct_demos([(folder, read_record(folder)) for folder in folders])
+    records = [record for _, record in named]
     rows, first = results_rows(records), records[0]
     several = len(records) > 1
     seeds = ", ".join(str(record["seed"]) for record in records)
@@ -188,7 +234,7 @@ def report_runs(folders: Sequence[Path], out: Path, console: Console | None = No
         task["task"]: {
             (f"seed {record['seed']}, {name}" if several else name): [tuple(point) for point in points]
             for record in records
-            for name, points in record["policy_curves"][task["task"]].items()
+            for name, points in record["policy_curves"].get(task["task"], {}).items()
         }
         for task in first["tasks"]
     }
@@ -198,7 +244,7 @@ def report_runs(folders: Sequence[Path], out: Path, console: Console | None = No
     }
     sections = [
         ResultsSection(rows, note=note),
-        VideosSection(_recordings(folders[0], first)),
+        VideosSection(_recordings(named[0][0], first)),
         PolicyCurvesSection(curves, references),
         WorldModelCurvesSection(first["world_model_curves"]),
         OpenLoopSection(_panels(first)),
@@ -221,11 +267,12 @@ def report_runs(folders: Sequence[Path], out: Path, console: Console | None = No
         lead="A world model trained on episodes that noise collected, and policies trained inside it.",
         facts={"tasks": str(len(rows)), "runs": str(len(records)), "minutes": f"{total / 60:.1f}"},
     )
-    (out / "results.md").write_text(results_markdown(rows), encoding="utf-8")
-    console = console or Console()
+    with replacing(out / "results.md", "The report's tables") as beside:
+        beside.write_text(results_markdown(rows), encoding="utf-8")
+    console = console or ResultConsole()
     console.print(results_table(rows))
-    console.print(note, highlight=False)
-    console.print(f"Stages took {total / 60:.1f} minutes. Report: {page}", highlight=False)
+    console.print(note, highlight=False, markup=False)
+    console.print(f"Stages took {total / 60:.1f} minutes. Report: {page}", highlight=False, markup=False)
     return page
 
 
@@ -279,16 +326,14 @@ def _gap(gap: Mapping[str, Any] | None) -> str:
 
 
 def _recordings(folder: Path, record: Mapping[str, Any]) -> list[Recording]:
-    return [
-        Recording(
-            task["task"],
-            REPORT_SEED,
-            task["video_return"],
-            folder / task["video"] if task["video"] else None,
-            task["notice"],
-        )
-        for task in record["tasks"]
-    ]
+    found = []
+    for task in record["tasks"]:
+        video = None if task["video"] is None else own_video(folder, task["video"])
+        notice = task["notice"]
+        if task["video"] is not None and video is None:
+            notice = f"The video of {task['task']} that the run's record names is no video in the run's folder."
+        found.append(Recording(task["task"], REPORT_SEED, task["video_return"], video, notice))
+    return found
 
 
 def _panels(record: Mapping[str, Any]) -> list[OpenLoopPanel]:

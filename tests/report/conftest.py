@@ -1,5 +1,8 @@
 """Data of a plausible run, from which every section of the report is built."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -116,3 +119,53 @@ def all_sections(recordings):
         ),
         report.RunRecordSection(plausible_record()),
     ]
+
+
+# -- records, small ones ---------------------------------------------------------------------------------------------
+LABELS = {"policy": ("mlp", "flow"), "task": ("cup-catch", "walker-run"), "seed": ("0", "1", "2")}
+
+
+def cell(policy, task, seed, updates=100, shift=0.0):
+    """A sweep's record, as an older version wrote it."""
+    command = f"lit-pwm fit --config configs/policy/{policy}_tiny.yaml --data.tasks [{task}] --seed_everything {seed} "
+    return {
+        "kind": "sweep", "format": 1, "sweep": "small",
+        "labels": {"policy": policy, "task": task, "seed": seed},
+        "axes": {axis: list(labels) for axis, labels in LABELS.items()},
+        "returns": {"best": {"tasks": {task: {"returns": [100.0 + 7 * int(seed) + shift, 120.0 + len(policy)]}}}},
+        "cells": {"policy": {"command": f"{command}--trainer.max_steps {updates}", "seconds": 3.0, "started": "2026",
+                             "configs": {f"configs/policy/{policy}_tiny.yaml": policy}}},
+        "versions": {},
+    }  # fmt: skip
+
+
+def write(folder, record, name=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    name = name or ",".join(f"{axis}={label}" for axis, label in record["labels"].items())
+    (folder / f"{name}.record.json").write_text(json.dumps(record))
+
+
+def demo(seed, shift=0.0, minutes=1, order=1):
+    tasks = [
+        {
+            "task": task, "returns": {kind: [10.0 + seed + shift, 20.0] for kind in ("random", "data", "best", "last")},
+            "open_loop": {"series": []}, "video": None, "video_return": 1.0, "notice": "none",
+        }
+        for task in ("one", "two")[::order]
+    ]  # fmt: skip
+    return {
+        "kind": "demo", "format": 1, "seed": seed, "command": "lit-pwm demo", "plan": {"minutes": minutes},
+        "seconds": {"all": 3.0}, "versions": {}, "machine": {}, "tasks": tasks, "world_model_curves": {},
+        "policy_curves": {"one": {}, "two": {}},
+    }  # fmt: skip
+
+
+def write_demo(folder, record):
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text(json.dumps(record))
+
+
+@pytest.fixture(scope="session")
+def made():
+    """Makes records of a small sweep and of demos, and writes them."""
+    return SimpleNamespace(cell=cell, write=write, demo=demo, write_demo=write_demo, LABELS=LABELS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lit_pwm.experiments.report import figures
 from lit_pwm.experiments.report.grid import Estimate, Grid, Labels
-from lit_pwm.experiments.report.markup import cell, notice, paragraph, table
+from lit_pwm.experiments.report.markup import cell, markdown_text, notice, paragraph, table
 from lit_pwm.experiments.report.page import Page
 
 if TYPE_CHECKING:
@@ -76,9 +76,10 @@ def task_table(grid: Grid, kind: str) -> tuple[list[str], list[list[Entry]]]:
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[Entry]]) -> str:
     """A table as Markdown, ending with a line break."""
-    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+    lines = ["| " + " | ".join(map(markdown_text, head)) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
     for row in rows:
-        lines.append("| " + " | ".join(f"{text} ({small})" if small else text for text, small in row) + " |")
+        cells = (markdown_text(f"{text} ({small})" if small else text) for text, small in row)
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -6,6 +6,27 @@ from collections.abc import Sequence
 from html import escape
 
 
+class Html(str):
+    """Text that is HTML already; everything else is escaped where it enters the page."""
+
+    __slots__ = ()
+
+
+def html(text: str) -> str:
+    """Text as HTML: escaped, unless it says that it is HTML."""
+    return text if isinstance(text, Html) else escape(text)
+
+
+_MARKDOWN = str.maketrans(
+    {**{sign: f"\\{sign}" for sign in "\\|`[]"}, "<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " ", "\r": " "}
+)
+
+
+def markdown_text(text: str) -> str:
+    """Plain text as Markdown that stays in its table's cell: no HTML, no links, no code, no lines."""
+    return text.translate(_MARKDOWN)
+
+
 def paragraph(text: str) -> str:
     """A paragraph of plain text."""
     return f"<p>{escape(text)}</p>"

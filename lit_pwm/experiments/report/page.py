@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from lit_pwm.atomic import replacing
 from lit_pwm.errors import LitPWMError
+from lit_pwm.experiments.report.markup import html
 from lit_pwm.experiments.report.style import CSS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+VIDEO_ENDINGS = (".mp4", ".webm")
+"""Of videos that a page can show."""
 _ANCHOR = re.compile(r"[a-z][a-z0-9-]*")
 
 
@@ -55,7 +58,7 @@ class Page:
             name: of its files, without ending; unique in the report.
             figure: the drawing.
             alt: what a reader who cannot see it should know.
-            caption: HTML below it.
+            caption: text below it, plain or `Html`.
             wide: let it take the page's width.
         """
         from lit_pwm.experiments.report.figures import as_svg, in_the_dark
@@ -72,9 +75,17 @@ class Page:
     def video(self, name: str, path: Path, label: str, caption: str = "") -> str:
         """Copy a video into the report; returns its HTML.
 
+        Args:
+            name: of its file, without ending; unique in the report.
+            path: the video, whose ending is one that pages show.
+            label: what a reader who cannot see it should know.
+            caption: text below it, plain or `Html`.
+
         Raises:
-            LitPWMError: the file cannot be read.
+            LitPWMError: the file cannot be read, or has another ending.
         """
+        if path.suffix not in VIDEO_ENDINGS:
+            raise LitPWMError(f"The video {str(path)!r} for the report has an ending that is none of {VIDEO_ENDINGS}.")
         url = self._copy(path, f"{name}{path.suffix}")
         options = 'controls loop muted playsinline preload="metadata"'
         video = f'<video src="{url}" {options} aria-label="{escape(label)}"></video>'
@@ -92,8 +103,8 @@ class Page:
         return f"assets/{name}"
 
     def _copy(self, source: Path, name: str) -> str:
-        if not source.is_file():
-            raise LitPWMError(f"The file {str(source)!r}, which belongs into the report, does not exist. Make it anew.")
+        if source.is_symlink() or not source.is_file():
+            raise LitPWMError(f"There is no regular file {str(source)!r}, which belongs into the report. Make it anew.")
         with replacing(self._claim(name), "The report's asset") as beside:
             shutil.copyfile(source, beside)
         return f"assets/{name}"
@@ -180,4 +191,4 @@ def _document(
 
 def _captioned(content: str, caption: str, kind: str = "") -> str:
     opening = f'<figure class="{kind}">' if kind else "<figure>"
-    return f"{opening}{content}{f'<figcaption>{caption}</figcaption>' if caption else ''}</figure>"
+    return f"{opening}{content}{f'<figcaption>{html(caption)}</figcaption>' if caption else ''}</figure>"

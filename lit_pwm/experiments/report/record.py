@@ -56,7 +56,7 @@ class RunRecordSection:
         parts = []
         for heading, entries in self.record.items():
             rows = "".join(
-                f'<tr><th scope="row">{escape(name)}</th><td class="text">{_shown(value)}</td></tr>'
+                f'<tr><th scope="row">{escape(str(name))}</th><td class="text">{_shown(value)}</td></tr>'
                 for name, value in entries.items()
             )
             parts.append(

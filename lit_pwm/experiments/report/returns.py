@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from lit_pwm.experiments.report import figures
 from lit_pwm.experiments.report.grid import Estimate, mean_estimate
-from lit_pwm.experiments.report.markup import cell, notice, paragraph, table
+from lit_pwm.experiments.report.markup import cell, markdown_text, notice, paragraph, table
 from lit_pwm.experiments.report.page import Page
 
 if TYPE_CHECKING:
@@ -99,24 +100,24 @@ def results_table(rows: Sequence[ResultsRow], columns: Sequence[Column] = COLUMN
     )
     shown.add_column("task", no_wrap=True)
     for column in columns:
-        shown.add_column(column.title, justify="right")
+        shown.add_column(Text(column.title), justify="right")
     for name, values in _lines(rows, columns):
         cells = [_MISSING if v is None else "\n".join(filter(None, v.shown())) for v in values]
-        bold = [f"[bold]{c}[/bold]" if column.ours else c for c, column in zip(cells, columns, strict=True)]
-        shown.add_row(name, *bold)
+        bold = [Text(c, style="bold" if column.ours else "") for c, column in zip(cells, columns, strict=True)]
+        shown.add_row(Text(name), *bold)
     return shown
 
 
 def results_markdown(rows: Sequence[ResultsRow], columns: Sequence[Column] = COLUMNS) -> str:
     """The table as Markdown, ending with a line break."""
     lines = [
-        "| task | " + " | ".join(column.title for column in columns) + " |",
+        "| task | " + " | ".join(markdown_text(column.title) for column in columns) + " |",
         "| --- |" + " ---: |" * len(columns),
     ]
     for name, values in _lines(rows, columns):
         shown = [(_MISSING, "") if v is None else v.shown() for v in values]
         cells = [f"{text} ({small})" if small else text for text, small in shown]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {markdown_text(name)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 from lit_pwm.experiments.report.curves import slug
-from lit_pwm.experiments.report.markup import notice, panels, paragraph
-from lit_pwm.experiments.report.page import Page
+from lit_pwm.experiments.report.markup import Html, notice, panels, paragraph
+from lit_pwm.experiments.report.page import VIDEO_ENDINGS, Page
 from lit_pwm.video import Recording
+
+
+def own_video(folder: Path, name: str) -> Path | None:
+    """The video of a run that its record names; None if that is no regular file with a known ending in its folder."""
+    path = folder / name
+    try:
+        own = path.resolve().is_relative_to(folder.resolve()) and stat.S_ISREG(path.lstat().st_mode)
+    except (OSError, ValueError):
+        return None
+    return path if own and path.suffix in VIDEO_ENDINGS else None
 
 
 class VideosSection:
@@ -37,7 +49,7 @@ class VideosSection:
                 shown.append(notice(f"{why} Its episode: {text}."))
                 continue
             label = f"Video of the policy in {recording.task}: {text}"
-            caption = f"<strong>{escape(recording.task)}</strong>: {escape(text)}"
+            caption = Html(f"<strong>{escape(recording.task)}</strong>: {escape(text)}")
             shown.append(page.video(f"{self.anchor}-{number}-{slug(recording.task)}", recording.path, label, caption))
         text = self.note or "One deterministic episode each, at the speed of simulated time."
         return paragraph(text) + panels(shown)

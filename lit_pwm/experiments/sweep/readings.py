@@ -16,7 +16,7 @@ COMPUTE_NAMES = (
     "policy: seconds",
 )
 """Sizes of the swapped parts, and what one update of either training costs."""
-_PER_UPDATE = {"FLOPs": "flops_per_update", "NFE": "nfe_per_update", "seconds": "seconds_per_update"}
+PER_UPDATE = {"FLOPs": "flops_per_update", "NFE": "nfe_per_update", "seconds": "seconds_per_update"}
 _SWAPPED = {"world_model": "dynamics", "policy": "actor"}
 
 OPEN_LOOP_NAMES = tuple(
@@ -38,7 +38,7 @@ def figures_of(record: Mapping[str, Any], task: str) -> dict[str, float]:
     for role, part in _SWAPPED.items():
         compute = record.get(role, {}).get("compute") or {}
         found[f"{part} parameters"] = compute.get("parameters", {}).get(part)
-        for name, key in _PER_UPDATE.items():
+        for name, key in PER_UPDATE.items():
             found[f"{role.replace('_', ' ')}: {name}"] = compute.get(key)
     held_out = record.get("world_model", {}).get("final", {})
     for name in OPEN_LOOP_NAMES:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,22 @@ from typing import Any
 from lit_pwm.atomic import replacing
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.metrics import read_curves
+from lit_pwm.experiments.record_fields import (
+    anything,
+    check_record,
+    each,
+    fields,
+    finite,
+    list_of,
+    maybe,
+    number,
+    read_json,
+    text,
+)
+from lit_pwm.experiments.run_identity import STRATA, distinct_cells
 from lit_pwm.experiments.sweep.cells import Cell, label_of
 from lit_pwm.experiments.sweep.plan import RecordPlan, Sweep
+from lit_pwm.experiments.sweep.readings import PER_UPDATE
 from lit_pwm.experiments.sweep.state import CellState, read_state
 
 KIND = "sweep"
@@ -62,36 +75,64 @@ def write_record(
     if record is None:
         path.unlink(missing_ok=True)
         return None
-    text = json.dumps(_finite(record), indent=1, allow_nan=False) + "\n"
+    written = json.dumps(finite(record), indent=1, allow_nan=False) + "\n"
     for place in (path, *([copies / path.name] if copies else [])):
         with replacing(place, "A sweep's record") as beside:
-            beside.write_text(text, encoding="utf-8")
+            beside.write_text(written, encoding="utf-8")
     return path
 
 
 def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Read records.
+    """Read records; each run counts once.
 
     Raises:
-        LitPWMError: a file is damaged, or of another kind or format.
+        LitPWMError: a file is damaged, or of another kind or format, or the records do not belong together.
     """
-    return [_read(path) for path in paths]
+    return [dict(record) for _, record in distinct_cells([(path, _read(path)) for path in paths])]
+
+
+_REMEDY = "Run the sweep again, which writes its records anew, or remove the file."
+_COMPUTE = fields({}, {"parameters": each(maybe(number)), **dict.fromkeys(PER_UPDATE.values(), maybe(number))})
+_TRAINED = fields(
+    {
+        "final": each(maybe(number)),
+        "curve": fields({"columns": list_of(text), "rows": list_of(list_of(maybe(number)))}),
+    },
+    {"compute": maybe(_COMPUTE)},
+)
+_EVALUATED = fields({"tasks": each(fields({"returns": list_of(number, least=1)}))})
+_CELL = fields({"command": text, "configs": each(text), "seconds": number})
+_SWEEP = fields(
+    {
+        "sweep": text,
+        "labels": each(text),
+        "axes": each(list_of(text)),
+        "returns": each(_EVALUATED, least=1),
+        "cells": each(_CELL),
+        "versions": each(anything),
+    },
+    {"world_model": _TRAINED, "policy": _TRAINED, "values": each(text), "discovery": each(number)},
+)
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        kind, version = record["kind"], record["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LitPWMError(
-            f"{str(path)!r} is not the record of a sweep's cell ({error}). Run the sweep again, which writes its "
-            f"records anew, or remove the file."
-        ) from error
+    record = read_json(path, "the record of a sweep's cell", _REMEDY)
+    kind, version = record.get("kind"), record.get("format")
     if (kind, version) != (KIND, FORMAT_VERSION):
         raise LitPWMError(
-            f"{str(path)!r} is a record of kind {kind!r} in format {version}, and this version of lit_pwm reads "
+            f"{str(path)!r} is a record of kind {kind!r} in format {version!r}, and this version of lit_pwm reads "
             f"{KIND!r} in format {FORMAT_VERSION}. Run the sweep again, which writes its records anew."
         )
+    check_record(path, record, _SWEEP, _REMEDY)
+    compared = [axis for axis in record["labels"] if axis not in STRATA]
+    strange = [axis for axis in compared if record["labels"][axis] not in record["axes"].get(axis, ())]
+    curves = (record[role]["curve"] for role in ("world_model", "policy") if role in record)
+    if (
+        strange
+        or set(record["labels"]) != set(record["axes"])
+        or any(len(row) != len(curve["columns"]) for curve in curves for row in curve["rows"])
+    ):
+        raise LitPWMError(f"The record {str(path)!r} has labels, axes or curves that do not fit together. {_REMEDY}")
     return record
 
 
@@ -115,6 +156,7 @@ def _record(
         "format": FORMAT_VERSION,
         "sweep": sweep.name,
         "labels": dict(labels),
+        "values": {axis: sweep.axes[axis][label] for axis, label in labels.items()},
         "axes": {axis: list(sweep.axes[axis]) for axis in labels},
         "returns": {label: _returns(ran[stage][0].folder(out)) for label, stage in plan.returns.items()},
         **({"discovery": dict(plan.discovery)} if plan.discovery else {}),
@@ -163,8 +205,8 @@ def _curve(curves: Mapping[str, Sequence[tuple[int, float]]]) -> list[list[float
         points = [points[i] for i in chosen]
     costs = [[(step + 1, cost) for step, cost in curves.get(_COSTS[name], [])] for name in CURVE_COLUMNS[2:]]
     rows = []
-    for number, (step, value) in enumerate(points):
-        update = step + 1 if number or step else 0  # the first evaluation comes before the first update
+    for place, (step, value) in enumerate(points):
+        update = step + 1 if place or step else 0  # the first evaluation comes before the first update
         rows.append([update, value, *(_cost_at(cost, update) for cost in costs)])
     return rows
 
@@ -197,12 +239,3 @@ def _json(path: Path, what: str) -> dict[str, Any]:
             f"The {what} {str(path)!r}, which belongs into the sweep's record, cannot be read ({error}). Let the "
             f"stage's command write it under {{folder}}, and run the sweep again after removing that cell's folder."
         ) from error
-
-
-def _finite(value: Any) -> Any:
-    """Plain values in which numbers that are not finite are null."""
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lit_pwm.atomic import replacing
-from lit_pwm.errors import LitPWMError
+from lit_pwm.consoles import ResultConsole
 from lit_pwm.experiments.report import RunRecordSection, build_report
 from lit_pwm.experiments.report.comparison import (
     ComparisonSection,
@@ -32,6 +33,7 @@ from lit_pwm.experiments.report.costs import (
 )
 from lit_pwm.experiments.report.discovery import DiscoverySection, all_or_nothing, discovery_tables
 from lit_pwm.experiments.report.grid import Grid, RunResult
+from lit_pwm.experiments.report.markup import markdown_text
 from lit_pwm.experiments.sweep.readings import BY_TASK, COMPUTE_NAMES, OPEN_LOOP_NAMES, figures_of, is_diagnostic
 from lit_pwm.experiments.sweep.records import read_records
 
@@ -40,18 +42,8 @@ NOT_COMPARED = ("task", "seed")
 
 
 def grid_of(records: Sequence[Mapping[str, Any]]) -> Grid:
-    """The grid of a sweep's records.
-
-    Raises:
-        LitPWMError: the records are of different sweeps.
-    """
+    """The grid of a sweep's records, as `read_records` gives them."""
     first = records[0]
-    for record in records:
-        if (record["sweep"], set(record["axes"])) != (first["sweep"], set(first["axes"])):
-            raise LitPWMError(
-                f"The records to report are of different sweeps: {first['sweep']!r} over {list(first['axes'])} and "
-                f"{record['sweep']!r} over {list(record['axes'])}. Name the folder of one sweep."
-            )
     labels: dict[str, dict[str, None]] = {axis: {} for axis in first["axes"] if axis not in NOT_COMPARED}
     for record in records:
         for axis in labels:
@@ -146,31 +138,31 @@ def report_sweep(paths: Sequence[Path], out: Path, console: Console | None = Non
     head, rows = comparison_table(grid)
     with replacing(out / "results.md", "The report's tables") as beside:
         beside.write_text(_markdown(grid, name), encoding="utf-8")
-    console = console or Console()
-    shown = Table(title=f"{name}: mean returns, 95 % intervals", title_justify="left", show_lines=True)
+    console = console or ResultConsole()
+    shown = Table(title=Text(f"{name}: mean returns, 95 % intervals"), title_justify="left", show_lines=True)
     for number, heading in enumerate(head):
-        shown.add_column(heading, justify="left" if number == 0 else "right", no_wrap=number == 0)
+        shown.add_column(Text(heading), justify="left" if number == 0 else "right", no_wrap=number == 0)
     for row in rows:
-        shown.add_row(*(f"{text}\n{small}" if small else text for text, small in row))
+        shown.add_row(*(Text(f"{text}\n{small}" if small else text) for text, small in row))
     console.print(shown)
     for (name, _), _, (seeds, _), (mean, interval), _, (p, _), (least, _) in contrast_table(component_contrasts(grid))[
         1
     ]:
         tested = "" if seeds == "1" else f", {seeds} seeds, p = {p} (Holm); detectable: {least}"
         console.print(f"{name}: {mean} ({interval}){tested}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"Report: {page}", highlight=False)
+    console.print(f"Report: {page}", highlight=False, markup=False)
     return page
 
 
 def _markdown(grid: Grid, name: str) -> str:
-    parts = [f"## {name}\n"]
+    parts = [f"## {markdown_text(name)}\n"]
     if (crossed := crossed_table(grid)) is not None:
         parts.append("Mean return over tasks (95 % t interval over seeds):\n\n" + markdown(*crossed))
     parts.append("Over all tasks:\n\n" + markdown(*comparison_table(grid)))
-    parts += [f"{title}:\n\n" + markdown(*table) for title, table in contrast_tables(grid).items()]
+    parts += [f"{markdown_text(title)}:\n\n" + markdown(*table) for title, table in contrast_tables(grid).items()]
     for kind in kinds_of(grid):
-        parts.append(f"By task, {kind} checkpoint:\n\n" + markdown(*task_table(grid, kind)))
-    parts += [f"{title}:\n\n" + markdown(*table) for title, table in discovery_tables(grid).items()]
+        parts.append(f"By task, {markdown_text(kind)} checkpoint:\n\n" + markdown(*task_table(grid, kind)))
+    parts += [f"{markdown_text(title)}:\n\n" + markdown(*table) for title, table in discovery_tables(grid).items()]
     names = [name for name in COMPUTE_NAMES if any(name in run.figures for run in grid.runs)]
     if names:
         parts.append("Compute (ratio to the first cell's):\n\n" + markdown(*figures_table(grid, names)))
