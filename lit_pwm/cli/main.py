@@ -99,6 +99,7 @@ def run(argv: list[str]) -> int:
 
 
 def _run_verb(argv: list[str]) -> int:
+    keep_sockets_short()
     if argv and argv[0] in TRAINER_VERBS:
         with run_signals.catching_signals():
             # Imports lightning (3 s), which the other verbs do without where they can.
@@ -109,7 +110,6 @@ def _run_verb(argv: list[str]) -> int:
     if argv and not argv[0].startswith("-"):
         _check_verb(argv[0], parser)
     arguments = parser.parse_args(argv)
-    keep_sockets_short()
     with stopping():
         return arguments.run(arguments)
 
