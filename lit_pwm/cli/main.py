@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import signal
 import sys
@@ -82,11 +81,10 @@ def run(argv: list[str]) -> int:
             raise
         return fail(error)
     except RunStopped as stop:
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            print(f"Stopped by {signal.Signals(stop.signum).name}.", file=sys.stderr)
+        _say(f"Stopped by {signal.Signals(stop.signum).name}.")
         return int(stop.code or 0)
     except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
+        _say("\nInterrupted.")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (head, less) has closed it; nobody is there to be told.
@@ -137,8 +135,16 @@ def taken_out(argv: list[str], option: str) -> tuple[list[str], list[str]]:
 def fail(error: LitPWMError) -> int:
     """Print the error's paragraph to stderr and return its exit code."""
     text = textwrap.fill(" ".join(str(error).split()), width=100, break_long_words=False, break_on_hyphens=False)
-    print(f"error: {text}", file=sys.stderr)
+    _say(f"error: {text}")
     return error.exit_code
+
+
+def _say(text: str) -> None:
+    """Print to stderr where that can be written to: a terminal that is gone, or a full disk, changes no exit code."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # or what is left in its buffer would fail once more at the end
 
 
 def _check_verb(verb: str, parser: argparse.ArgumentParser) -> None:
