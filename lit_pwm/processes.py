@@ -11,6 +11,8 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
+from collections.abc import Generator
 from multiprocessing import process, util
 from typing import Any
 
@@ -42,6 +44,38 @@ def _wait_for_parent() -> None:
     assert parent is not None
     multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
+
+
+LIFELINE = "LIT_PWM_LIFELINE"
+"""Names a file descriptor whose other end is closed when the command that started this one has ended."""
+_LAST_SECONDS = 15.0
+
+
+@contextlib.contextmanager
+def lifeline() -> Generator[int]:
+    """A file descriptor for `LIFELINE` in the environment of commands that shall not outlive this process."""
+    reading, writing = os.pipe()
+    try:
+        yield reading
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def follow_lifeline() -> None:
+    """End this command, as SIGTERM does, when the one that started it has been killed; nothing without a `LIFELINE`."""
+    named = os.environ.pop(LIFELINE, "")
+    if named.isdigit():
+        threading.Thread(target=_wait_for_end, args=(int(named),), daemon=True).start()
+
+
+def _wait_for_end(lifeline: int) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(lifeline, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_LAST_SECONDS)
+        os._exit(128 + signal.SIGTERM)
 
 
 _LONGEST_FOLDER = 70

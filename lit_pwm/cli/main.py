@@ -16,7 +16,7 @@ from lit_pwm.cli.explain import explain
 from lit_pwm.errors import LitPWMError, RunStopped, did_you_mean
 from lit_pwm.imports import current_folder_importable, importing
 from lit_pwm.paths import check_siblings
-from lit_pwm.processes import keep_sockets_short
+from lit_pwm.processes import follow_lifeline, keep_sockets_short
 from lit_pwm.stopping import ENDING, leave, stopping
 
 TRAINER_VERBS = {
@@ -97,6 +97,7 @@ def run(argv: list[str]) -> int:
 
 
 def _run_verb(argv: list[str]) -> int:
+    follow_lifeline()
     keep_sockets_short()
     if argv and argv[0] in TRAINER_VERBS:
         with run_signals.catching_signals():

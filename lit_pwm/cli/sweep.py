@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.options import Count, argument
+from lit_pwm.outputs import check_folder
 
 if TYPE_CHECKING:
     from lit_pwm.experiments.sweep.cells import Cell
@@ -23,7 +24,8 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         "sweep",
         help="run a grid of command lines, resumably",
         description="Run each cell of a sweep file as a lit-pwm command of its own. Run again, it skips what is "
-        "finished and starts anew what is not; a failed cell stops only those that need it, and makes the exit code 1.",
+        "finished and takes up what was interrupted; a failed cell stops only those that need it, and makes the exit "
+        "code 1.",
     )
     parser.add_argument("sweep", metavar="SWEEP.yaml", help="a sweep file, for example configs/sweeps/factorial.yaml")
     parser.add_argument("--out", metavar="DIR", help="folder of the results (default runs/NAME)")
@@ -55,31 +57,39 @@ def run(arguments: argparse.Namespace) -> int:
 
     from lit_pwm.experiments.sweep import cells_of, read_sweep
 
-    sweep = read_sweep(arguments.sweep, dict(_pair(text, "--set", "NAME=VALUE") for text in arguments.set))
-    chosen = dict(_pair(text, "--only", "AXIS=A,B") for text in arguments.only)
-    part = sweep.only({axis: labels.split(",") for axis, labels in chosen.items()})
+    pairs = [_pair(text, "--set", "NAME=VALUE") for text in arguments.set]
+    for name, _ in pairs:
+        values = [value for other, value in pairs if other == name]
+        if len(values) > 1:
+            raise LitPWMError(
+                f"--set gives {name} {len(values)} values, {' and '.join(map(repr, values))}. Give it one."
+            )
+    chosen: dict[str, list[str]] = {}
+    for axis, labels in (_pair(text, "--only", "AXIS=A,B") for text in arguments.only):
+        chosen.setdefault(axis, []).extend(labels.split(","))
+    sweep = read_sweep(arguments.sweep, dict(pairs))
+    part = sweep.only(chosen)
     out = Path(arguments.out or f"runs/{sweep.name}")
-    for folder in (out, Path(arguments.records or out)):
-        if folder.exists() and not folder.is_dir():
-            raise LitPWMError(f"{str(folder)!r} is a file, and a folder is needed for the sweep's results.")
     cells = cells_of(part)
     if arguments.dry_run:
         for cell in cells.values():
             print(shlex.join(cell.shown(out)))
         return 0
 
-    from rich.console import Console
-
+    from lit_pwm.consoles import ProgressConsole
     from lit_pwm.experiments.sweep.display import Display, print_outcome
     from lit_pwm.experiments.sweep.launch import LocalLauncher
     from lit_pwm.experiments.sweep.records import write_record, write_records
     from lit_pwm.experiments.sweep.state import changed_since, refuse_changed
     from lit_pwm.tasks.vector import usable_cores
 
+    check_folder(out, "--out")
+    if arguments.records:
+        check_folder(arguments.records, "--records")
     changed = changed_since(cells.values(), out)
     if not arguments.rerun_changed:
         refuse_changed(changed, out)
-    console, workers = Console(), arguments.workers or usable_cores()
+    console, workers = ProgressConsole(), arguments.workers or usable_cores()
     copies = Path(arguments.records) if arguments.records else None
     evaluations = set(sweep.record.returns.values()) if sweep.record else set()
 
@@ -96,12 +106,13 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(
             f"{len(written)} records are in {out / 'records'}. Tables and figures: lit-pwm report {out} --out report",
             highlight=False,
+            markup=False,
         )
     return 1 if outcome.failed or outcome.blocked else 0
 
 
 def _pair(text: str, option: str, form: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
-    if not (name and equals and value):
+    if not (name and equals and (value or option == "--set")):
         raise LitPWMError(f"{option} was given {text!r}; write {option} {form}.")
     return name, value

@@ -38,21 +38,30 @@ def make_own(folder: Path, known_by: Iterable[str] = ()) -> None:
         ) from error
 
 
-def remove_own(folder: Path, known_by: Iterable[str] = ()) -> None:
-    """Delete a folder that this project made, as `make_own` does; nothing where there is none, or an empty one.
+def check_own(folder: Path, known_by: Iterable[str] = ()) -> None:
+    """Make sure that a folder is not there, or empty, or one that this project made.
 
     Raises:
-        LitPWMError: as `make_own`.
+        LitPWMError: it is another, or no folder.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise LitPWMError(f"{str(folder)!r} is no folder, and lit-pwm needs one there. Move it away.")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not any((folder / name).is_file() for name in (MARK, *known_by)):
+    if folder.exists() and any(folder.iterdir()) and not any((folder / name).is_file() for name in (MARK, *known_by)):
         raise LitPWMError(
             f"The folder {str(folder)!r} would be deleted and made anew, but lit-pwm did not make it (it holds no "
             f"{MARK}). Move it away, or choose another place with --out."
         )
+
+
+def remove_own(folder: Path, known_by: Iterable[str] = ()) -> None:
+    """Delete a folder that this project made; nothing where there is none.
+
+    Raises:
+        LitPWMError: as `check_own`.
+    """
+    check_own(folder, known_by)
+    if not folder.exists():
+        return
     # The mark goes last, so that a deletion that was killed can be taken up.
     for path in folder.iterdir():
         if path.name != MARK:

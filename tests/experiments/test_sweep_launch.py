@@ -124,7 +124,7 @@ def test_an_interrupt_ends_the_cells_and_leaves_the_rest_to_resume(tmp_path, sma
     os.kill(process.pid, sign)
     text = process.communicate(timeout=30)[0]
     assert process.returncode == 128 + sign
-    assert "these cells were running and start anew next time: slow/all" in " ".join(text.split())
+    assert "these cells were running and are taken up next time: slow/all" in " ".join(text.split())
     assert set(states(tmp_path / "out")) == {"look/what=good"}
     # Every process of the cell inherited the lock, so none is left if it is free.
     with (tmp_path / "out/.lock").open("w") as lock:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.experiments.sweep.plan import FOLDER, Stage, Sweep, fill
+from lit_pwm.experiments.sweep.filling import fill, put
+from lit_pwm.experiments.sweep.plan import FOLDER, Stage, Sweep
 from lit_pwm.paths import find_config
 
 OUT = "$OUT"
 """Stands for the sweep's folder in a cell's command, so that a sweep that was moved is still the same sweep."""
+
+_LONGEST = 200
+"""Bytes of a cell's name, of which folders and files (with a few letters more) are named; systems allow 255."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Cell:
 
     def shown(self, out: Path) -> list[str]:
         """The command line as it can be known before the cell runs."""
-        return ["lit-pwm", *(argument.replace(OUT, str(out)) for argument in self.arguments)]
+        return ["lit-pwm", *(put(argument, {OUT: str(out)}) for argument in self.arguments)]
 
 
 def label_of(labels: Mapping[str, str]) -> str:
@@ -69,13 +74,19 @@ def cells_of(sweep: Sweep) -> dict[str, Cell]:
     """Every cell of a sweep by its key, each after those it needs.
 
     Raises:
-        LitPWMError: a config file that a command names does not exist.
+        LitPWMError: a config file that a command names does not exist, or a cell's name is too long for a folder.
     """
     cells: dict[str, Cell] = {}
     for stage in sweep.stages.values():
         for combination in itertools.product(*(sweep.axes[axis] for axis in stage.over)):
             chosen = dict(zip(stage.over, combination, strict=True))
-            cell = _cell(sweep, stage, {axis: chosen[axis] for axis in sweep.axes if axis in chosen}, cells)
+            labels = {axis: chosen[axis] for axis in sweep.axes if axis in chosen}
+            if len(os.fsencode(label_of(labels))) > _LONGEST:
+                raise LitPWMError(
+                    f"A cell of the stage {stage.name!r} would have the folder {label_of(labels)!r}, whose name is "
+                    f"longer than {_LONGEST} bytes. Shorten labels, or names of axes."
+                )
+            cell = _cell(sweep, stage, labels, cells)
             cells[cell.key] = cell
     return cells
 
@@ -107,7 +118,7 @@ def _digest(content: bytes) -> str:
 
 def _resolved(argument: str, out: Path) -> str:
     if not (argument.startswith(f"{OUT}/") and "*" in argument):
-        return argument.replace(OUT, str(out))
+        return put(argument, {OUT: str(out)})
     pattern = argument.removeprefix(f"{OUT}/")
     found = sorted(out.glob(pattern))
     if len(found) != 1:

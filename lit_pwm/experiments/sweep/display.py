@@ -66,7 +66,7 @@ class Display:
         if kind is not None and self._started:
             running = ", ".join(escape(key) for key in self._started)
             self.console.print(
-                f"Stopped; these cells were running and start anew next time: {running}.",
+                f"Stopped; these cells were running and are taken up next time: {running}.",
                 highlight=False,
                 soft_wrap=True,
             )

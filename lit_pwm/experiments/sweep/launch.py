@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from lit_pwm import run_signals
 from lit_pwm.errors import LitPWMError
+from lit_pwm.experiments.own_folders import check_own, only_one
 from lit_pwm.experiments.sweep.cells import Cell
 from lit_pwm.experiments.sweep.display import Display
-from lit_pwm.experiments.sweep.state import LOG, CellState, empty, read_state, write_state
+from lit_pwm.experiments.sweep.going_on import further, goes_on
+from lit_pwm.experiments.sweep.state import (
+    CELL,
+    LOG,
+    Begun,
+    CellState,
+    empty,
+    read_begun,
+    read_state,
+    write_begun,
+    write_state,
+)
+from lit_pwm.processes import LIFELINE, lifeline
 from lit_pwm.results import versions
 
-_PATIENCE = 5.0
+_PATIENCE = 8.0
 """Seconds between asking an interrupted cell to end and ending it."""
 
 
@@ -55,9 +68,10 @@ class _Running:
 class LocalLauncher:
     """Runs each cell as a `lit-pwm` process of its own, with one thread, its output in the cell's folder.
 
-    A finished cell is skipped; any other folder is emptied and its cell started anew. A failed cell stops only those
-    that need it. Cells whose turn it is are taken from the latest stage first, so that results, and errors of late
-    stages, show early.
+    A finished cell is skipped. One that was interrupted goes on where it was, if it is a training or a collection
+    (`lit_pwm.experiments.sweep.going_on`); any other folder is emptied, if a sweep made it, and its cell started anew.
+    A failed cell stops only those that need it. Cells whose turn it is are taken from the latest stage first, so that
+    results, and errors of late stages, show early.
 
     Args:
         cells: of the sweep, each after those it needs; their states must not be of other work.
@@ -80,16 +94,19 @@ class LocalLauncher:
         stages = list(dict.fromkeys(cell.stage for cell in cells.values()))
         self._rank = {key: -stages.index(cell.stage) for key, cell in cells.items()}
         self._running: list[_Running] = []
+        self._kept_open = (-1, -1)
 
     def run(self) -> Outcome:
         """Run what is not finished.
 
         Raises:
-            LitPWMError: another sweep, or a cell that outlived one, still works in the folder.
+            LitPWMError: another sweep, or a cell that outlived one, still works in the folder, or a folder of a cell
+                is one that no sweep made.
             KeyboardInterrupt: a signal asked to end (`lit_pwm.stopping`); the running cells have been ended.
         """
         outcome = Outcome()
-        with _only_one(self.out) as lock:
+        with only_one(self.out, "sweep") as lock, lifeline() as line:
+            self._kept_open = (lock, line)
             done, waiting = set(), []
             for key, cell in self.cells.items():
                 state = read_state(cell.folder(self.out))
@@ -98,22 +115,24 @@ class LocalLauncher:
                     done.add(key)
                     self.display.skipped(cell, state.seconds)
                 else:
+                    check_own(cell.folder(self.out), (CELL,))
                     waiting.append(key)
             waiting.sort(key=self._rank.__getitem__)
+            run_signals.tell(peers=tuple, children=lambda: [-running.process.pid for running in self._running])
             with self.display:
                 try:
-                    self._loop(waiting, done, outcome, lock)
+                    self._loop(waiting, done, outcome)
                 finally:
                     self._end_all()
         return outcome
 
-    def _loop(self, waiting: list[str], done: set[str], outcome: Outcome, lock: int) -> None:
+    def _loop(self, waiting: list[str], done: set[str], outcome: Outcome) -> None:
         while waiting or self._running:
             for key in [key for key in waiting if done.issuperset(self.cells[key].needs)]:
                 if len(self._running) == self.workers:
                     break
                 waiting.remove(key)
-                self._start(self.cells[key], lock, outcome)
+                self._start(self.cells[key], outcome)
             for running in [r for r in self._running if r.process.poll() is not None]:
                 self._finish(running, outcome, done)
             lost = {*outcome.failed, *outcome.blocked}
@@ -126,12 +145,17 @@ class LocalLauncher:
             self.display.tick()
             time.sleep(0.05)
 
-    def _start(self, cell: Cell, lock: int, outcome: Outcome) -> None:
-        folder = cell.folder(self.out)
-        empty(folder)
-        started, clock, log = datetime.now(UTC), time.monotonic(), (folder / LOG).open("wb")
+    def _start(self, cell: Cell, outcome: Outcome) -> None:
+        folder, going_on = cell.folder(self.out), goes_on(cell, self.out)
+        before = read_begun(folder) if going_on else None
+        if not going_on:
+            empty(folder)
+        spent = before.seconds if before is not None else 0.0
+        (folder / CELL).unlink(missing_ok=True)
+        write_begun(folder, Begun(cell.fingerprint, spent))
+        started, clock, log = datetime.now(UTC), time.monotonic() - spent, (folder / LOG).open("ab")
         try:
-            command = cell.command(self.out)
+            command = cell.command(self.out) + (further(cell) if going_on else [])
         except LitPWMError as error:
             log.write(f"error: {error}\n".encode())
             log.close()
@@ -140,17 +164,19 @@ class LocalLauncher:
             self.display.failed(cell, folder)
             return
         # A session of its own: Ctrl-C reaches the cell through this process, which ends it with all that it started.
-        # The inherited lock keeps the folder until the cell has ended, even if this process was killed.
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lit_pwm", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-            start_new_session=True,
-            pass_fds=(lock,),
-        )
-        self._running.append(_Running(cell, ["lit-pwm", *command], process, log, started, clock))
+        # The cell ends by itself when this process was killed, and the inherited lock keeps the folder until it has.
+        with run_signals.held():
+            process = subprocess.Popen(
+                [sys.executable, "-m", "lit_pwm", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=run_signals.not_launched(os.environ)
+                | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", LIFELINE: str(self._kept_open[1])},
+                start_new_session=True,
+                pass_fds=self._kept_open,
+            )
+            self._running.append(_Running(cell, ["lit-pwm", *command], process, log, started, clock))
         self.display.started(cell)
 
     def _finish(self, running: _Running, outcome: Outcome, done: set[str]) -> None:
@@ -184,7 +210,7 @@ class LocalLauncher:
         )
 
     def _end_all(self) -> None:
-        """End the cells that run, with the processes they started; their folders have no state and start anew."""
+        """End the cells that run, with the processes they started; they have no state, and are begun again."""
         for sign in (signal.SIGTERM, signal.SIGKILL):
             for running in self._running:
                 with contextlib.suppress(ProcessLookupError):
@@ -195,19 +221,7 @@ class LocalLauncher:
                     running.process.wait(max(0.0, deadline - time.monotonic()))
         for running in self._running:
             running.log.close()
+            seconds = round(time.monotonic() - running.clock, 3)
+            with contextlib.suppress(LitPWMError):
+                write_begun(running.cell.folder(self.out), Begun(running.cell.fingerprint, seconds))
         self._running = []
-
-
-@contextlib.contextmanager
-def _only_one(out: Path) -> Generator[int]:
-    """Hold the sweep's folder against other sweeps; yields the lock's file descriptor."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LitPWMError(
-                f"Another sweep works in {str(out)!r}, or a cell of one that was killed still runs there. Wait until "
-                f"it has ended, end it, or give another folder with --out."
-            ) from None
-        yield file.fileno()

@@ -18,13 +18,13 @@ record: {policy: policy, returns: {best: best}, discovery: {cup-catch: 300}}
 
 Placeholders are `{AXIS}`, `{VARIABLE}`, `{folder}` (the cell's own) and `{folder:STAGE}` (that of the cell of another
 stage with the same labels, which this one then needs and waits for). An argument that starts with a folder and has a
-`*` in it means the one file of that pattern. Braces that mean themselves are written twice.
+`*` in it means the one file of that pattern. Braces that mean themselves are written twice. In a list, such as
+`[{folder:data}/a.h5]`, a placeholder is one entry or a part of one, whatever characters its value has.
 """
 
 from __future__ import annotations
 
-import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lit_pwm.errors import LitPWMError, did_you_mean
@@ -100,24 +100,3 @@ class Sweep:
                     )
             axes[axis] = {label: axes[axis][label] for label in axes[axis] if label in labels}
         return replace(self, axes=axes)
-
-
-def placeholders(text: str) -> Iterator[str]:
-    """The placeholders in a text, with what follows a colon.
-
-    Raises:
-        ValueError: braces do not match.
-    """
-    for _, name, specification, _ in string.Formatter().parse(text):
-        if name is not None:
-            yield f"{name}:{specification}" if specification else name
-
-
-def fill(text: str, values: Mapping[str, str]) -> str:
-    """The text with its placeholders replaced, and doubled braces made single."""
-    parts = []
-    for literal, name, specification, _ in string.Formatter().parse(text):
-        parts.append(literal)
-        if name is not None:
-            parts.append(values[f"{name}:{specification}" if specification else name])
-    return "".join(parts)

@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from lit_pwm.errors import LitPWMError, did_you_mean
-from lit_pwm.experiments.sweep.plan import FOLDER, RecordPlan, Stage, Sweep, placeholders
+from lit_pwm.experiments.sweep.filling import placeholders
+from lit_pwm.experiments.sweep.plan import FOLDER, RecordPlan, Stage, Sweep
 from lit_pwm.paths import find_config
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _LABEL = re.compile(r"[\w.+-]+")
+RECORDS = "records"
+"""The folder of a sweep's records in its own."""
+_REPEATED = ("--config", "--import", "--set", "--only", "--ignore-options")
+"""Options that mean something when they are given several times."""
 _KEYS = ("name", "axes", "variables", "stages", "record")
 
 
@@ -32,12 +38,23 @@ def read_sweep(name: str, variables: Mapping[str, str] | None = None) -> Sweep:
     """
     path = find_config(name)
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise LitPWMError(
             f"The sweep {str(path)!r} cannot be read as YAML: {' '.join(str(error).split())}. Mend the file."
         ) from error
     return _Reader(f"The sweep {str(path)!r}", path).read(found, variables or {})
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a name that is given twice, of which YAML's own would take the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                raise ConstructorError(None, None, f"the name {name!r} is given twice", node.value[place][0].start_mark)
+        return super().construct_mapping(node, deep)
 
 
 class _Reader:
@@ -51,7 +68,7 @@ class _Reader:
                 self._refuse(f"has the unknown key {key!r}. {did_you_mean(key, _KEYS)}")
         axes = self._axes(top.get("axes", {}))
         variables = {
-            str(key): str(value)
+            str(key): _text(value)
             for key, value in self._mapping(top.get("variables", {}), "variables", "names and values").items()
         }
         for key, value in overrides.items():
@@ -63,19 +80,25 @@ class _Reader:
         record = self._record(top.get("record"), stages)
         wanted = {*record.runs.values(), *record.returns.values()} if record else set(stages)
         name = str(top.get("name", self.path.stem))
-        if not _LABEL.fullmatch(name):
-            self._refuse(f"has the name {name!r}; a name is made of letters, digits and . _ + -.")
+        if not _LABEL.fullmatch(name) or name.startswith((".", "-")):
+            self._refuse(
+                f"has the name {name!r}, which names its folder; a name is made of letters, digits and . _ + -, and "
+                f"begins with a letter, a digit or _."
+            )
         return Sweep(name, axes, variables, self._ordered(stages, wanted), record, self.source)
 
     def _axes(self, found: Any) -> dict[str, dict[str, str]]:
         axes = {}
         for axis, values in self._mapping(found, "axes", "axis names and their values").items():
-            if isinstance(values, Mapping):
-                labelled = {str(label): str(value) for label, value in values.items()}
-            elif isinstance(values, list):
-                labelled = {str(value): str(value) for value in values}
-            else:
-                labelled = {}
+            pairs = list(values.items()) if isinstance(values, Mapping) else []
+            if isinstance(values, list):
+                pairs = [(value, value) for value in values]
+            labelled = {_text(label): _text(value) for label, value in pairs}
+            if len(set(labelled.values())) < len(pairs):
+                self._refuse(
+                    f"gives the axis {axis!r} the same value or label twice, so that one run would count as two: "
+                    f"{', '.join(_text(value) for _, value in pairs)}. Name each once."
+                )
             if not labelled:
                 self._refuse(f"gives the axis {axis!r} no values; write a list, or a mapping of labels to values.")
             for label in labelled:
@@ -106,7 +129,17 @@ class _Reader:
             for axis in over:
                 if axis not in axes:
                     self._refuse(f"lets {what} run over the unknown axis {axis!r}. {did_you_mean(str(axis), axes)}")
-            stages[name] = Stage(name, tuple(over), tuple(str(argument) for argument in run))
+            if name == RECORDS:
+                self._refuse(f"names {what}, which is where a sweep's records go; give the stage another name.")
+            arguments = tuple(_text(argument) for argument in run)
+            options = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+            for option in options:
+                if options.count(option) > 1 and option not in _REPEATED:
+                    self._refuse(
+                        f"gives the option {option} twice in the command of {what}; the last would win without a word. "
+                        f"Write it once."
+                    )
+            stages[name] = Stage(name, tuple(dict.fromkeys(over)), arguments)
         return {name: self._with_needs(stage, stages, axes, variables) for name, stage in stages.items()}
 
     def _with_needs(
@@ -227,3 +260,8 @@ class _Reader:
 
     def _refuse(self, reason: str) -> NoReturn:
         raise LitPWMError(f"{self.source} {reason}")
+
+
+def _text(value: Any) -> str:
+    """A scalar of the file as commands get it."""
+    return "null" if value is None else str(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Literal
 
 from lit_pwm.atomic import replacing
 from lit_pwm.errors import LitPWMError
+from lit_pwm.experiments.own_folders import MARK, make_own
 from lit_pwm.experiments.sweep.cells import Cell
 
 CELL = "cell.json"
@@ -89,11 +89,47 @@ def refuse_changed(changed: list[tuple[Cell, str]], out: Path) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Begun:
+    """What is known of a cell that was begun.
+
+    Attributes:
+        fingerprint: of its work.
+        seconds: wall-clock that it has had.
+    """
+
+    fingerprint: str
+    seconds: float = 0.0
+
+
+def read_begun(folder: Path) -> Begun | None:
+    """What a cell was begun with; None where none was, or its file is of another format."""
+    try:
+        return Begun(**json.loads((folder / MARK).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_begun(folder: Path, begun: Begun) -> None:
+    """Say what a cell is begun with, in the file that also marks its folder as one that the sweep made."""
+    with replacing(folder / MARK, "The mark of a sweep's cell") as beside:
+        beside.write_text(json.dumps(asdict(begun)), encoding="utf-8")
+
+
 def empty(folder: Path) -> None:
-    """Make a cell's folder anew."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    """Make a cell's folder anew.
+
+    Raises:
+        LitPWMError: there is a folder that no sweep made.
+    """
+    make_own(folder, known_by=(CELL,))
+
+
+def was_interrupted(state: CellState | None) -> bool:
+    """Whether a cell was cut off, by a signal or with all of its sweep, rather than failed by itself."""
+    return state is None or (
+        state.status == "failed" and state.exit_code is not None and (state.exit_code < 0 or state.exit_code >= 128)
+    )
 
 
 def last_lines(folder: Path, number: int = 8) -> list[str]:

@@ -1,0 +1,138 @@
+"""What a sweep file may say twice (nothing), and values that stay whole whatever characters they have."""
+
+import json
+
+import pytest
+import yaml
+
+from lit_pwm.cli.main import run
+from lit_pwm.errors import LitPWMError
+from lit_pwm.experiments.sweep import cells_of, read_sweep
+from lit_pwm.experiments.sweep.filling import fill, put
+
+ALONE = ["[x]", "{y}"]
+"""Values that are lists and mappings where they stand alone."""
+STRANGE = ["a,b", "a=b", "a/b", "it's", 'say "so"', "ü→", "", "#no", "  ", "-", "&a", "!x", "a: b", "a, b]", *ALONE]
+
+
+@pytest.mark.parametrize("value", STRANGE)
+def test_a_value_in_a_list_stays_one_entry(value):
+    assert yaml.safe_load(fill("[{folder}/s.h5, b.h5]", {"folder": value})) == [f"{value}/s.h5", "b.h5"]
+    alone = yaml.safe_load(fill("[{x}]", {"x": value}))
+    assert alone == [value] or value in ALONE
+    option, _, listed = fill("--data.store=[{x}/s]", {"x": value}).partition("=")
+    assert (option, yaml.safe_load(listed)) == ("--data.store", [f"{value}/s"])
+    assert yaml.safe_load(fill("{{a: {x}/s}}", {"x": value})) == {"a": f"{value}/s"}
+    assert yaml.safe_load(put("[$OUT/a,$OUT/b]", {"$OUT": value})) == [f"{value}/a", f"{value}/b"]
+
+
+@pytest.mark.parametrize("value", STRANGE)
+def test_a_value_outside_of_a_list_is_taken_as_it_is(value):
+    assert fill("{x}", {"x": value}) == value
+    assert fill("--a={x}/{{}}", {"x": value}) == f"--a={value}/{{}}"
+
+
+def test_harmless_lists_are_left_as_they_are_written():
+    """So that what a sweep of an older version has finished is still finished."""
+    assert fill("[{store}/a.h5,b.h5]", {"store": "$OUT/data/all"}) == "[$OUT/data/all/a.h5,b.h5]"
+    assert fill("[{seed}, 1]", {"seed": "0"}) == "[0, 1]"
+    assert fill("[{task}]", {"task": "cup-catch"}) == "[cup-catch]"
+
+
+def sweep_file(tmp_path, text):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_folders_of_several_axes_are_one_store_each(tmp_path):
+    text = """
+name: two
+axes: {task: [cup-catch], seed: [0, 1]}
+stages:
+  data: {over: [task, seed], run: [collect, --out, "{folder}/s.h5"]}
+  fit: {over: [task, seed], run: [fit, --data.store, "[{folder:data}/s.h5]"]}
+"""
+    cells = cells_of(read_sweep(sweep_file(tmp_path, text)))
+    command = cells["fit/task=cup-catch,seed=1"].command(tmp_path / "out, of mine")
+    assert yaml.safe_load(command[2]) == [f"{tmp_path}/out, of mine/data/task=cup-catch,seed=1/s.h5"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("axes: {seed: [0, 1], seed: [2]}\nstages: {a: {run: [x]}}", "'seed' is given twice"),
+        ("axes: {}\nstages: {a: {run: [x]}, a: {run: [y]}}", "'a' is given twice"),
+        ("axes: {seed: [0, 0]}\nstages: {a: {over: [seed], run: [x]}}", "same value or label twice"),
+        ("axes: {seed: [0, '0']}\nstages: {a: {over: [seed], run: [x]}}", "same value or label twice"),
+        ("axes: {seed: {a: 1, b: 1}}\nstages: {a: {over: [seed], run: [x]}}", "same value or label twice"),
+        ("axes: {}\nstages: {a: {run: [fit, --a.steps, 1, --config, x, --a.steps, 2]}}", "--a.steps twice"),
+        ("axes: {}\nstages: {a: {run: [fit, --seed=1, --seed, 2]}}", "--seed twice"),
+        ("axes: {}\nstages: {records: {run: [x]}}", "records go"),
+        ("name: ..\naxes: {}\nstages: {a: {run: [x]}}", "name '..'"),
+        ("name: .\naxes: {}\nstages: {a: {run: [x]}}", "name '.'"),
+        ("name: .git\naxes: {}\nstages: {a: {run: [x]}}", "name '.git'"),
+        ("name: /tmp\naxes: {}\nstages: {a: {run: [x]}}", "name '/tmp'"),
+        ("name: a/b\naxes: {}\nstages: {a: {run: [x]}}", "name 'a/b'"),
+        ("name: ''\naxes: {}\nstages: {a: {run: [x]}}", "name ''"),
+        ("axes: {seed: [%s]}\nstages: {a: {over: [seed], run: [x]}}" % ("x" * 250), "Shorten"),
+    ],
+)  # fmt: skip
+def test_what_would_be_lost_or_doubled_is_refused(text, says, tmp_path):
+    with pytest.raises(LitPWMError, match=says):
+        cells_of(read_sweep(sweep_file(tmp_path, text)))
+
+
+def test_configs_may_be_named_several_times(tmp_path):
+    run_line = "[fit, --config, configs/pretrain.yaml, --config, configs/world_model/mlp_tiny.yaml]"
+    assert cells_of(read_sweep(sweep_file(tmp_path, f"axes: {{}}\nstages: {{a: {{run: {run_line}}}}}")))
+
+
+def test_repeated_options_of_the_verb_add_up_or_are_refused(tmp_path, capsys):
+    text = "name: x\naxes: {seed: [0, 1, 2]}\nvariables: {n: 1}\nstages: {a: {over: [seed], run: [x, '{seed}', '{n}']}}"
+    path = sweep_file(tmp_path, text)
+    line = ["sweep", path, "--dry-run", "--only", "seed=0", "--only", "seed=2"]
+    assert run([*line, "--set", "n=a=b"]) == 0
+    assert capsys.readouterr().out.split("\n") == ["lit-pwm x 0 a=b", "lit-pwm x 2 a=b", ""]
+    assert run([*line, "--set", "n="]) == 0
+    assert capsys.readouterr().out.split("\n")[0] == "lit-pwm x 0 ''"
+    assert run([*line, "--set", "n=5", "--set", "n=6"]) == 2
+    assert "n 2 values, '5' and '6'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "file"])
+def test_a_folder_that_no_sweep_made_is_kept(kind, sweeping, small_store, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    place = tmp_path / "out/look/all"
+    place.parent.mkdir(parents=True)
+    if kind == "folder":
+        mine.rename(place)
+    elif kind == "link":
+        place.symlink_to(mine)
+    else:
+        (mine / "thesis.txt").rename(place)
+    plan = {"name": "looking", "axes": {}, "stages": {"look": {"run": ["data", "info", str(small_store)]}}}
+    code, said = sweeping(plan)
+    assert code == 2
+    assert "out/look/all" in said
+    found = [path for path in (*tmp_path.rglob("thesis.txt"), place) if path.is_file()]
+    assert [path.read_text() for path in found] == ["years of work"]
+
+
+def test_a_records_values_say_what_its_labels_stand_for(sweeping, small_store, tmp_path):
+    """The report compares commands by them."""
+    (tmp_path / "returns.json").write_text("{}")
+    plan = {
+        "name": "looking",
+        "axes": {"what": {"good": str(small_store)}},
+        "stages": {"look": {"over": ["what"], "run": ["data", "info", "{what}"]}},
+        "record": {"returns": {"best": "look"}},
+    }
+    sweeping(plan)  # leaves no returns.json, and so no record
+    folder = tmp_path / "out/look/what=good"
+    (folder / "returns.json").write_text(json.dumps({"tasks": {"a": {"returns": [1.0, 2.0]}}}))
+    assert sweeping(plan)[0] == 0
+    (record,) = (tmp_path / "out/records").glob("*.record.json")
+    assert json.loads(record.read_text())["values"] == {"what": str(small_store)}
