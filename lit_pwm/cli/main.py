@@ -159,5 +159,6 @@ def _check_verb(verb: str, parser: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     """The console script."""
-    code, trains = run(sys.argv[1:]), sys.argv[1:2] in [[verb] for verb in TRAINER_VERBS]
-    leave(code, tidy=trains or code not in STOPPED)  # loggers of a Trainer may still be sending
+    code = run(sys.argv[1:])
+    # Loggers of a Trainer may still be sending at its end. At a stop they were told to finish, and only rank zero logs.
+    leave(code, tidy=code not in STOPPED and run_signals.launcher() is None)

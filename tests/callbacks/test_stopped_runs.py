@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Total length of `list`"),
 ]
 UPDATES, EVALUATE = 11, 3
-PLACES = ["batch_start", "batch_end", "val_start", "val_first", "val_last", "val_end", "epoch_end"]
+PLACES = ["batch_start", "batch_end", "val_start", "val_first", "val_last", "val_end", "epoch_end", "saving"]
 
 
 class Tell(pl.Callback):
@@ -55,6 +55,9 @@ class Tell(pl.Callback):
 
     def on_validation_end(self, trainer, *_):
         self._at("val_end", trainer)
+
+    def on_save_checkpoint(self, trainer, *_):
+        self._at("saving", trainer)
 
 
 class Draw(pl.Callback):
@@ -118,7 +121,7 @@ def continues_as_undisturbed(pretraining, leg, undisturbed, root, place, update)
 
 @pytest.mark.parametrize(
     ("place", "update"),
-    [("batch_start", 4), ("val_start", 6), ("val_first", 9), ("val_last", 3), ("val_end", 6), ("epoch_end", 8)],
+    [("batch_start", 4), ("val_start", 6), ("val_first", 9), ("val_last", 3), ("saving", 6), ("epoch_end", 8)],
 )
 def test_stopped_and_resumed_it_is_the_undisturbed_run(pretraining, leg, undisturbed, tmp_path, place, update):
     continues_as_undisturbed(pretraining, leg, undisturbed, tmp_path, place, update)
@@ -129,6 +132,22 @@ def test_stopped_and_resumed_it_is_the_undisturbed_run(pretraining, leg, undistu
 @pytest.mark.parametrize("update", range(2, UPDATES + 1))
 def test_stopped_anywhere_and_resumed_it_is_the_undisturbed_run(pretraining, leg, undisturbed, tmp_path, place, update):
     continues_as_undisturbed(pretraining, leg, undisturbed, tmp_path, place, update)
+
+
+def test_a_stopped_and_resumed_policy_is_the_undisturbed_one(policy_learning, world_model_files, leg, tmp_path):
+    def make():
+        return policy_learning(world_model_files["mlp"], "flow")
+
+    options = {"monitor": "val/imagined_reward", "mode": "max"}
+    whole = leg(make(), tmp_path / "whole", **options)
+    code, rows, last, _ = leg(make(), tmp_path / "a", Tell("batch_start", 4), **options)
+    assert code == 143
+    code, more, middle, _ = leg(make(), tmp_path / "b", Tell("val_first", 9), resume=last, **options)
+    assert code == 143
+    code, rest, end, _ = leg(make(), tmp_path / "c", resume=middle, **options)
+    assert code == 0
+    assert rows + more + rest == whole[1]
+    assert equal_weights(end, whole[2])
 
 
 def test_an_evaluation_after_the_last_update_is_done_again(pretraining, leg, tmp_path):
