@@ -217,9 +217,11 @@ class ShardFolder:
                 beside.write_text(json.dumps(settings, indent=1))
             return
         try:
+            if not path.is_file():
+                raise ValueError("it is no file")
             found = json.loads(path.read_bytes())
             found.keys()
-        except (ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise LitPWMError(
                 f"The file {str(path)!r}, which says what the episodes of an unfinished run depend on, is damaged "
                 f"({error}). Remove its folder to start anew."
@@ -232,10 +234,14 @@ class ShardFolder:
                 + ". Continue with the former settings, or remove the folder to start anew."
             )
 
+    def _shards(self) -> list[Path]:
+        """The shards: files, nothing else of such a name."""
+        return sorted(path for path in self.path.glob("*.shard") if path.is_file())
+
     def records(self) -> dict[int, Record]:
         """The complete records of all shards by key, in the order of the keys."""
         found: dict[int, Record] = {}
-        for shard in sorted(self.path.glob("*.shard")):
+        for shard in self._shards():
             for record in scan(shard):
                 found.setdefault(record.key, record)
         return dict(sorted(found.items()))
@@ -262,7 +268,7 @@ class ShardFolder:
 
     def close(self) -> None:
         """Leave the shards for another run to continue, or nothing where no episode was begun."""
-        if not self._lock.closed and not any(shard.stat().st_size for shard in self.path.glob("*.shard")):
+        if not self._lock.closed and not any(shard.stat().st_size for shard in self._shards()):
             shutil.rmtree(self.path)
         self._lock.close()
 

@@ -6,6 +6,7 @@ seeds; any others are refused, because their mean would be that of no experiment
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ def distinct_files(paths: Iterable[Path]) -> list[Path]:
     """The files, each once, however it is reached."""
     found: dict[Path, Path] = {}
     for path in paths:
-        found.setdefault(path.resolve(), path)
+        found.setdefault(Path(os.path.realpath(path)), path)  # which, unlike `resolve`, takes loops of links too
     return list(found.values())
 
 

@@ -178,3 +178,62 @@ def test_hostile_files_are_refused(entrance, kind, tmp_path, monkeypatch, capfd,
     refused(code, err)
     assert entrance == "config" or "root:" not in err, "another file's content is shown"
     assert not list(work.rglob("*")), f"left behind: {list(work.rglob('*'))}"
+
+
+# -- files that are found, not given -----------------------------------------------------------------------------------
+@pytest.mark.faults
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", KINDS)
+def test_hostile_checkpoints_of_a_run_are_passed_over(kind, tmp_path, monkeypatch, capfd):
+    """`--ckpt_path auto` looks at all that lies where checkpoints do, and starts anew."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "run/lightning_logs/version_0/checkpoints"
+    folder.mkdir(parents=True)
+    KINDS[kind](folder / "last.ckpt", "checkpoint")
+    if kind == "another_kind":
+        (folder / "last.ckpt").write_bytes((OLD / "mlp_policy.ckpt").read_bytes())
+    root = ["--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.val_check_interval", "1"]
+    code = run([*PRETRAIN, *STORE, "--model.latent_dim", "16", *root, "--ckpt_path", "auto"])
+    _, err = capfd.readouterr()
+    assert not (folder / "executed").exists(), "code from the file was run"
+    assert code == 0, err
+    made = [path for path in (tmp_path / "run").rglob("last.ckpt") if path.parent != folder]
+    assert [torch.load(path, weights_only=True)["global_step"] for path in made] == [1]
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["settings.json", "0.shard"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_hostile_shards_are_refused_or_passed_over(kind, name, tmp_path, monkeypatch, capfd, refused, whole):
+    """What an interrupted collection left is taken up by the next one."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "new.h5.shards"
+    folder.mkdir()
+    KINDS[kind](folder / name, "store")
+    code = run(["collect", "--tasks", "cartpole-balance", "--episodes", "1", "--workers", "1", "--out", "new.h5"])
+    _, err = capfd.readouterr()
+    assert not (folder / "executed").exists(), "code from the file was run"
+    if code == 0:
+        whole(tmp_path)
+    else:
+        refused(code, err, str(folder))
+        assert not (tmp_path / "new.h5").exists()
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cell_whose_state_is_hostile_is_run(kind, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    look = {"over": ["n"], "run": ["data", "check", str(OLD / "made.h5")]}
+    (tmp_path / "looking.yaml").write_text(json.dumps({"name": "x", "axes": {"n": [1]}, "stages": {"look": look}}))
+    folder = tmp_path / "out/look/n=1"
+    folder.mkdir(parents=True)
+    KINDS[kind](folder / "cell.json", "record")
+    code = run(["sweep", "looking.yaml", "--out", "out", "--workers", "1"])
+    out, err = capfd.readouterr()
+    assert not (folder / "executed").exists(), "code from the file was run"
+    assert code == 0 or (code == 2 and "Traceback" not in err), out + err
+    if code == 0:
+        assert json.loads((folder / "cell.json").read_text())["status"] == "finished"

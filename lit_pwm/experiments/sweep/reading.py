@@ -39,7 +39,7 @@ def read_sweep(name: str, variables: Mapping[str, str] | None = None) -> Sweep:
     path = find_config(name)
     try:
         found = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise LitPWMError(
             f"The sweep {str(path)!r} cannot be read as YAML: {' '.join(str(error).split())}. Mend the file."
         ) from error

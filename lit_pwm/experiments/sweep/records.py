@@ -233,8 +233,10 @@ def _single(folder: Path, name: str) -> Path:
 
 def _json(path: Path, what: str) -> dict[str, Any]:
     try:
+        if not path.is_file():
+            raise ValueError("it is no file")
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise LitPWMError(
             f"The {what} {str(path)!r}, which belongs into the sweep's record, cannot be read ({error}). Let the "
             f"stage's command write it under {{folder}}, and run the sweep again after removing that cell's folder."

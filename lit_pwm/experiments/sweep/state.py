@@ -56,11 +56,13 @@ def write_state(folder: Path, state: CellState) -> None:
 def read_state(folder: Path) -> CellState | None:
     """A cell's state; None where it has not ended, or its file is of another format."""
     try:
+        if not (folder / CELL).is_file():
+            return None
         found = json.loads((folder / CELL).read_text(encoding="utf-8"))
         if found.pop("format") != FORMAT_VERSION:
             return None
         return CellState(**found)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
