@@ -14,6 +14,8 @@ import pytest
 
 from datamodules import EpisodeStore, EpisodeWriter, probing
 from datamodules.check import check, info
+from datamodules.layout import EPISODE_COLUMNS, attribute_checksum, column_checksum
+from datamodules.structure import read_column, read_structure
 from lit_pwm.errors import LitPWMError
 
 TASKS = {"cartpole-swingup": (5, 1), "walker-walk": (24, 6), "cup-catch": (8, 2)}
@@ -148,7 +150,17 @@ def extreme_type(file, name, values):
     dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.nan_to_num(values))
 
 
+def padded_integer(file, name, values):
+    """40 of 64 bits, from the ninth on: numpy's type is the same, its numbers are not."""
+    kind = h5py.h5t.STD_I64LE.copy()
+    kind.set_precision(40)
+    kind.set_offset(8)
+    dataset = h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(values.shape))
+    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
+
+
 OBJECTS = [
+    (padded_integer, "episode/length"),
     (external_storage, "obs"), (external_storage, "reward"), (external_storage, "episode/length"), (virtual, "obs"),
     (virtual, "episode/task"), (external_link, "obs"), (external_link, "episode/offset"), (soft_link, "action"),
     (soft_link, "episode/task"), (dangling, "obs"), (circle, "obs"), (group, "reward"), (group, "episode/source"),
@@ -244,6 +256,32 @@ def test_tables_that_do_not_fit(path, column, values):
     with h5py.File(path, "r+") as file:
         file[f"episode/{column}"][:] = values
     assert any("episode/" in fault for fault in assert_refused(path))
+
+
+def test_a_store_that_claims_terabytes_is_refused(tmp_path):
+    """All of its parts agree, and none of its chunks is there."""
+    path = tmp_path / "store.h5"
+    path.write_bytes((Path(__file__).parent / "fixtures" / "version_1.h5").read_bytes())
+    with h5py.File(path, "r+") as file:
+        for name in ("obs", "action", "reward", "terminated"):
+            replace(file, name, a_terabyte_of_nothing)
+        for name, value in (("offset", 0), ("length", 2**38), ("task", 0), ("source", b"x")):
+            one = np.full_like(file[f"episode/{name}"][:1], value)
+            replace(file, f"episode/{name}", lambda f, n, _, one=one: f.create_dataset(n, data=one))
+    assert all("chunks" in fault for fault in assert_refused(path))
+
+
+def test_statistics_of_other_rows_are_found(path):
+    """Their checksums are right: a program has computed them wrongly."""
+    with h5py.File(path, "r+") as file:
+        for name, change in (("obs_sum", 1e-3), ("obs_m2", 1e-3)):
+            file[f"episode/{name}"][1, 3] += change
+        columns = {name: read_column(file, name) for name in EPISODE_COLUMNS[2]}
+        file.attrs["column_checksums"] = [column_checksum(values) for values in columns.values()]
+        found = read_structure(file, 2)
+        file.attrs["attribute_checksum"] = attribute_checksum(found.attributes)
+    (fault,) = check(path)
+    assert fault.startswith("episode/obs_count, obs_sum and obs_m2 are not those of the rows: 7 rows in 1 episodes")
 
 
 def test_names_of_fixed_or_variable_length_are_the_same_names(path):
