@@ -12,6 +12,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_pwm.errors import LitPWMError
+
 SETTINGS_KEY = "lit_pwm_settings"
 BATCH_SIZE, RANKS = "data.batch_size", "ranks"
 
@@ -136,10 +138,28 @@ def settings_in(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class KeepSettings(Callback):
-    """Writes the run's settings into its checkpoints."""
+    """Writes the run's settings into its checkpoints, and makes sure that all ranks go on from the same one.
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self.settings = dict(settings)
+    Args:
+        settings: this run's.
+        resumes_from: the checkpoint that this rank has found.
+
+    Raises:
+        LitPWMError: rank zero has found another.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], resumes_from: str | None = None) -> None:
+        self.settings, self.resumes_from = dict(settings), resumes_from
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compare with rank zero, which decides."""
+        decided = trainer.strategy.broadcast(self.resumes_from)
+        if decided != self.resumes_from:
+            raise LitPWMError(
+                f"Rank {trainer.global_rank} found {self.resumes_from or 'no checkpoint'} to resume from, and rank 0 "
+                f"{decided or 'none'}: the folder of the run must be the same for all ranks. Put it on a disk that all "
+                f"nodes share, or name the file with --ckpt_path."
+            )
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add them."""

@@ -80,7 +80,8 @@ class CLI(LightningCLI):
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Add our default callbacks, and leave out what is switched off."""
-        added = [KeepSettings(self._settings), *default_callbacks()]
+        resumes_from = None if self._resumed is None else str(self._resumed.path)
+        added = [KeepSettings(self._settings, resumes_from), *default_callbacks()]
         given = config.get("callbacks") or []
         given = [*given] if isinstance(given, (list, tuple)) else [given]
         if self.save_config_callback and not config.get("fast_dev_run", False):

@@ -229,3 +229,22 @@ def test_best_and_its_score_are_kept_in_another_folder(fit, trained, tmp_path):
     assert kept["best_model_path"] == str(moved / name)
     assert kept["best_model_score"] == best
     assert not list(last(tmp_path / "run").parent.glob("best*"))
+
+
+def test_a_policy_goes_on_without_the_file_of_its_world_model(store, trained, tmp_path, capsys):
+    model = tmp_path / "model.ckpt"
+    shutil.copy(last(trained), model)
+    argv = ["fit", "--config", "configs/policy_learning_offline.yaml", "--config", "configs/policy/mlp.yaml", *QUICK]
+    argv += [*SHORT, "--data.store", store, "--data.tasks", "[cartpole-swingup]", "--trainer.val_check_interval", 2]
+    argv += ["--trainer.default_root_dir", tmp_path / "run", "--model.world_model_checkpoint", model]
+    argv += ["--trainer.accelerator", "cpu", "--ckpt_path", "auto"]
+    assert run([*map(str, argv), "--trainer.max_steps", "2"]) == 0
+    model.unlink()
+    assert run([*map(str, argv), "--trainer.max_steps", "4"]) == 0, capsys.readouterr().err
+    assert step(last(tmp_path / "run")) == 4
+    argv[argv.index(model)] = last(trained)
+    assert run([*map(str, argv), "--trainer.max_steps", "6"]) == 2
+    assert "world_model_checkpoint" in capsys.readouterr().err
+    argv[argv.index("auto")] = last(tmp_path / "run")
+    assert run([*map(str, argv), "--trainer.max_steps", "6"]) == 2
+    assert "its own networks" in " ".join(capsys.readouterr().err.split())

@@ -70,7 +70,7 @@ def said(root):
     return " ".join(Path(f"{root}.log").read_text().split())
 
 
-def waits_for(process, root, words, seconds=120):
+def waits_for(process, root, words, seconds=240):
     end = time.monotonic() + seconds
     while words not in said(root):
         assert process.poll() is None, said(root)
