@@ -8,7 +8,7 @@ from typing import Self, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_pwm.errors import LitPWMError, NonFiniteLossError
 from lit_pwm.optim import parameters_of
@@ -63,15 +63,14 @@ class AtomicUpdate:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self._require()
-        except BaseException:
-            self._restore()
-            raise
         if kind is not None:
             self._restore()
-        self._moved = []
+            return
+        try:
+            self._require()
+        except LitPWMError:
+            self._restore()
+            raise
 
     def _tensors(self) -> Iterator[Tensor]:
         """What may move within the block."""
@@ -79,7 +78,7 @@ class AtomicUpdate:
         yield from self._parameters
         for optimizer in self._optimizers:
             for state in optimizer.state.values():
-                yield from (value for value in state.values() if isinstance(value, Tensor))
+                yield from _tensors_of(state)
 
     @torch.no_grad()
     def _restore(self) -> None:
@@ -141,4 +140,4 @@ def _place(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
 
 
 def _tensors_of(state: dict[str, object]) -> Iterator[Tensor]:
-    yield from (value for value in state.values() if isinstance(value, nn.Parameter | Tensor))
+    yield from (value for value in state.values() if isinstance(value, Tensor))

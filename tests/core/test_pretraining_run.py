@@ -281,6 +281,12 @@ def test_embeddings_longer_than_one_are_shortened_by_an_update(linear_store, fit
     torch.testing.assert_close(norms, torch.ones(2), atol=1e-5, rtol=0)
 
 
+def test_nothing_is_logged_where_the_interval_is_zero(linear_store, fit):
+    trainer = fit(WorldModelPretraining(**TINY), data_of(linear_store), 2, log_every_n_steps=0)
+    assert trainer.global_step == 2
+    assert "train/loss" not in trainer.callback_metrics
+
+
 def test_the_run_must_have_an_end(linear_store, fit):
     with pytest.raises(LitPWMError, match="max_steps"):
         fit(WorldModelPretraining(**TINY), data_of(linear_store), -1, max_epochs=-1)
