@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lit_pwm.errors import LitPWMError
 
-MARK = ".made_by_lit_pwm"
+MARK = "made_by_lit_pwm.json"
 """A file in each folder that an experiment made and may therefore delete."""
 
 UNFINISHED = (".unfinished", ".replaced")

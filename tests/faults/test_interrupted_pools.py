@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -104,3 +107,46 @@ def test_the_demo_stops(number, tmp_path, start):
     running.signal(number, group=number == signal.SIGINT)
     assert_ended(running, number)
     assert not (out / "index.html").exists()
+
+
+def workers_of(pid):
+    """The processes that a process started and that have this project's pool in their command line or are spawned."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            _, parent = status.read_text().rsplit(")", 1)[1].split()[:2]
+            if int(parent) == pid and b"spawn_main" in status.with_name("cmdline").read_bytes():
+                found.append(int(status.parent.name))
+    return found
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("command", ["collect", "demo"])
+def test_a_killed_worker_is_named_in_one_paragraph(command, tmp_path, start):
+    out = tmp_path / "data" / "new.h5"
+    out.parent.mkdir()
+    line = collecting(out, 500) if command == "collect" else ["demo", "--minutes", "2", "--out", tmp_path / "data"]
+    running = start(line, tmp_path)
+    end = time.monotonic() + 180
+    while not workers_of(running.process.pid) or (command == "demo" and not list(tmp_path.rglob("round_1"))):
+        assert running.process.poll() is None, running.stderr
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    time.sleep(3)
+    worker = workers_of(running.process.pid)[0]
+    os.kill(worker, signal.SIGKILL)
+    assert running.finish(within=60) == 2, running.stderr
+    assert "Traceback" not in running.stderr
+    assert f"error: The worker process {worker}" in running.stderr
+    assert "SIGKILL" in running.stderr
+
+
+@pytest.mark.faults
+def test_two_demos_do_not_work_in_one_folder(tmp_path, start):
+    first = start(["demo", "--minutes", "2", "--out", "report"], tmp_path)
+    first.wait_for(tmp_path / "report/runs/demo-seed0.unfinished/made_by_lit_pwm.json")
+    second = start(["demo", "--minutes", "2", "--out", "report", "--seed", "1"], tmp_path)
+    assert second.process.wait(60) == 2
+    assert "Another demo works in 'report'" in " ".join(second.stderr.split())
+    first.signal(signal.SIGTERM)
+    assert_ended(first, signal.SIGTERM)

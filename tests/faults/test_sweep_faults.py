@@ -44,6 +44,9 @@ def assert_finished(out):
     assert len(cells) == 2
     steps = [torch.load(path, weights_only=True)["global_step"] for path in out.rglob("last.ckpt")]
     assert steps.count(300) == 2
+    # Cells that were cut off went on: each finished as one run, its commands one more option longer.
+    assert any(cell["command"][-2:] == ["--ckpt_path", "auto"] for cell in cells)
+    assert {path.parent.name for path in out.rglob("metrics.csv")} == {"version_0"}
 
 
 @pytest.mark.faults
