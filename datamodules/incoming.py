@@ -90,7 +90,7 @@ def checked_rows(
     Raises:
         LitPWMError: they are not.
     """
-    if task not in tasks:
+    if not isinstance(task, str) or task not in tasks:
         raise LitPWMError(f"The task {task!r} of {where} is not among the store's. {did_you_mean(str(task), tasks)}")
     (obs_dim, action_dim), of = tasks[task], f"of {where} ({task!r})"
     arrays = {

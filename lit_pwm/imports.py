@@ -89,15 +89,18 @@ def import_named() -> None:
     for name in _listed(IMPORTS):
         if name in sys.modules:
             continue
+        missing = LitPWMError(
+            f"The module {name!r} named by --import was not found. Name it as in Python, without folders and .py; run "
+            f"from the folder that holds it, install it, or put its folder on PYTHONPATH."
+        )
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise missing
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
                 raise  # the module is there, and what it imports is not
-            raise LitPWMError(
-                f"The module {name!r} named by --import was not found. Name it as in Python, without .py; run from the "
-                f"folder that holds it, install it, or put its folder on PYTHONPATH."
-            ) from error
+            raise missing from error
 
 
 def trusted_module(path: str) -> tuple[ModuleType, str] | None:

@@ -19,6 +19,7 @@ from lit_pwm.batch import Batch, DataSource
 from lit_pwm.binding import bind, source_of
 from lit_pwm.checkpoints.native import (
     DESCRIPTION_KEY,
+    building,
     check_same_networks,
     describe_policy,
     description_of,
@@ -179,10 +180,11 @@ class PolicyLearning(LightningModule):
                 self.target_critic.load_state_dict(self.critic.state_dict())
         bind(source, self.world_model)
 
-    def _build_described(self, description: Mapping[str, Any]) -> None:
-        self._make_critic = factory_from(description["critic"], CriticEnsemble)
-        world_model, make_actor = WorldModel.from_description(description["world_model"]), description["actor"]
-        self._build(world_model, tuple(description["trained_tasks"]), factory_from(make_actor, Actor))
+    def _build_described(self, description: Mapping[str, Any], path: str) -> None:
+        with building(path):
+            self._make_critic = factory_from(description["critic"], CriticEnsemble)
+            world_model, make_actor = WorldModel.from_description(description["world_model"]), description["actor"]
+            self._build(world_model, tuple(description["trained_tasks"]), factory_from(make_actor, Actor))
 
     def _matched_actor(self, *dimensions: int) -> Actor:
         make = self._make_actor
@@ -369,11 +371,11 @@ class PolicyLearning(LightningModule):
                 f"checkpoints. To start a policy on a world model, give it as model.world_model_checkpoint."
             )
         if not self.is_built:
-            self._build_described(description)
+            self._build_described(description, path)
         trained = tuple(description["trained_tasks"])
         check_same_networks(self._description() | {"trained_tasks": list(trained)}, description, path)
         if not self.world_model.numbers_tasks_like(description["world_model"]):
-            self._build_described(description)
+            self._build_described(description, path)
         self.trained_tasks = trained
         if self._trainer is not None:
             source = source_of(self)

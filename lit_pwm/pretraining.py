@@ -18,6 +18,7 @@ from lit_pwm.batch import Batch, DataSource
 from lit_pwm.binding import bind, source_of
 from lit_pwm.checkpoints.native import (
     DESCRIPTION_KEY,
+    building,
     check_same_networks,
     describe_world_model,
     description_of,
@@ -211,6 +212,10 @@ class WorldModelPretraining(LightningModule):
             world_model.task_names, world_model.latent_dim, self.open_loop_steps, sums_dtype(self)
         )
 
+    def _build_described(self, description: Mapping[str, Any], path: str) -> None:
+        with building(path):
+            self._build(WorldModel.from_description(description))
+
     def configure_optimizers(self) -> Any:
         """AdamW over the world model's named groups, with warm-up and cosine decay."""
         groups = world_model_groups(self.world_model, self.lr, self.encoder_lr_scale)
@@ -316,7 +321,7 @@ class WorldModelPretraining(LightningModule):
         theirs = description["world_model"]
         origin = checkpoint.get("hyper_parameters", {}).get("initial_checkpoint")
         if not self.is_built or (origin and not self.initial_checkpoint):  # whose sizes this run's options never named
-            self._build(WorldModel.from_description(theirs))
+            self._build_described(theirs, path)
         if origin and not self.initial_checkpoint:
             self.initial_checkpoint = self.hparams["initial_checkpoint"] = origin  # for who resumes from this run
         ours = describe_world_model(self.world_model)
@@ -324,6 +329,6 @@ class WorldModelPretraining(LightningModule):
             ours["world_model"] |= {key: theirs[key] for key in ("tasks", "obs_dim", "action_dim")}
         check_same_networks(ours, description, path)
         if not self.world_model.numbers_tasks_like(theirs):
-            self._build(WorldModel.from_description(theirs))
+            self._build_described(theirs, path)
         if self._trainer is not None:
             bind(source_of(self), self.world_model)

@@ -6,9 +6,10 @@ them, its config, or the data.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from lit_pwm.models.world_model import WorldModel
 
 DESCRIPTION_KEY = "lit_pwm"
 FORMAT_VERSION = 1
+_PARTS = {"world model": ("world_model",), "policy": ("world_model", "actor", "critic")}
+"""Kind of checkpoint → the networks that it describes."""
 
 
 def describe_world_model(world_model: WorldModel) -> dict[str, Any]:
@@ -61,10 +64,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings(action="ignore"):  # of pickles that are not torch's, which the errors below name
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError as error:  # whose text advises to read it unsafely
         raise LitPWMError(
             f"The checkpoint {str(path)!r} cannot be read safely: it is damaged, or holds Python objects beside "
-            f"tensors and plain values ({_first_line(error)}). Use a checkpoint that a lit_pwm run wrote."
+            f"tensors and plain values{_objects_in(path)}. Use a checkpoint that a lit_pwm run wrote."
         ) from error
     except Exception as error:  # damaged bytes make the reader fail in any way
         raise LitPWMError(
@@ -77,6 +80,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"'state_dict'. Use a checkpoint that a lit_pwm run wrote."
         )
     return content
+
+
+def _objects_in(path: Path) -> str:
+    """Which Python objects a checkpoint would make, where that can be told without making them."""
+    with contextlib.suppress(Exception):
+        if found := sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)):
+            return f" ({', '.join(found[:5])})"
+    return ""
 
 
 def _first_line(error: Exception) -> str:
@@ -96,7 +107,7 @@ def description_of(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str,
     """The description in a checkpoint that has been read already; `path` says where from.
 
     Raises:
-        LitPWMError: not of lit_pwm, or of a newer format.
+        LitPWMError: not of lit_pwm, of a newer format, or no description of networks.
     """
     description = checkpoint.get(DESCRIPTION_KEY)
     if description is None or "state_dict" not in checkpoint:
@@ -105,12 +116,63 @@ def description_of(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str,
             f"The checkpoint {str(path)!r} was not written by lit_pwm: it holds {keys} and no {DESCRIPTION_KEY!r} "
             f"entry. Use the checkpoint of a WorldModelPretraining or PolicyLearning run."
         )
-    if description["format"] > FORMAT_VERSION:
+    version = description.get("format") if isinstance(description, Mapping) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
         raise LitPWMError(
-            f"The checkpoint {str(path)!r} has format {description['format']}, and this version of lit_pwm reads "
-            f"formats up to {FORMAT_VERSION}. Upgrade lit_pwm."
+            f"The checkpoint {str(path)!r} has format {version}, and this version of lit_pwm reads formats up to "
+            f"{FORMAT_VERSION}. Upgrade lit_pwm."
+        )
+    if (wrong := _wrong_part(description)) is not None:
+        raise LitPWMError(
+            f"The checkpoint {str(path)!r} holds no description of networks that can be read: {wrong}. The file is "
+            f"damaged; use a checkpoint as a lit_pwm run wrote it."
         )
     return description
+
+
+def _wrong_part(description: Any) -> str | None:
+    """Which part of a description is not what all readers take it for; options of classes are checked by these."""
+    if not isinstance(description, Mapping) or not isinstance(description.get("format"), int):
+        return f"its {DESCRIPTION_KEY!r} entry is no description with a format"
+    parts = _PARTS.get(kind) if isinstance(kind := description.get("kind"), str) else None
+    if parts is None:
+        return f"its kind is {kind!r:.80}, and should be one of {', '.join(_PARTS)}"
+    if missing := [part for part in parts if not isinstance(description.get(part), Mapping)]:
+        return f"it does not describe its {' and '.join(missing)}"
+    model = description["world_model"]
+    tasks, widths = model.get("tasks"), [model.get("obs_dim"), model.get("action_dim")]
+    dims = list(tasks.values()) if isinstance(tasks, Mapping) else []
+    if not dims or not all(isinstance(name, str) for name in tasks):
+        return "its world model names no tasks"
+    if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in dims) or not all(
+        type(width) is int and width > 0 for width in (*widths, *(width for pair in dims for width in pair))
+    ):
+        return "the widths of its tasks are no positive whole numbers"
+    trained = description.get("trained_tasks", [])
+    if kind == "policy" and not (
+        isinstance(trained, list) and trained and all(name in list(tasks) for name in trained)
+    ):
+        return f"its trained_tasks are {trained!r:.80}, and should be some of the world model's"
+    return None
+
+
+@contextlib.contextmanager
+def building(path: str | Path) -> Generator[None, None, None]:
+    """Within the block, networks are built from a checkpoint's description, which may hold any values for options.
+
+    Raises:
+        LitPWMError: whatever stopped it; `--debug` shows the original.
+    """
+    try:
+        yield
+    except LitPWMError:
+        raise
+    except Exception as error:
+        raise LitPWMError(
+            f"The networks that the checkpoint {str(path)!r} describes cannot be built "
+            f"({type(error).__name__}: {_first_line(error)[:200]}). The file is damaged, or a class that it names has "
+            f"changed since; --debug shows where."
+        ) from error
 
 
 def load_world_model(path: str | Path, ignore_options: Iterable[str] = ()) -> WorldModel:
@@ -124,7 +186,7 @@ def load_world_model(path: str | Path, ignore_options: Iterable[str] = ()) -> Wo
         LitPWMError: the file is missing, unreadable, or holds no world model.
     """
     checkpoint = read_checkpoint(path)
-    with ignoring_options(ignore_options):
+    with building(path), ignoring_options(ignore_options):
         world_model = WorldModel.from_description(description_of(checkpoint, path)["world_model"])
     _load(world_model, checkpoint["state_dict"], "world_model.", path)
     return world_model.eval()
@@ -144,11 +206,11 @@ def load_policy(path: str | Path, ignore_options: Iterable[str] = ()) -> Policy:
         path,
         f"Train one on it: lit-pwm fit --config configs/policy_learning.yaml --model.world_model_checkpoint {path} ...",
     )
-    with ignoring_options(ignore_options):
+    with building(path), ignoring_options(ignore_options):
         world_model = WorldModel.from_description(description["world_model"])
         dimensions = (world_model.latent_dim, world_model.action_dim, len(world_model.tasks))
         actor = factory_from(description["actor"], Actor)(*dimensions)
-    actor.set_action_mask(world_model.action_mask())
+        actor.set_action_mask(world_model.action_mask())
     _load(world_model, checkpoint["state_dict"], "world_model.", path)
     _load(actor, checkpoint["state_dict"], "averaged_actor.", path)
     return Policy(world_model, actor, tuple(description["trained_tasks"])).eval()
@@ -191,10 +253,10 @@ def _read_policy(path: str | Path, advice: str) -> tuple[dict[str, Any], dict[st
 
 
 def _load(module: nn.Module, state: Mapping[str, Tensor], prefix: str, path: str | Path) -> None:
-    own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     try:
+        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         module.load_state_dict(own)
-    except RuntimeError as error:
+    except Exception as error:  # weights that are something else fail in any way
         found = " ".join(str(error).split())
         raise LitPWMError(
             f"The weights in the checkpoint {str(path)!r} do not fit the network it describes: {found}. The file is "

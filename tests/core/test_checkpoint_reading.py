@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from functools import partial
 
@@ -165,7 +166,10 @@ class Payload:
 def test_a_checkpoint_with_python_objects_is_not_executed(tmp_path, capsys):
     path = tmp_path / "evil.ckpt"
     torch.save({"state_dict": {}, DESCRIPTION_KEY: Payload()}, path)
-    assert "Python objects" in refusal(load_world_model, path)
+    said = refusal(load_world_model, path)
+    assert "Python objects" in said
+    assert "print" in said
+    assert "weights_only" not in said  # torch's advice to read it nevertheless
     raw = tmp_path / "raw.pkl"
     raw.write_bytes(pickle.dumps({"state_dict": Payload()}))
     refusal(load_world_model, raw)
@@ -229,3 +233,63 @@ def test_a_component_that_cannot_be_imported(world_model_file):
 def test_reading_runs_on_plain_values_only(world_model_file):
     content = read_checkpoint(world_model_file[0])
     assert set(content) == {"state_dict", DESCRIPTION_KEY}
+
+
+def paths_of(value, path=()):
+    """Where each value lies, as keys and indices from the top."""
+    yield path
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in pairs:
+        yield from paths_of(inner, (*path, key))
+
+
+GONE = object()
+
+
+@pytest.mark.parametrize("other", [GONE, None, [1, [2]], {"class_path": "os.system"}, 10**30], ids=range(5))
+def test_descriptions_of_any_kind_never_end_in_another_exception(policy_file, other):
+    path = policy_file[0]
+    sound = torch.load(path, weights_only=True)
+    refused = 0
+    for keys in paths_of(sound[DESCRIPTION_KEY]):
+        content = copy.deepcopy(sound)
+        where = content
+        *above, last = (DESCRIPTION_KEY, *keys)
+        for key in above:
+            where = where[key]
+        if other is GONE:
+            del where[last]
+        else:
+            where[last] = other
+        torch.save(content, path)
+        try:
+            load_policy(path)
+        except LitPWMError:
+            refused += 1
+    assert refused > 10
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"kind": 3}, "its kind is 3"),
+        ({"actor": None}, "does not describe its actor"),
+        ({"trained_tasks": ["nosuch"]}, "trained_tasks"),
+        ({"format": "1"}, "no description with a format"),
+    ],
+)
+def test_what_is_wrong_with_a_description_is_named(policy_file, change, says):
+    content = torch.load(policy_file[0], weights_only=True)
+    torch.save({**content, DESCRIPTION_KEY: content[DESCRIPTION_KEY] | change}, policy_file[0])
+    with pytest.raises(LitPWMError, match=says) as error:
+        load_policy(policy_file[0])
+    assert str(policy_file[0]) in str(error.value)
+
+
+@pytest.mark.parametrize("state", [None, [], "x", {3: torch.zeros(1)}, {"world_model.two_hot.bins": "x"}])
+def test_weights_of_any_kind_never_end_in_another_exception(policy_file, state):
+    content = torch.load(policy_file[0], weights_only=True)
+    torch.save({**content, "state_dict": state}, policy_file[0])
+    for load in (load_policy, load_world_model):
+        with pytest.raises(LitPWMError, match="do not fit the network"):
+            load(policy_file[0])

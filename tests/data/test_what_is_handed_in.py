@@ -71,6 +71,7 @@ NO_NUMBERS = {
     "source with NUL": {"source": "a\0b"},
     "source of bytes": {"source": b"noise"},
     "task of another type": {"task": 3},
+    "task as a list": {"task": ["a"]},
     "task with surrogates": {"task": "\udcff"},
 }
 
