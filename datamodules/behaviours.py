@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from lit_pwm.errors import LitPWMError, did_you_mean
+from lit_pwm.paths import expanded
 
 Sequencer = Callable[[np.random.Generator, int, int], np.ndarray]
 """Draws the actions [T, A] of an episode from its generator, T and A."""
@@ -195,7 +196,7 @@ def check_behaviour(name: str) -> None:
     Raises:
         LitPWMError: it is neither.
     """
-    if name not in _NOISES and not Path(name).is_file():
+    if name not in _NOISES and not expanded(name).is_file():
         raise LitPWMError(
             f"The behaviour {name!r} is neither {' nor '.join(map(repr, _NOISES))}, nor a policy's checkpoint that "
             f"exists. {did_you_mean(name, _NOISES)}"
@@ -219,6 +220,6 @@ def behaviour_identity(name: str) -> str:
 
 def policy_source(checkpoint: str) -> str:
     """What a store records of a policy: the file's name and the beginning of its SHA-256."""
-    with open(checkpoint, "rb") as file:
+    with open(expanded(checkpoint), "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     return f"policy {Path(checkpoint).name[-200:]} {digest}"

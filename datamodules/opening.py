@@ -17,6 +17,7 @@ from datamodules.layout import FORMAT, FORMAT_VERSION, READ_VERSIONS
 from datamodules.probing import Fault
 from datamodules.structure import one_line, text_attribute, whole_numbers
 from lit_pwm.errors import LitPWMError
+from lit_pwm.paths import absolute
 
 _LOG = logging.getLogger(__name__)
 _WRITERS = "`lit-pwm collect` or datamodules.EpisodeWriter"
@@ -30,7 +31,7 @@ def open_store(path: str | os.PathLike[str]) -> Generator[tuple[h5py.File, int],
     Raises:
         LitPWMError: there is no such file, or it is no episode store of a version that is read.
     """
-    path = Path(path)
+    path = absolute(path)
     _require_file(path)
     try:
         file = h5py.File(path, "r", locking=False)

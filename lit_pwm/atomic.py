@@ -11,6 +11,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from lit_pwm.errors import LitPWMError
+from lit_pwm.paths import absolute
 
 _being_written: set[Path] = set()
 _PART = re.compile(r"\..+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.part")
@@ -32,7 +33,7 @@ def replacing(path: str | Path, what: str) -> Generator[Path, None, None]:
     Raises:
         LitPWMError: the file cannot be written; raised for any OSError within the block.
     """
-    path = Path(path)
+    path = absolute(path)
     with _in_its_place(path, path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}"), what) as beside:
         yield beside
 
@@ -53,7 +54,7 @@ def replacing_part(path: str | Path, what: str) -> Generator[Path, None, None]:
     Raises:
         LitPWMError: the file cannot be written; raised for any OSError within the block.
     """
-    path = Path(path)
+    path = absolute(path)
     remove_abandoned(path.parent)
     with _in_its_place(path, path.with_name(f".{path.name}.{_host()}.{os.getpid()}.part"), what) as beside:
         yield beside

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 
 from lit_pwm.errors import LitPWMError
+from lit_pwm.paths import absolute
 
 
 def check_file(path: str | Path, option: str, inputs: Iterable[str | Path] = ()) -> None:
@@ -21,7 +22,7 @@ def check_file(path: str | Path, option: str, inputs: Iterable[str | Path] = ())
     Raises:
         LitPWMError: it cannot.
     """
-    path = Path(path)
+    path = absolute(path)
     with _explained(str(path), option, "a file"):
         if path.is_dir():
             raise LitPWMError(f"{option} is {str(path)!r}, which is a folder. Name a file in it.")
@@ -39,7 +40,7 @@ def check_folder(path: str | Path, option: str) -> None:
     Raises:
         LitPWMError: they cannot.
     """
-    path = Path(path)
+    path = absolute(path)
     with _explained(str(path), option, "a folder"):
         if path.exists() and not path.is_dir():
             raise LitPWMError(f"{option} is {str(path)!r}, which is a file. Name a folder.")

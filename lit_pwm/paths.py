@@ -1,7 +1,8 @@
-"""Paths: what a user gives, and where the shipped configs live, in a checkout and in an installed wheel."""
+"""Paths as users write them, and where the shipped configs live, in a checkout and in an installed wheel."""
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
 
@@ -10,18 +11,56 @@ from lit_pwm.errors import LitPWMError, did_you_mean
 _HOME = Path(__file__).resolve().parent.parent
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path with `~` as the user's home folder, as a shell would read it.
+
+    Raises:
+        LitPWMError: it is empty, no file can have such a name, or `~` names a user that there is not.
+    """
+    text = os.fspath(path)
+    if not text or "\0" in text:
+        raise LitPWMError(
+            f"The path {text!r} {'holds a NUL character' if text else 'is empty'}. Name a file or a folder."
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise LitPWMError(
+            f"The path {text!a} is no text: it holds the lone surrogate {text[error.start]!a}, or bytes that are "
+            f"no UTF-8. Rename the file or folder."
+        ) from error
+    found = os.path.expanduser(text)
+    if found == text and text.startswith("~") and not os.path.lexists(text):
+        raise LitPWMError(
+            f"The path {text!r} begins with the home folder of a user that there is not. Write {f'./{text}'!r} for a "
+            f"file of that name."
+        )
+    return Path(found)
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """As `expanded`, from the root of the file system: it means the same wherever the process goes later.
+
+    Symbolic links in it stay, so that messages show what was given.
+
+    Raises:
+        LitPWMError: as `expanded`.
+    """
+    return expanded(path).absolute()
+
+
+def path_argument(text: str) -> str:
+    """What argparse's `type` takes for a path: `expanded`, as text."""
+    try:
+        return str(expanded(text))
+    except LitPWMError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from error
+
+
 def config_root() -> Path:
     """The folder of shipped configs: `configs/` beside `lit_pwm/` in a checkout, else the wheel's copy."""
     checkout = _HOME / "configs"
     return checkout if (checkout / "pretrain.yaml").is_file() else _HOME / "lit_pwm_configs"
-
-
-def absolute(path: str | os.PathLike[str]) -> Path:
-    """A path that means the same wherever the process goes later: absolute, with `~` for the home folder written out.
-
-    Symbolic links in it stay, so that messages show what was given.
-    """
-    return Path(os.path.abspath(os.path.expanduser(path)))
 
 
 def find_config(name: str) -> Path:
@@ -33,7 +72,7 @@ def find_config(name: str) -> Path:
     Raises:
         LitPWMError: no such file, here or among the shipped ones.
     """
-    given = Path(name).expanduser()
+    given = expanded(name)
     if given.is_file():
         return given
     root = config_root()
@@ -45,22 +84,3 @@ def find_config(name: str) -> Path:
         f"The config file {name!r} was found neither from the folder {str(Path.cwd())!r} nor among the configs that "
         f"come with lit_pwm. {did_you_mean(name, names, shown=20)}"
     )
-
-
-def check_siblings() -> None:
-    """Make sure that `callbacks` and `datamodules` are ours and not same-named packages of the working directory.
-
-    Raises:
-        LitPWMError: one of them would be imported from elsewhere.
-    """
-    import importlib.util
-
-    for name in ("callbacks", "datamodules"):
-        spec = importlib.util.find_spec(name)
-        found = Path(spec.origin).resolve().parent if spec and spec.origin else None
-        if found != _HOME / name:
-            raise LitPWMError(
-                f"The package {name!r} that belongs to lit_pwm should lie in {str(_HOME / name)!r}, but Python finds "
-                f"{str(found) if found else 'none'!r}. Another folder of that name comes first on the import path: "
-                f"run the command `lit-pwm` instead of `python -m lit_pwm`, or start it from another directory."
-            )

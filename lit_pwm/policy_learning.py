@@ -47,6 +47,7 @@ from lit_pwm.optim import (
     take_step,
 )
 from lit_pwm.options import Beta, Count, Fraction, NonNegative, Positive, Rate, check_options
+from lit_pwm.paths import absolute
 from lit_pwm.precision import require_supported_precision, sums_dtype
 
 
@@ -129,8 +130,8 @@ class PolicyLearning(LightningModule):
         self.automatic_optimization = False
         parts = {"actor": actor, "actor_reference": actor_reference, "critic": critic}
         self.save_hyperparameters(ignore=[name for name, part in parts.items() if not isinstance(part, Mapping)])
-        self.world_model_checkpoint = world_model_checkpoint
-        self.initial_policy_checkpoint = initial_policy_checkpoint
+        self.world_model_checkpoint = str(absolute(world_model_checkpoint)) if world_model_checkpoint else None
+        self.initial_policy_checkpoint = str(absolute(initial_policy_checkpoint)) if initial_policy_checkpoint else None
         self._make_actor = factory_from(actor, Actor)
         self._make_critic = factory_from(critic, CriticEnsemble)
         self._reference = None if actor_reference is None else factory_from(actor_reference, Actor)

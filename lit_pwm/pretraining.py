@@ -45,6 +45,7 @@ from lit_pwm.optim import (
     world_model_groups,
 )
 from lit_pwm.options import Beta, Count, CountOrZero, Fraction, Length, NonNegative, Positive, Rate, check_options
+from lit_pwm.paths import absolute
 from lit_pwm.precision import require_supported_precision, sums_dtype
 from lit_pwm.tasks.registry import TASK_SETS, task_spec
 
@@ -136,7 +137,8 @@ class WorldModelPretraining(LightningModule):
             "reward_dim": reward_dim,
             "task_dim": task_dim,
         }
-        self.task_set, self.initial_checkpoint = task_set, initial_checkpoint
+        self.task_set = task_set
+        self.initial_checkpoint = str(absolute(initial_checkpoint)) if initial_checkpoint else None
         self.standardise_observations = standardise_observations
         self.loss_weights = rho, consistency_coef, reward_coef
         self.target_encoder_rate, self.sigreg_coef = target_encoder_rate, sigreg_coef

@@ -22,6 +22,7 @@ from lit_pwm.models.actors import Actor
 from lit_pwm.models.component import Component, factory_from
 from lit_pwm.models.policy import Policy
 from lit_pwm.models.world_model import WorldModel
+from lit_pwm.paths import absolute
 
 DESCRIPTION_KEY = "lit_pwm"
 FORMAT_VERSION = 1
@@ -54,7 +55,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         LitPWMError: the file is missing, is no checkpoint, or holds Python objects.
     """
-    path = Path(path).expanduser()
+    path = absolute(path)
     if not path.is_file():
         raise LitPWMError(
             f"The checkpoint {str(path)!r} does not exist{' (it is a folder)' if path.is_dir() else ''}. A run leaves "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, Seed, argument
+from lit_pwm.paths import path_argument
 
 if TYPE_CHECKING:
     from datamodules.check import StoreInfo, TaskInfo
@@ -26,7 +27,9 @@ def add_collect_parser(verbs: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--tasks", required=True, metavar="A,B", help="names of tasks, separated by commas")
     parser.add_argument("--episodes", required=True, type=argument(Count), metavar="N", help="episodes of each task")
-    parser.add_argument("--out", required=True, metavar="F.h5", help="the new store; it must not exist")
+    parser.add_argument(
+        "--out", required=True, type=path_argument, metavar="F.h5", help="the new store; it must not exist"
+    )
     parser.add_argument(
         "--behaviour",
         default="noise",
@@ -82,7 +85,7 @@ def add_data_parser(verbs: argparse._SubParsersAction) -> None:
         description="Read the whole store and list all its faults. Exit code 0: none, 1: some, 2: no episode store.",
     )
     for verb, run in ((info, run_info), (checking, run_check)):
-        verb.add_argument("store", metavar="F.h5", help="the episode store")
+        verb.add_argument("store", type=path_argument, metavar="F.h5", help="the episode store")
         verb.set_defaults(run=run)
 
 

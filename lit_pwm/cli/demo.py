@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lit_pwm.options import Positive, Seed, argument
 from lit_pwm.outputs import check_folder
+from lit_pwm.paths import path_argument
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
@@ -22,7 +23,9 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         metavar="M",
         help="scale the work to about M minutes on two idle cores; by default the plan behind the README's figures",
     )
-    parser.add_argument("--out", default="report", metavar="DIR", help="folder of the report (default report)")
+    parser.add_argument(
+        "--out", default="report", type=path_argument, metavar="DIR", help="folder of the report (default report)"
+    )
     parser.add_argument("--seed", type=argument(Seed), default=0, metavar="S", help="seed of everything (default 0)")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an earlier run of this seed, once the new one is finished"

@@ -8,6 +8,7 @@ from pathlib import Path
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, Positive, Seed, argument
 from lit_pwm.outputs import check_file, check_folder
+from lit_pwm.paths import path_argument
 from lit_pwm.tasks.registry import task_spec
 
 
@@ -18,7 +19,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         help="returns of a saved policy in the real environments",
         description="Run the policy of a checkpoint, without noise; episode i uses environment seed SEED + i.",
     )
-    parser.add_argument("--checkpoint", required=True, metavar="F", help="a policy's checkpoint")
+    parser.add_argument("--checkpoint", required=True, type=path_argument, metavar="F", help="a policy's checkpoint")
     parser.add_argument("--tasks", metavar="A,B", help="tasks to evaluate; those it was trained for if not given")
     parser.add_argument(
         "--episodes", type=argument(Count), default=10, metavar="N", help="episodes of each task (default 10)"
@@ -27,8 +28,8 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         "--seed", type=argument(Seed), default=0, metavar="S", help="first environment seed (default 0)"
     )
     parser.add_argument("--sampled", action="store_true", help="let the policy act with its noise, drawn from SEED")
-    parser.add_argument("--out", metavar="R.json", help="write the result as JSON")
-    parser.add_argument("--video", metavar="DIR", help="write a video of one episode of each task")
+    parser.add_argument("--out", type=path_argument, metavar="R.json", help="write the result as JSON")
+    parser.add_argument("--video", type=path_argument, metavar="DIR", help="write a video of one episode of each task")
     parser.add_argument(
         "--timeout",
         type=argument(Positive),

@@ -15,8 +15,8 @@ from lit_pwm.cli import data, demo, evaluate, report, sweep
 from lit_pwm.cli.explain import explain
 from lit_pwm.errors import LitPWMError, RunStopped, did_you_mean
 from lit_pwm.imports import current_folder_importable, importing
-from lit_pwm.paths import check_siblings
 from lit_pwm.processes import follow_lifeline, keep_sockets_short
+from lit_pwm.siblings import check_siblings
 from lit_pwm.stopping import ENDING, leave, stopping
 
 TRAINER_VERBS = {
@@ -26,7 +26,7 @@ TRAINER_VERBS = {
 }
 INTERRUPTED = 130
 IMPORT_HELP = "import this module first, so that checkpoints may name its components"
-IGNORE_HELP = "pass over options that a checkpoint holds and their class no longer has"
+IGNORE_HELP = "pass over options of checkpoints that their class no longer has"
 STOPPED = tuple(128 + number for number in ENDING)
 
 

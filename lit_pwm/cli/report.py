@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.outputs import check_folder
+from lit_pwm.paths import path_argument
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
@@ -16,8 +17,10 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         help="tables and figures of finished runs",
         description="Make the report of demo runs, or of a sweep, anew from their records.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUNS", help="run folders, or folders that contain them")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the report")
+    parser.add_argument(
+        "runs", nargs="+", type=path_argument, metavar="RUNS", help="run folders, or folders that contain them"
+    )
+    parser.add_argument("--out", required=True, type=path_argument, metavar="DIR", help="folder of the report")
     parser.set_defaults(run=run)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.options import Count, argument
 from lit_pwm.outputs import check_folder
+from lit_pwm.paths import path_argument
 
 if TYPE_CHECKING:
     from lit_pwm.experiments.sweep.cells import Cell
@@ -27,8 +28,13 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         "finished and takes up what was interrupted; a failed cell stops only those that need it, and makes the exit "
         "code 1.",
     )
-    parser.add_argument("sweep", metavar="SWEEP.yaml", help="a sweep file, for example configs/sweeps/factorial.yaml")
-    parser.add_argument("--out", metavar="DIR", help="folder of the results (default runs/NAME)")
+    parser.add_argument(
+        "sweep",
+        type=path_argument,
+        metavar="SWEEP.yaml",
+        help="a sweep file, for example configs/sweeps/factorial.yaml",
+    )
+    parser.add_argument("--out", type=path_argument, metavar="DIR", help="folder of the results (default runs/NAME)")
     parser.add_argument("--launcher", default="local", metavar="local", help="where cells run: on this machine")
     parser.add_argument(
         "--workers", type=argument(Count), metavar="N", help="cells at a time (default: one for each core)"
@@ -39,7 +45,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--only", action="append", default=[], metavar="AXIS=A,B", help="run only these labels of an axis"
     )
-    parser.add_argument("--records", metavar="DIR", help="copy the results' small records there")
+    parser.add_argument("--records", type=path_argument, metavar="DIR", help="copy the results' small records there")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
     parser.add_argument(
         "--rerun-changed", action="store_true", help="delete and run anew finished cells whose command has changed"

@@ -25,7 +25,7 @@ from lit_pwm.cli.resuming import Resumption, resolve, take_networks_from
 from lit_pwm.cli.run_settings import KeepSettings, planned_ranks, settings_of
 from lit_pwm.cli.switches import check_strategy, default_callbacks, without_what_is_off
 from lit_pwm.errors import LitPWMError, RunStopped
-from lit_pwm.paths import find_config
+from lit_pwm.paths import absolute, find_config
 
 
 class SaveConfigWhenTrainingStarts(SaveConfigCallback):
@@ -68,12 +68,14 @@ class CLI(LightningCLI):
         resumed = self._resumed
         goes_on = resumed is not None and resumed.by_name and resumed.version is not None and self.subcommand == "fit"
         if options.get("logger") in (None, True) and not options.get("barebones"):
-            root = options.get("default_root_dir") or "."
+            root = str(absolute(options.get("default_root_dir") or "."))
             if goes_on:
                 kwargs["logger"] = ContinuedCSVLogger(root, resumed.version, resumed.global_step)
             else:
                 kwargs["logger"] = CSVLogger(root)
             self.save_config_kwargs |= {"overwrite": goes_on}
+        if options.get("default_root_dir"):
+            kwargs["default_root_dir"] = str(absolute(options["default_root_dir"]))
         trainer = super().instantiate_trainer(**kwargs)
         check_strategy(trainer)
         return trainer
@@ -147,7 +149,7 @@ class CLI(LightningCLI):
                     f"--ckpt_path last for the last one under trainer.default_root_dir."
                 )
             return
-        root = Path(config.trainer.get("default_root_dir") or ".").expanduser()
+        root = absolute(config.trainer.get("default_root_dir") or ".")
         found = partial(resolve, str(asked), verb, root, _kind(class_path), self._settings)
         self._resumed = agreed_with_rank_zero(found)
         if self._resumed is not None:
