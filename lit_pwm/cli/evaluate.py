@@ -47,7 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
             f"The checkpoint {arguments.checkpoint!r} given by --checkpoint does not exist. Name a file such as "
             f"RUN/lightning_logs/version_0/checkpoints/last.ckpt."
         )
-    named = [name.strip() for name in arguments.tasks.split(",") if name.strip()] if arguments.tasks else []
+    named = [name.strip() for name in (arguments.tasks or "").split(",") if name.strip()]
+    if len(set(named)) < len(named):
+        raise LitPWMError(f"--tasks is {arguments.tasks!r}, which names a task twice. Name each once.")
     for name in named:
         task_spec(name)
     if arguments.out:
@@ -79,7 +81,12 @@ def run(arguments: argparse.Namespace) -> int:
         write_result(result, arguments.out)
     try:
         for task in tasks if arguments.video else ():
-            record_video(policy, task, arguments.seed, Path(arguments.video) / f"{task}.mp4")
+            record_video(policy, task, arguments.seed, Path(arguments.video) / f"{_file_name(task)}.mp4")
     finally:
         print_result(result)
     return 0
+
+
+def _file_name(task: str) -> str:
+    """The task's name as that of a file in a folder, whatever a registered task is called."""
+    return "".join("_" if sign in "/\\\0" else sign for sign in task).lstrip(".") or "task"

@@ -222,3 +222,14 @@ def test_a_video_that_is_gone_is_named(all_sections, recordings, tmp_path):
     gone = replace(recordings[0], path=tmp_path / "gone.mp4")
     with pytest.raises(LitPWMError, match=r"gone\.mp4"):
         report.build_report([report.VideosSection([gone])], tmp_path)
+
+
+def test_names_of_files_are_short_and_differ_where_names_do():
+    from lit_pwm.experiments.report.curves import slug
+
+    assert slug("cup-catch") == "cup-catch"
+    assert slug("observation 3") == "observation-3"
+    strange = ["ü", "é", "", "a/b", "a|b", "../x", "x" * 5000, "x" * 5001, "\ud800"]
+    found = [slug(name) for name in strange]
+    assert len(set(found)) == len(strange)
+    assert all(re.fullmatch(r"[a-z0-9-]{1,80}", name) for name in found)

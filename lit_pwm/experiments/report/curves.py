@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,11 @@ Points = Sequence[tuple[int, float]]
 
 
 def slug(text: str) -> str:
-    """A name for files: lower case, hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
+    """A name for files: lower case, hyphens; with a checksum where the text has unusual signs or many."""
+    plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
+    if re.fullmatch(r"[\w .,:()+-]{1,80}", text, re.ASCII):
+        return plain
+    return f"{plain[:60]}-{zlib.crc32(text.encode('utf-8', 'replace')):08x}"
 
 
 class PolicyCurvesSection:
