@@ -16,8 +16,8 @@ from datamodules.layout import (
     FORMAT,
     FORMAT_VERSION,
     ROW_COLUMNS,
-    TEXT,
     attribute_checksum,
+    block_rows,
     column_checksum,
     observation_moments,
     rows_checksum,
@@ -28,6 +28,7 @@ from lit_pwm.atomic import replacing
 from lit_pwm.errors import LitPWMError
 
 _BLOCK_ROWS = 65_536
+_SUMS = ("obs_sum", "obs_m2")
 
 
 def finish(
@@ -60,41 +61,37 @@ def assemble(path: Path, tasks: Mapping[str, tuple[int, int]], action_repeat: in
     Raises:
         OSError: it cannot be written.
     """
-    rows, count = np.array([record.length + 1 for record in records], np.int64), len(records)
+    rows = np.array([record.length + 1 for record in records], np.int64)
     obs_dim, action_dim = (max(dims[place] for dims in tasks.values()) for place in (0, 1))
     widths = {"obs": (obs_dim,), "action": (action_dim,), "reward": (), "terminated": ()}
-    table: dict[str, Any] = {
+    sources = [record.source for record in records]
+    table = {
         "offset": np.cumsum(rows) - rows,
         "length": rows,
         "task": np.array([record.task for record in records], np.int32),
-        "source": [record.source for record in records],
-        "checksum": np.zeros(count, np.uint32),
+        "source": _texts(sources),
+        "checksum": np.zeros(len(rows), np.uint32),
         "obs_count": rows,
-        "obs_sum": np.zeros((count, obs_dim)),
-        "obs_m2": np.zeros((count, obs_dim)),
-    }
-    columns = {
-        name: _texts(table[name]) if dtype == TEXT else table[name].astype(dtype)
-        for name, dtype in EPISODE_COLUMNS[FORMAT_VERSION].items()
     }
     datasets: dict[str, Any] = {name: ((int(rows.sum()), *widths[name]), dtype) for name, dtype in ROW_COLUMNS.items()}
-    datasets |= {f"episode/{name}": (values.shape, values.dtype) for name, values in columns.items()}
-    with PlainFile(path, datasets, _attributes(tasks, action_repeat, records, table)) as file:
-        _write_rows(file, widths, records, columns)
-        for name, values in columns.items():
+    datasets |= {f"episode/{name}": (values.shape, values.dtype) for name, values in table.items()}
+    datasets |= {f"episode/{name}": ((len(rows), obs_dim), np.float64) for name in _SUMS}
+    checksums = dict.fromkeys(EPISODE_COLUMNS[FORMAT_VERSION], 0)
+    with PlainFile(path, datasets, _attributes(tasks, action_repeat, records, checksums)) as file:
+        _write_rows(file, widths, records, table["checksum"], checksums)
+        for name, values in table.items():
             file.put(f"episode/{name}", 0, values)
-        file.put_attributes(_attributes(tasks, action_repeat, records, table | _numbers_of(columns)))
-
-
-def _numbers_of(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: values for name, values in columns.items() if values.dtype.kind != "S"}
+            checksums[name] = column_checksum(sources if name == "source" else values)
+        file.put_attributes(_attributes(tasks, action_repeat, records, checksums))
 
 
 def _attributes(
-    tasks: Mapping[str, tuple[int, int]], action_repeat: int, records: Sequence[Record], table: Mapping[str, Any]
+    tasks: Mapping[str, tuple[int, int]],
+    action_repeat: int,
+    records: Sequence[Record],
+    checksums: Mapping[str, int],
 ) -> dict[str, Any]:
     """The file's attributes, as it holds them."""
-    checksums = [column_checksum(table[name]) for name in EPISODE_COLUMNS[FORMAT_VERSION]]
     attributes: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "task_names": list(tasks),
@@ -103,7 +100,7 @@ def _attributes(
         "action_repeat": action_repeat,
         "clipped_actions": sum(record.clipped for record in records),
         "clamped_rewards": sum(record.clamped for record in records),
-        "column_checksums": checksums,
+        "column_checksums": list(checksums.values()),
     }
     attributes["attribute_checksum"] = attribute_checksum(attributes)
     return {"format": FORMAT, **attributes, "task_names": np.array(list(tasks), h5py.string_dtype())}
@@ -116,29 +113,46 @@ def _texts(values: Sequence[str]) -> np.ndarray:
 
 
 def _write_rows(
-    file: PlainFile, widths: Mapping[str, tuple[int, ...]], records: Sequence[Record], columns: Mapping[str, np.ndarray]
+    file: PlainFile,
+    widths: Mapping[str, tuple[int, ...]],
+    records: Sequence[Record],
+    row_checksums: np.ndarray,
+    checksums: dict[str, int],
 ) -> None:
-    """Write the rows, and put what is kept of each episode's into the per-episode columns."""
+    """Write the rows and their statistics.
+
+    Args:
+        file: where to.
+        widths: shape of each column's rows.
+        records: the episodes.
+        row_checksums: takes the checksum of each episode's rows [E].
+        checksums: takes those of the statistics, by name.
+    """
     start = number = 0
-    for block in _blocks(records):
+    for block in _blocks(records, block_rows(max(*widths["obs"], *widths["action"]), _BLOCK_ROWS)):
         arrays, first = _padded(block, widths), 0
-        for record in block:
+        sums = {name: np.zeros((len(block), *widths["obs"])) for name in _SUMS}
+        for place, record in enumerate(block):
             rows = {name: array[first : first + record.length + 1] for name, array in arrays.items()}
-            columns["checksum"][number] = rows_checksum(rows)
-            total, squares = observation_moments(rows["obs"][:, : record.obs_dim])
-            columns["obs_sum"][number, : record.obs_dim], columns["obs_m2"][number, : record.obs_dim] = total, squares
-            first, number = first + record.length + 1, number + 1
+            row_checksums[number + place] = rows_checksum(rows)
+            moments = observation_moments(rows["obs"][:, : record.obs_dim])
+            for own, values in zip(sums.values(), moments, strict=True):
+                own[place, : record.obs_dim] = values
+            first += record.length + 1
+        for name, values in sums.items():
+            file.put(f"episode/{name}", number, values)
+            checksums[name] = column_checksum(values, checksums[name])
         for name, array in arrays.items():
             file.put(name, start, array)
-        start += first
+        start, number = start + first, number + len(block)
 
 
-def _blocks(records: Sequence[Record]) -> Iterable[list[Record]]:
+def _blocks(records: Sequence[Record], most: int) -> Iterable[list[Record]]:
     block, rows = [], 0
     for record in records:
         block.append(record)
         rows += record.length + 1
-        if rows >= _BLOCK_ROWS:
+        if rows >= most:
             yield block
             block, rows = [], 0
     if block:

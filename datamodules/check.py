@@ -12,6 +12,7 @@ from datamodules.layout import (
     EPISODE_COLUMNS,
     MOMENTS,
     ROW_COLUMNS,
+    block_rows,
     column_checksum,
     observation_moments,
     rows_checksum,
@@ -19,6 +20,7 @@ from datamodules.layout import (
 from datamodules.opening import open_store
 from datamodules.structure import Structure, attempt, checksum_fault, read_structure
 from datamodules.values import Block, Tally, tally_rows
+from lit_pwm.paths import absolute
 
 __all__ = ["StoreInfo", "TaskInfo", "check", "info"]
 
@@ -35,7 +37,7 @@ def check(path: str | os.PathLike[str]) -> list[str]:
     Raises:
         LitPWMError: there is no such file, or it is no episode store of a version that is read.
     """
-    with open_store(path) as (file, version):
+    with open_store(absolute(path)) as (file, version):
         found = read_structure(file, version)
         faults = found.faults
         if any(not fault.startswith("episode/task points to no task") for fault in faults):
@@ -51,7 +53,7 @@ def _rows(file: h5py.File, found: Structure) -> list[str]:
     offset, length = found.table["offset"], found.table["length"]
     tallies: dict[str, Tally] = {}
     kept = _Kept(file, found)
-    for first, last in runs(length, _BLOCK_ROWS):
+    for first, last in runs(length, block_rows(found.shapes["obs"][1], _BLOCK_ROWS)):
         start, stop = int(offset[first]), int(offset[last - 1] + length[last - 1])
         rows = {name: file[name][start:stop] for name in ROW_COLUMNS}
         block = Block.of(rows, start, offset, length - 1, found.table["task"], found.tasks)

@@ -13,7 +13,7 @@ from datamodules.shards import Rows
 from datamodules.values import ACTION_LIMIT, REWARD_LIMIT
 from lit_pwm.errors import LitPWMError, did_you_mean
 
-_WIDEST = 2**31 - 1
+_WIDEST = 1_000_000
 _LONGEST_REPEAT = 1_000_000
 
 
@@ -36,8 +36,8 @@ def checked_tasks(tasks: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, 
         widths = tuple(dims) if isinstance(dims, Iterable) else ()
         if len(widths) != 2 or not all(_is_whole(width, _WIDEST) for width in widths):
             raise LitPWMError(
-                f"The tasks of a store are given as name: (obs_dim, action_dim) with positive widths; {name!r} has "
-                f"{dims!r}."
+                f"The tasks of a store are given as name: (obs_dim, action_dim) with widths from 1 to {_WIDEST:,}; "
+                f"{name!r} has {dims!r}."
             )
         checked[str(name)] = (int(widths[0]), int(widths[1]))
     if alike := alike_names(checked):

@@ -48,6 +48,7 @@ CHECKSUM_ATTRIBUTES = ("clipped_actions", "clamped_rewards", "column_checksums",
 ATTRIBUTES = {1: _TASK_ATTRIBUTES, 2: (*_TASK_ATTRIBUTES, *CHECKSUM_ATTRIBUTES)}
 """Attributes by version, beside `format` and `format_version`."""
 
+_BLOCK_NUMBERS = 2**25
 LONGEST_NAME = 1024
 LONGEST_SOURCE = 255
 
@@ -84,6 +85,11 @@ def observation_moments(obs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     total = values.sum(axis=0)
     values -= total / len(values)
     return total, np.square(values, out=values).sum(axis=0)
+
+
+def block_rows(width: int, most: int) -> int:
+    """Rows of a width that are handled at once: `most`, or fewer so that they take about 100 MB."""
+    return max(1, min(most, _BLOCK_NUMBERS // width))
 
 
 def text_fault(text: Any, longest: int) -> str | None:

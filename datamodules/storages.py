@@ -14,6 +14,7 @@ from torch import Tensor
 
 from datamodules.columns import ArrayColumn
 from datamodules.episodes import EpisodeTable
+from datamodules.layout import block_rows
 from datamodules.sampler import Windows
 from datamodules.store import EpisodeStore
 from datamodules.values import Block, Tally, tally_rows
@@ -159,8 +160,9 @@ def _blocks(stores: Sequence[EpisodeStore], table: EpisodeTable) -> Iterator[tup
     for first, last in table.runs():
         store = stores[table.store[first]]
         begin, end = int(table.offset[first]), int(table.offset[last - 1] + table.length[last - 1] + 1)
-        for start in range(begin, end, _BLOCK_ROWS):
-            stop = min(start + _BLOCK_ROWS, end)
+        step = block_rows(store.obs_dim, _BLOCK_ROWS)
+        for start in range(begin, end, step):
+            stop = min(start + step, end)
             rows = {name: store.column(name).read(start, stop) for name in ("obs", "action", "reward")}
             tallies: dict[str, Tally] = {}
             tally_rows(tallies, Block.of(rows, start, store.offset, store.length, store.task, store.tasks))

@@ -283,7 +283,7 @@ def _tasks(file: h5py.File, found: Structure) -> None:
     if len(set(counts.values())) > 1:
         faults.append(f"the attributes of the tasks differ in length: {counts}")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        faults.append(f"task names occur twice: {', '.join(twice)}")
+        faults.append(f"task names occur twice: {', '.join(n if n.isprintable() else repr(n) for n in twice)}")
     elif alike := alike_names(names):
         faults.append(f"task names differ in Unicode normalisation alone: {alike[0]!r} and {alike[1]!r}")
     if faults:

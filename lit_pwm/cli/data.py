@@ -127,22 +127,27 @@ def _described(info: StoreInfo) -> list[str]:
     for name, task in held.items():
         lines += ["", *_described_task(name, task)]
     if len(held) < len(info.tasks):
-        lines += ["", f"Without episodes: {', '.join(name for name in info.tasks if name not in held)}"]
+        lines += ["", f"Without episodes: {', '.join(printable(name) for name in info.tasks if name not in held)}"]
     return lines
 
 
 def _described_task(name: str, task: TaskInfo) -> list[str]:
     shortest, longest = int(task.lengths.min()), int(task.lengths.max())
     lengths = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
-    sources = ", ".join(f"{source} ({count:,})" for source, count in task.sources.most_common(5))
+    sources = ", ".join(f"{printable(source)} ({count:,})" for source, count in task.sources.most_common(5))
     lines = [
-        f"{name}: {len(task.returns):,} episodes of {lengths} transitions, {task.terminated:,} terminated; "
+        f"{printable(name)}: {len(task.returns):,} episodes of {lengths} transitions, {task.terminated:,} terminated; "
         f"obs {task.obs_dim}, action {task.action_dim}",
         f"  source: {sources}{', …' if len(task.sources) > 5 else ''}",
         f"  return: mean {task.returns.mean():.1f}, from {task.returns.min():.1f} to {task.returns.max():.1f}",
     ]
     counts, edges = task.histogram()
     return lines + _histogram(counts.tolist(), edges.tolist())
+
+
+def printable(text: str) -> str:
+    """A text from a file as it is, or in quotes and escaped where it holds what a terminal would act on."""
+    return text if text.isprintable() else repr(text)
 
 
 def _histogram(counts: Sequence[int], edges: Sequence[float]) -> list[str]:

@@ -96,6 +96,15 @@ def test_values_of_validation_batches_are_looked_at_too(make_store):
         list(data.val_dataloader())
 
 
+def test_statistics_of_observations_that_are_not_finite_are_refused(make_store):
+    path = make_store([("cup-catch", 30)] * 4)
+    with h5py.File(path, "r+") as file:
+        file["obs"][31 * 2 + 5, 1] = np.inf
+    data = module(str(path), val_fraction=0)
+    with pytest.raises(LitPWMError, match=r"store.h5.*observations of episode 2 \('cup-catch'\) are not finite"):
+        data.observation_statistics()
+
+
 def test_the_extremes_that_are_allowed_pass(make_store):
     path = make_store([("cup-catch", 30)] * 4)
     spoil(path, "obs", np.finfo(np.float32).max)

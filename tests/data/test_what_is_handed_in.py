@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import EpisodeStore, EpisodeWriter
+from datamodules import EpisodeStore, EpisodeWriter, assembling, layout
 from datamodules.check import check, info
 from datamodules.statistics import observation_statistics
 from datamodules.values import ACTION_LIMIT, REWARD_LIMIT
@@ -176,7 +176,7 @@ def test_check_finds_what_the_writer_refuses(tmp_path):
     [
         {"a\0b": (1, 1)}, {"\udcff": (1, 1)}, {"": (1, 1)}, {"x" * 1025: (1, 1)}, {"ü" * 600: (1, 1)}, {3: (1, 1)},
         {b"a": (1, 1)}, {"é": (1, 1), "e\u0301": (1, 1)}, {"a": 3}, {"a": None}, {"a": (1, 2, 3)}, {"a": (True, 1)},
-        {"a": (2**31, 1)}, {"a": "12"}, ["a"], None, {"a": (np.nan, 1)},
+        {"a": (2**20, 1)}, {"a": "12"}, ["a"], None, {"a": (np.nan, 1)},
     ],
     ids=repr,
 )  # fmt: skip
@@ -416,3 +416,33 @@ def test_info_says_version_and_what_was_moved(tmp_path, capsys):
     assert "format version 2" in said
     assert "4 actions were clipped to ±1." in said
     assert "1 rewards clamped." in said
+
+
+def test_names_from_a_file_do_not_reach_the_terminal_raw(tmp_path, capsys):
+    import argparse
+
+    from lit_pwm.cli.data import run_info
+
+    path = tmp_path / "s.h5"
+    with EpisodeWriter(path, tasks={"\x1b[2Jgone": (3, 1), "é": (3, 1), "a\nb": (3, 1)}) as writer:
+        writer.append(task="\x1b[2Jgone", **arrays(), source="\x1b]0;title\x07")
+        writer.append(task="é", **arrays())
+    run_info(argparse.Namespace(store=str(path)))
+    said = capsys.readouterr().out
+    assert not any(sign in said for sign in "\x1b\x07")
+    assert "\né: 1 episodes" in said
+    assert "Without episodes: 'a\\nb'" in said
+
+
+def test_wide_rows_are_handled_a_few_at_a_time(tmp_path, monkeypatch):
+    """So that they take little memory; the file is the same."""
+    tasks = {"a": (3, 1), "wide": (5000, 1)}
+    one = write(tmp_path / "one.h5", tasks, episodes=7)
+    assert layout.block_rows(1_000_000, 65_536) == 33
+    monkeypatch.setattr(layout, "_BLOCK_NUMBERS", 50_000)
+    blocks, pad = [], assembling._padded
+    monkeypatch.setattr(assembling, "_padded", lambda block, widths: blocks.append(len(block)) or pad(block, widths))
+    two = write(tmp_path / "two.h5", tasks, episodes=7)
+    assert blocks == [2, 2, 2, 1]
+    assert one.read_bytes() == two.read_bytes()
+    assert check(two) == []
