@@ -188,6 +188,8 @@ def last_of():
     return read
 
 
+KEPT = {".lock", ".made_by_lit_pwm"}
+"""Hidden files that are meant to stay: a lock, which counts by who holds it, and the mark of an own folder."""
 READERS = {
     ".ckpt": state_of,
     ".json": lambda path: json.loads(path.read_text()),
@@ -201,7 +203,7 @@ def whole():
 
     def look(root, killed=False):
         for path in root.rglob("*"):
-            if path.is_dir() or path.name == ".lock":  # locks may stay; what counts is who holds them
+            if path.is_dir() or path.name in KEPT:
                 continue
             beside = path.name.startswith(".") or path.suffix in (".part", ".tmp")
             if beside:
