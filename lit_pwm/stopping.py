@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Generator
+from multiprocessing import resource_tracker
 from typing import NoReturn
 
 from lit_pwm import run_signals
@@ -45,6 +46,7 @@ def shielded() -> Generator[None]:
         RunStopped: a signal came meanwhile.
     """
     with run_signals.held():
+        resource_tracker.ensure_running()  # before: where it has to be started, it lets signals in again
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         try:
             yield

@@ -174,3 +174,25 @@ def test_sockets_are_made_where_their_names_fit(monkeypatch, tmp_path):
     with multiprocessing.connection.Listener(family="AF_UNIX") as listener:
         assert Path(str(listener.address)).parent == Path(config["tempdir"])
     assert tempfile.gettempdir() == str(long)
+
+
+BORN = """
+import multiprocessing, signal, time
+from lit_pwm.stopping import ENDING, shielded
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    with shielded():
+        process.start()
+        lines = open(f"/proc/{process.pid}/status").read().splitlines()
+    blocked = next(int(line.split()[1], 16) for line in lines if line.startswith("SigBlk"))
+    print(all(blocked >> number - 1 & 1 for number in ENDING), signal.pthread_sigmask(signal.SIG_BLOCK, []))
+    process.kill()
+"""
+
+
+def test_the_first_worker_of_a_process_is_born_deaf_too(tmp_path):
+    """Whose start also starts Python's tracker of resources, which unblocks signals."""
+    (tmp_path / "born.py").write_text(BORN)
+    done = subprocess.run([sys.executable, "born.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "True set()\n", done.stderr
