@@ -121,7 +121,15 @@ def continues_as_undisturbed(pretraining, leg, undisturbed, root, place, update)
 
 @pytest.mark.parametrize(
     ("place", "update"),
-    [("batch_start", 4), ("val_start", 6), ("val_first", 9), ("val_last", 3), ("saving", 6), ("epoch_end", 8)],
+    [
+        ("batch_start", 4),
+        ("batch_start", 7),
+        ("val_start", 6),
+        ("val_first", 9),
+        ("val_last", 3),
+        ("saving", 6),
+        ("epoch_end", 8),
+    ],  # fmt: skip
 )
 def test_stopped_and_resumed_it_is_the_undisturbed_run(pretraining, leg, undisturbed, tmp_path, place, update):
     continues_as_undisturbed(pretraining, leg, undisturbed, tmp_path, place, update)
