@@ -129,7 +129,7 @@ def continues_as_undisturbed(pretraining, leg, undisturbed, root, place, update)
         ("val_last", 3),
         ("saving", 6),
         ("epoch_end", 8),
-    ],  # fmt: skip
+    ],
 )
 def test_stopped_and_resumed_it_is_the_undisturbed_run(pretraining, leg, undisturbed, tmp_path, place, update):
     continues_as_undisturbed(pretraining, leg, undisturbed, tmp_path, place, update)
