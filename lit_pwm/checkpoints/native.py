@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_pwm.checkpoints.wholeness import damaged_part
 from lit_pwm.errors import LitPWMError
 from lit_pwm.imports import ignoring_options
 from lit_pwm.models.actors import Actor
@@ -53,7 +54,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint without running any code that it might contain.
 
     Raises:
-        LitPWMError: the file is missing, is no checkpoint, or holds Python objects.
+        LitPWMError: the file is missing, is no checkpoint, holds Python objects, or was changed since it was written.
     """
     path = absolute(path)
     if not path.is_file():
@@ -75,6 +76,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"The file {str(path)!r} is no checkpoint, or an incomplete one ({_first_line(error)}). Use a "
             f"checkpoint that a lit_pwm run wrote."
         ) from error
+    if (part := damaged_part(path)) is not None:
+        raise LitPWMError(
+            f"The checkpoint {str(path)!r} is damaged: the checksum of {part!r} in it is not that of its bytes. Use "
+            f"another checkpoint of the run, or copy this one again from where it came."
+        )
     if not isinstance(content, dict):
         raise LitPWMError(
             f"The file {str(path)!r} holds a {type(content).__name__} where a checkpoint is a dictionary with a "

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from lit_pwm import run_signals
@@ -19,9 +20,14 @@ _DECIDED = "LIT_PWM_RESUMES_FROM"
 _GRACE_SECONDS = 10.0
 
 
-def was_restarted() -> bool:
-    """Whether SLURM has started this job again, after a requeue or a failure of a node."""
-    return os.environ.get("SLURM_RESTART_COUNT", "0").strip() not in ("", "0")
+def was_restarted(root: Path) -> bool:
+    """Whether SLURM has started this job again, after a requeue or a failure of a node.
+
+    Where Lightning's own handler has left its checkpoint in the run's folder, Lightning would go on from it without
+    comparing settings: that counts too.
+    """
+    counted = os.environ.get("SLURM_RESTART_COUNT", "0").strip() not in ("", "0")
+    return counted or (SLURMEnvironment.detect() and any(root.glob("hpc_ckpt_*.ckpt")))
 
 
 def agreed_with_rank_zero(find: Callable[[], Resumption | None]) -> Resumption | None:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from callbacks.stop_on_signals import evaluation_is_owed
-from lit_pwm.checkpoints.native import DESCRIPTION_KEY, read_checkpoint
-from lit_pwm.cli.run_settings import ORIGINS, Difference, differences, settings_in
+from lit_pwm.checkpoints.native import DESCRIPTION_KEY, description_of, read_checkpoint
+from lit_pwm.checkpoints.wholeness import damaged_part
+from lit_pwm.cli.run_settings import ORIGINS, SETTINGS_KEY, Difference, differences, settings_in
 from lit_pwm.errors import LitPWMError
 
 FOUND_BY_NAME = ("last", "auto")
@@ -82,7 +83,7 @@ def resolve(asked: str, verb: str, root: Path, kind: str | None, settings: Mappi
     if Path(asked).expanduser().is_file() or asked not in FOUND_BY_NAME:
         if _LIGHTNINGS_OWN.fullmatch(asked) and not Path(asked).expanduser().is_file():
             raise LitPWMError(_refusal(asked, root))
-        return _named(Path(asked).expanduser(), verb, settings)
+        return _named(Path(asked).expanduser(), verb, kind, settings)
     return _searched(asked, verb, root, kind, settings)
 
 
@@ -95,8 +96,10 @@ def _refusal(asked: str, root: Path) -> str:
     )
 
 
-def _named(path: Path, verb: str, settings: Mapping[str, Any]) -> Resumption:
+def _named(path: Path, verb: str, kind: str | None, settings: Mapping[str, Any]) -> Resumption:
     checkpoint = read_checkpoint(path)
+    if kind is not None:
+        description_of(checkpoint, path)
     if verb == "fit" and not _can_be_resumed(checkpoint):
         raise LitPWMError(
             f"The checkpoint {str(path)!r} holds weights alone, without the state of a training run, so that training "
@@ -116,11 +119,22 @@ def _named(path: Path, verb: str, settings: Mapping[str, Any]) -> Resumption:
     else:
         print("The module's settings are those of the checkpoint, which does not hold others.", file=sys.stderr)
     owed = verb == "fit" and evaluation_is_owed(checkpoint)
-    return Resumption(path, int(checkpoint.get("global_step", 0)), by_name=False, owes_evaluation=owed)
+    step = checkpoint.get("global_step", 0)
+    return Resumption(path, step if isinstance(step, int) else 0, by_name=False, owes_evaluation=owed)
 
 
 def _can_be_resumed(checkpoint: Mapping[str, Any]) -> bool:
-    return "loops" in checkpoint and "optimizer_states" in checkpoint
+    """Whether it holds the state of a training run."""
+    loops, step = checkpoint.get("loops"), checkpoint.get("global_step")
+    fit_loop = loops.get("fit_loop") if isinstance(loops, Mapping) else None
+    return (
+        isinstance(step, int)
+        and step >= 0
+        and isinstance(fit_loop, Mapping)
+        and "epoch_loop.val_loop.batch_progress" in fit_loop
+        and isinstance(checkpoint.get("optimizer_states"), list)
+        and isinstance(checkpoint.get(SETTINGS_KEY, {}), Mapping)
+    )
 
 
 def _files(root: Path) -> list[Path]:
@@ -135,13 +149,13 @@ def _searched(asked: str, verb: str, root: Path, kind: str | None, settings: Map
         checkpoint = _glance(path)
         if checkpoint is None or not _can_be_resumed(checkpoint):
             continue
-        if checkpoint.get(DESCRIPTION_KEY, {}).get("kind") != kind:
+        if checkpoint[DESCRIPTION_KEY].get("kind") != kind:
             continue
         theirs = settings_in(checkpoint)
         found = [one for one in differences(theirs, settings) if verb == "fit" or one.option.startswith("model.")]
         step, owed = int(checkpoint["global_step"]), evaluation_is_owed(checkpoint)
         candidates.append(_Candidate(path, step, tuple(found), theirs, owed))
-    if not candidates:
+    if (best := _newest_whole(candidates)) is None:
         if asked == "auto" and verb == "fit":
             print(f"There is no checkpoint of this kind of run under {str(root)!r}: starting anew.", file=sys.stderr)
             return None
@@ -150,14 +164,21 @@ def _searched(asked: str, verb: str, root: Path, kind: str | None, settings: Map
             f"folders, and there is none. Give the folder of the run with --trainer.default_root_dir, or a file; "
             f"--ckpt_path auto starts anew where there is none."
         )
-    best = max(
-        candidates, key=lambda one: (one.global_step, one.path.stem.startswith("last"), one.path.stat().st_mtime)
-    )
     _check_one_run(candidates, best, root)
     print(f"Resuming from {best.path} at update {best.global_step}.", file=sys.stderr)
     if best.differences and verb == "fit":
         print("These settings differ:", *(f"  {one}" for one in best.differences), sep="\n", file=sys.stderr)
     return Resumption(best.path, best.global_step, by_name=True, owes_evaluation=best.owes_evaluation)
+
+
+def _newest_whole(candidates: list[_Candidate]) -> _Candidate | None:
+    """The one with most updates whose bytes are those that were written; those that are not are dropped."""
+    candidates.sort(key=_Candidate.rank)
+    while candidates:
+        if (part := damaged_part(candidates[-1].path)) is None:
+            return candidates[-1]
+        print(f"{candidates.pop().path} is passed over: {part!r} in it is damaged.", file=sys.stderr)
+    return None
 
 
 def _check_one_run(candidates: Sequence[_Candidate], best: _Candidate, root: Path) -> None:
@@ -189,7 +210,8 @@ def _glance(path: Path) -> dict[str, Any] | None:
     except Exception:  # damaged or foreign bytes make the reader fail in any way
         print(f"{path} is passed over: it is no whole checkpoint that lit_pwm wrote.", file=sys.stderr)
         return None
-    return content if isinstance(content, dict) and DESCRIPTION_KEY in content else None
+    ours = isinstance(content, dict) and isinstance(content.get(DESCRIPTION_KEY), Mapping)
+    return content if ours else None
 
 
 def take_networks_from(path: Path, model: Any) -> None:

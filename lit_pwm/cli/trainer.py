@@ -138,7 +138,8 @@ class CLI(LightningCLI):
         verb = self.config.subcommand
         config = self.config[verb]
         self._settings = settings_of(config, planned_ranks(config.trainer))
-        asked = config.get("ckpt_path") or ("auto" if verb == "fit" and was_restarted() else None)
+        root = absolute(config.trainer.get("default_root_dir") or ".")
+        asked = config.get("ckpt_path") or ("auto" if verb == "fit" and was_restarted(root) else None)
         model, class_path = config.model.get("init_args", {}), config.model.get("class_path", "")
         if not asked:
             if verb != "fit" and not any(
@@ -149,7 +150,6 @@ class CLI(LightningCLI):
                     f"--ckpt_path last for the last one under trainer.default_root_dir."
                 )
             return
-        root = absolute(config.trainer.get("default_root_dir") or ".")
         found = partial(resolve, str(asked), verb, root, _kind(class_path), self._settings)
         self._resumed = agreed_with_rank_zero(found)
         if self._resumed is not None:

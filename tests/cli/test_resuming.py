@@ -167,6 +167,48 @@ def test_damaged_foreign_and_last_good_files_are_passed_over(fit, trained, tmp_p
     assert "half.ckpt is passed over" in said
 
 
+def spoil(path):
+    """Change bytes of a tensor, which torch reads without a word."""
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(64)
+    path.write_bytes(content)
+
+
+def test_changed_bytes_are_passed_over_by_name_and_refused_by_file(fit, trained, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    spoil(last(tmp_path))
+    code, said = fit(tmp_path, "--ckpt_path", last(tmp_path), steps=5)
+    assert code == 2
+    assert "checksum" in said
+    code, said = fit(tmp_path, "--ckpt_path", "auto", steps=5)
+    assert code == 0, said
+    assert "last.ckpt is passed over" in said
+    assert "best-" in said.partition("Resuming from")[2]
+    for path in last(tmp_path).parent.iterdir():
+        spoil(path)
+    code, said = fit(tmp_path, "--ckpt_path", "last", steps=5)
+    assert code == 2
+    assert "there is none" in said
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("global_step", "many"), ("global_step", float("nan")), ("lit_pwm", "x"), ("lit_pwm", {}), ("loops", {}),
+     ("lit_pwm_settings", [1]), ("optimizer_states", None)],
+)  # fmt: skip
+def test_entries_that_say_nothing_are_passed_over_by_name_and_refused_by_file(fit, trained, tmp_path, entry, value):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    odd = last(tmp_path).with_name("odd.ckpt")
+    torch.save(torch.load(last(tmp_path), weights_only=True) | {"global_step": 90, entry: value}, odd)
+    code, said = fit(tmp_path, "--ckpt_path", "auto", steps=4)
+    assert code == 0, said
+    assert f"Resuming from {last(tmp_path)} at update 4" in said
+    code, said = fit(tmp_path, "--ckpt_path", odd, steps=4)
+    assert code == 2
+    assert "odd.ckpt" in said
+
+
 def test_last_wins_ties_and_the_highest_update_wins(fit, trained, tmp_path):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     content = torch.load(last(tmp_path), weights_only=True)
@@ -185,6 +227,20 @@ def test_a_job_that_slurm_restarted_goes_on(fit, trained, tmp_path, monkeypatch)
     code, said = fit(tmp_path, steps=5)
     assert code == 0
     assert "at update 4" in said
+
+
+def test_what_lightnings_own_handler_left_is_compared_too(fit, trained, tmp_path, monkeypatch):
+    """Lightning would go on from it by itself, whatever the settings."""
+    shutil.copy(last(trained), tmp_path / "hpc_ckpt_1.ckpt")
+    for name, value in {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "job"}.items():
+        monkeypatch.setenv(name, value)
+    code, said = fit(tmp_path, "--model.lr", "0.01", steps=5)
+    assert code == 2
+    assert "hpc_ckpt_1.ckpt" in said
+    assert "model.lr" in said
+    code, said = fit(tmp_path, steps=5)
+    assert code == 0, said
+    assert f"Resuming from {tmp_path / 'hpc_ckpt_1.ckpt'} at update 4" in said
 
 
 @pytest.mark.parametrize("verb", ["validate", "test"])

@@ -151,9 +151,21 @@ def test_cut_or_damaged_files_never_end_in_another_exception(world_model_file, t
         position = int(torch.randint(low, high, (), generator=generator))
         damaged.write_bytes(content[:position] + b"\xff\x00\xff" + content[position + 3 :])
         try:
-            load_world_model(damaged)  # a weight may have changed, which no reader can know
+            load_world_model(damaged)  # where nothing that is read has changed
         except LitPWMError as error:
             assert str(damaged) in str(error)  # noqa: PT017
+
+
+def test_no_weight_changes_without_a_word(world_model_file, tmp_path):
+    path, _ = world_model_file
+    content, before = path.read_bytes(), torch.load(path, weights_only=True)["state_dict"]
+    weight = before["world_model.reward_head.0.weight"].numpy().tobytes()
+    start, damaged = content.index(weight[:64]), tmp_path / "damaged.ckpt"
+    for offset in range(0, len(weight), len(weight) // 7):
+        changed = bytearray(content)
+        changed[start + offset] ^= 1
+        damaged.write_bytes(changed)
+        assert "checksum" in refusal(load_world_model, damaged)
 
 
 class Payload:

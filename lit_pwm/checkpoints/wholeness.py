@@ -1,0 +1,20 @@
+"""Whether a checkpoint's bytes are those that were written."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+
+def damaged_part(path: str | Path) -> str | None:
+    """The first part of a file whose bytes are not those that `torch.save` wrote, by its checksum; None if all are.
+
+    torch itself does not look at the checksums when it reads. Files of its older format have none and pass.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as parts:
+            return parts.testzip()
+    except Exception as error:  # damaged bytes make the reader fail in any way
+        return f"its directory ({error})"
