@@ -31,9 +31,6 @@ from lit_pwm.errors import LitPWMError
 
 _LIBRARIES = ("lightning", "lightning_fabric", "pytorch_lightning", "jsonargparse")
 _REFUSALS = (ValueError, TypeError, RuntimeError, NotImplementedError, ModuleNotFoundError)
-_PLACES = ("stdlib", "platstdlib", "purelib", "platlib")
-_HOME = Path(__file__).resolve().parents[2]
-_OURS = ("lit_pwm", "callbacks", "datamodules")
 _OURS_INSTEAD = {
     "gradient_clip_val": "The modules clip by themselves: set model.clip_norm, or a policy's model.actor_clip_norm and "
     "model.critic_clip_norm.",
@@ -149,15 +146,24 @@ def _raised_by_statement(error: BaseException) -> bool:
 
 
 def _wraps_a_fault(error: BaseException) -> bool:
-    """Whether it was raised from an exception of a line that is neither a library's nor Python's."""
-    seen, libraries = error.__cause__ or error.__context__, [Path(sysconfig.get_path(name)) for name in _PLACES]
+    """Whether it was raised from an exception of a line that is neither Lightning's, nor a parser's, nor Python's."""
+    seen = error.__cause__ or error.__context__
     for _ in range(20):
         if seen is None:
             return False
         frames = traceback.extract_tb(seen.__traceback__)
-        file = frames[-1].filename if frames else "<none>"
-        ours = any(Path(file).is_relative_to(_HOME / name) for name in _OURS)
-        if ours or not (file.startswith("<") or any(Path(file).is_relative_to(place) for place in libraries)):
+        if frames and not _parses(frames[-1].filename):
             return True
         seen = seen.__cause__ or seen.__context__
     return False
+
+
+def _parses(filename: str) -> bool:
+    file, standard = Path(filename), Path(sysconfig.get_path("stdlib"))
+    installed = "site-packages" in file.parts or "dist-packages" in file.parts
+    return (
+        filename.startswith("<")
+        or _package(filename) is not None
+        or file.is_relative_to(Path(yaml.__file__).parent)
+        or (file.is_relative_to(standard) and not installed)
+    )

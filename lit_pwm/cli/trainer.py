@@ -60,6 +60,11 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Name the data class, so that `--data.store` works without a config."""
+        parser.epilog = (
+            "All verbs take --debug, which shows the traceback of an error, --import MODULE (repeatable), whose "
+            "components checkpoints may then name, and --ignore-options A,B, which passes over options of checkpoints "
+            "that their class no longer has."
+        )
         parser.set_defaults({"data": {"class_path": "datamodules.MultitaskDataModule"}})
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -119,6 +119,8 @@ class Faulty(MLPDynamics):
         super().__init__(latent_dim, action_dim, task_dim, hidden_dim=16)
         if where == "constructor":
             len(3)
+        if where == "torch":
+            torch.nn.Linear("wide", 3)
     @property
     def init_args(self) -> dict:
         return {}
@@ -128,7 +130,9 @@ class Faulty(MLPDynamics):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("where", "error"), [("forward", AssertionError), ("constructor", TypeError)])
+@pytest.mark.parametrize(
+    ("where", "error"), [("forward", AssertionError), ("constructor", TypeError), ("torch", TypeError)]
+)
 def test_a_fault_of_a_component_keeps_its_traceback(store, tmp_path, monkeypatch, where, error):
     (tmp_path / "faulty_component.py").write_text(COMPONENT)
     monkeypatch.syspath_prepend(tmp_path)
