@@ -113,9 +113,12 @@ def test_a_folder_that_no_sweep_made_is_kept(kind, sweeping, small_store, tmp_pa
         place.symlink_to(mine)
     else:
         (mine / "thesis.txt").rename(place)
-    plan = {"name": "looking", "axes": {}, "stages": {"look": {"run": ["data", "info", str(small_store)]}}}
-    code, said = sweeping(plan)
+    stages = {
+        name: {"run": ["data", "info", str(small_store)]} for name in ("look", "first")
+    }  # of which the last is begun first
+    code, said = sweeping({"name": "looking", "axes": {}, "stages": stages})
     assert code == 2
+    assert not (tmp_path / "out/first").exists()  # refused before anything runs
     assert "out/look/all" in said
     found = [path for path in (*tmp_path.rglob("thesis.txt"), place) if path.is_file()]
     assert [path.read_text() for path in found] == ["years of work"]

@@ -10,7 +10,7 @@ import pytest
 
 from lit_pwm.cli.main import run
 
-MARKUP = "<script>alert(1)</script>|[red]x[/red]|`c`\n[l](http://x)$\\frac\ud800\x1b[31m\x00\"'&"
+MARKUP = "<script>alert(1)</script>|[red]x[/red]|`c`\n[l](http://x)$\\frac{$\ud800\x1b[31m\x00\"'&"
 
 
 class Tags(HTMLParser):

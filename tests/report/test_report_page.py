@@ -233,3 +233,13 @@ def test_names_of_files_are_short_and_differ_where_names_do():
     found = [slug(name) for name in strange]
     assert len(set(found)) == len(strange)
     assert all(re.fullmatch(r"[a-z0-9-]{1,80}", name) for name in found)
+
+
+def test_captions_and_labels_are_text(tmp_path):
+    from lit_pwm.experiments.report import figures
+    from lit_pwm.experiments.report.page import Page
+
+    figure, _ = figures.panel()
+    shown = Page(tmp_path).figure("a", figure, '"><script>', "<script>&")
+    assert "<script" not in shown
+    assert "&lt;script&gt;&amp;" in shown

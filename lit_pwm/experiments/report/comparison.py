@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import TYPE_CHECKING
 
 from lit_pwm.experiments.report import figures
@@ -121,7 +120,7 @@ class ComparisonSection:
             f"{self.anchor}-means",
             _draw(grid),
             "Mean of each cell with its 95 % interval; the table below gives the numbers.",
-            f"Mean over {len(grid.tasks)} tasks, 95 % t intervals over seeds; filled: {escape(KINDS.get(kind, kind))}.",
+            f"Mean over {len(grid.tasks)} tasks, 95 % t intervals over seeds; filled: {KINDS.get(kind, kind)}.",
             wide=True,
         )
         crossed = crossed_table(grid)
