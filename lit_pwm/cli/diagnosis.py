@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import lightning.pytorch.callbacks
 import lightning.pytorch.loggers
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 import callbacks
 import datamodules
@@ -34,6 +34,8 @@ _UNCHECKED: dict[str, Any] = {
 }
 """Ranges of the Trainer's own options that Lightning does not check, or checks in words that name no option."""
 _PLAIN = ("builtins", "types", "datetime", "typing")
+_TOP: dict[str, type] = {"model": LightningModule, "data": LightningDataModule}
+"""What the sections that are objects are."""
 _HELP = "See `lit-pwm fit --help` for the options."
 
 
@@ -52,9 +54,9 @@ def check_ranges(options: list[Option]) -> None:
 def diagnose(options: list[Option]) -> str | None:
     """What is wrong with the first option that is not accepted, as one paragraph; None where each one seems sound."""
     owners = _owners(options)
-    checks = (_wrong_class, _wrong_name, _wrong_value)
+    checks = (_wrong_section, _wrong_class, _wrong_name, _wrong_object, _wrong_value)
     found = (text for check in checks for option in options if (text := check(option, owners)))
-    return next(found, None) or _missing(options, owners)
+    return next(found, None) or _missing(options, owners) or _missing_of_objects(options, owners)
 
 
 def names_beside(name: str) -> list[str]:
@@ -119,6 +121,19 @@ def _can_import(module: str) -> bool:
     return True
 
 
+def _wrong_section(option: Option, owners: Owners) -> str | None:
+    """A section that is given a value of its own, where it has options or, but for the Trainer, a class."""
+    section = option.path[0]
+    named = option.path[1:] == ("class_path",) and isinstance(option.value, str)
+    if section not in SECTIONS or not (len(option.path) == 1 or (named and section == "trainer")):
+        return None
+    examples = {"model": "model.lr 1e-4", "data": "data.horizon 16", "trainer": "trainer.max_steps 1000"}
+    return (
+        f"The option {section!r} was given {option.value!r:.80} {option.source}, and has options of its own: write, "
+        f"for example, --{examples[section]}."
+    )
+
+
 def _wrong_class(option: Option, owners: Owners) -> str | None:
     is_class = option.path[-1] == "class_path"
     above = owners.get(option.path[:-1])
@@ -130,7 +145,7 @@ def _wrong_class(option: Option, owners: Owners) -> str | None:
     if not isinstance(value, str):
         return None
     place = option.path[:-1] if is_class else option.path
-    kind = _kind(owners.get(place[:-1]), place[-1])
+    kind = _TOP.get(place[0]) if len(place) == 1 else _kind(owners.get(place[:-1]), place[-1])
     if (found := find_class(value)) is not None:
         if kind is None or issubclass(found, kind):
             return None
@@ -145,10 +160,14 @@ def _wrong_class(option: Option, owners: Owners) -> str | None:
             f"{said}: there is no module {module!r}, or importing it fails. Run from the folder that holds it, install "
             f"it, or put its folder on PYTHONPATH. See `lit-pwm fit --help` for the classes that there are."
         )
-    homes = [importlib.import_module(module)] if module else _HOMES
-    names = {name: getattr(home, name, None) for home in homes for name in getattr(home, "__all__", dir(home))}
-    known = [name for name, one in names.items() if isinstance(one, type) and issubclass(one, kind or object)]
+    known = _classes([importlib.import_module(module)] if module else _HOMES, kind) or _classes(_HOMES, kind)
     return f"{said}: there is none of this name. {did_you_mean(last, known)}"
+
+
+def _classes(homes: Iterable[Any], kind: type | None) -> list[str]:
+    """Names of the classes of a kind that are to be had from some modules."""
+    names = {name: getattr(home, name, None) for home in homes for name in getattr(home, "__all__", dir(home))}
+    return [name for name, one in names.items() if isinstance(one, type) and issubclass(one, kind or object)]
 
 
 def _wrong_name(option: Option, owners: Owners) -> str | None:
@@ -156,7 +175,7 @@ def _wrong_name(option: Option, owners: Owners) -> str | None:
         return fault
     for length in range(2, len(option.path) + 1):
         owner, name = owners.get(option.path[: length - 1]), option.path[length - 1]
-        if owner is None or name == "class_path":
+        if owner is None or name == "class_path" or "@" in name:  # an entry of a list that was replaced by an object
             continue
         known = _names(owner)
         if name not in known:
@@ -166,6 +185,27 @@ def _wrong_name(option: Option, owners: Owners) -> str | None:
                 f"There is no option {option.name!r}, which was given {option.source}: {owner.__name__} has none of "
                 f"this name. {advice} {_HELP}"
             )
+    return None
+
+
+def _wrong_object(option: Option, owners: Owners) -> str | None:
+    """A number, or a mapping that names no class, where a class is named; texts by themselves are `_wrong_class`'s."""
+    owner, name, value = owners.get(option.path[:-1]), option.path[-1], option.value
+    if owner is None or value is None or isinstance(value, str) or not _takes_class(owner, name):
+        return None
+    hint = hints_of(owner.__init__).get(name)
+    plain = tuple(one for one in _parts(hint) if one in (bool, int, float, str))
+    for entry in value if isinstance(value, list) else [value]:
+        if isinstance(entry, plain) or (isinstance(entry, str) and find_class(entry) is not None):
+            continue
+        if isinstance(entry, dict) and "class_path" in entry:
+            continue
+        kind = _kind(owner, name)
+        return (
+            f"The option {option.name!r} was given {entry!r:.80} {option.source}, where the name of a class is "
+            f"expected. {did_you_mean(str(entry), _classes(_HOMES, kind), shown=8)} With options of its own it is "
+            f"written {{class_path: NAME, init_args: {{OPTION: VALUE}}}}, and several in a list."
+        )
     return None
 
 
@@ -204,6 +244,21 @@ def _missing(options: list[Option], owners: Owners) -> str | None:
             if needed and (section, name) not in given:
                 option = f"{section}.{name}"
                 return f"The option {option!r} is missing, which {owner.__name__} needs. Give --{option}."
+    return None
+
+
+def _missing_of_objects(options: list[Option], owners: Owners) -> str | None:
+    """What a callback or a logger needs and was not given; the leading options of factories are given later."""
+    given = {option.path for option in options}
+    for path, owner in owners.items():
+        if path[0] != "trainer" or len(path) == 1 or owner is None:
+            continue
+        parameters = list(inspect.signature(owner.__init__).parameters.items())[1:]
+        for name, parameter in parameters:
+            needed = parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+            if needed and (*path, name) not in given:
+                option = Option((*path, name), None, "")
+                return f"The option {option.name!r} is missing, which {owner.__name__} needs. Give --{option.name}."
     return None
 
 

@@ -53,7 +53,10 @@ def given_options(argv: list[str]) -> list[Option]:
             path = tuple(part for part in name.removesuffix("+").split(".") if part != "init_args")
             value = _read(text)
             is_class = path[0] in SECTIONS and isinstance(value, str) and path == path[:1]
-            found.append(Option((*path, "class_path") if is_class else path, value, COMMAND_LINE))
+            if isinstance(value, (Mapping, list)):
+                found += _flat({path[-1]: value}, COMMAND_LINE, path[:-1], ())
+            else:
+                found.append(Option((*path, "class_path") if is_class else path, value, COMMAND_LINE))
     return found
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import textwrap
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import lit_pwm
 from lit_pwm import run_signals
@@ -31,10 +31,27 @@ STOPPED = tuple(128 + number for number in ENDING)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises instead of printing usage and exiting, so that every error looks the same."""
+    """Raises instead of printing usage and exiting, so that every error looks the same; options are spelt in full."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse's, but an option that this parser does not know is refused with those like it.
+
+        Raises:
+            LitPWMError: there is such an option.
+        """
+        found, rest = super().parse_known_args(args, namespace)
+        if unknown := [word.partition("=")[0] for word in rest if word.startswith("-")]:
+            known = [option[2:] for option in self._option_string_actions if option.startswith("--")]
+            self.error(f"there is no option {unknown[0]!r}. {did_you_mean(unknown[0].lstrip('-'), known)}")
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
-        raise LitPWMError(f"{message[:1].upper()}{message[1:]}. Run `{self.prog} --help` to see what is accepted.")
+        sentence = f"{message[:1].upper()}{message[1:]}".rstrip(".?!")
+        end = "?" if message.endswith("?") else "."
+        raise LitPWMError(f"{sentence}{end} Run `{self.prog} --help` to see what is accepted.")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -196,7 +196,7 @@ def build(argv: list[str], run: bool = True) -> CLI:
             seed_everything_default=0,
             save_config_callback=SaveConfigWhenTrainingStarts,
             trainer_defaults={"max_epochs": -1},
-            parser_kwargs={"exit_on_error": False},
+            parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
             run=run,
         )
     except argparse.ArgumentError as error:

@@ -42,6 +42,21 @@ FIT = [
         ("--model.dynamics.hidden_dims 3", ["model.dynamics.hidden_dims", "'hidden_dim'"]),
         ("--data.tasks robot", ["data.tasks", "[robot]"]),
         ("--data.horizon 3.5", ["data.horizon", "3.5", "a whole number, 1 or more"]),
+        ("--trainer.max_step 3", ["trainer.max_step'", "'max_steps'"]),
+        ("--dat.store x.h5", ["'data.store'"]),
+        ("--trainer 3", ["'trainer'", "--trainer.max_steps"]),
+        ("--trainer foo", ["'trainer'", "--trainer.max_steps"]),
+        ("--model 3", ["'model'", "--model.lr"]),
+        ("--model foo", ["WorldModelPretraining, PolicyLearning."]),
+        ("--model os.system", ["os.system", "WorldModelPretraining, PolicyLearning."]),
+        ("--data foo", ["Accepted: MultitaskDataModule."]),
+        ("--trainer.callbacks 3", ["trainer.callbacks", "3", "class_path"]),
+        ("--trainer.callbacks [RunProgres]", ["'RunProgress'", "class_path"]),
+        ("--trainer.callbacks {}", ["trainer.callbacks", "class_path"]),
+        ("--trainer.logger [foo]", ["trainer.logger", "CSVLogger"]),
+        ("--trainer.logger CSVLogger", ["'trainer.logger.save_dir' is missing", "CSVLogger"]),
+        ("--model.dynamics os.system", ["os.system", "MLPDynamics"]),
+        ("--model.dynamics 3", ["model.dynamics", "MLPDynamics"]),
         ("--max_steps 4", ["max_steps", "'trainer.max_steps'"]),
         ("--lr 3", ["'model.lr'"]),
         ("--store b.h5", ["'data.store'"]),
@@ -51,6 +66,33 @@ def test_an_option_that_is_refused_is_named(refused, store, given, says):
     text = refused(*FIT, "--data.store", store, *given.split())
     for word in says:
         assert word in text
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--trainer", "{max_step: 3}", "'max_steps'"),
+        ("--trainer.callbacks", "[{class_path: RunProgres}]", "'RunProgress'"),
+        ("--trainer.callbacks", "{class_path: callbacks.RunProgress, init_args: {line_second: 3}}", "line_seconds"),
+        ("--model.dynamics", "{class_path: nosuch.Dynamics}", "'nosuch'"),
+    ],
+)
+def test_an_option_written_as_yaml_is_looked_into(refused, store, option, value, says):
+    assert says in refused(*FIT, "--data.store", store, option, value)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("evaluate --checkpoint x --episode 3", "Did you mean 'episodes'"),
+        ("evaluate --checkpoint x --epi=3", "'--epi'"),
+        ("collect --tasks a --episodes 2 --out x.h5 --behavior noise", "Did you mean 'behaviour'"),
+        ("sweep x --dryrun", "Did you mean 'dry-run'"),
+    ],
+)
+def test_options_of_other_verbs_are_spelt_in_full(refused, given, says):
+    assert says in refused(*given.split())
 
 
 @pytest.mark.parametrize(
