@@ -126,7 +126,12 @@ def test_an_evaluation_stops_and_is_done_again(number, tmp_path, start, policy_l
     argv = policy_learning(root, 6, 3, "--trainer.callbacks", evaluating(1))
     again = start([*argv, "--ckpt_path", next(root.rglob("last.ckpt"))], tmp_path)
     assert again.finish() == 0, again.stderr[-3000:]
-    rows = [row for path in root.rglob("metrics.csv") for row in csv.DictReader(path.open()) if row["eval/return"]]
+    rows = [
+        row
+        for path in root.rglob("metrics.csv")
+        for row in csv.DictReader(path.read_text().splitlines())
+        if row["eval/return"]
+    ]
     assert len({row["step"] for row in rows}) == 2, "not evaluated after both three and six updates"
 
 
