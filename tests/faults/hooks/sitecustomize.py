@@ -2,7 +2,7 @@
 
 Python imports this module before anything else. It watches what the process does to files below a folder (by Python's
 audit events: opening for writing, renaming, removing, making folders), writes each to a log, and at the one that was
-asked for kills the process, as a power cut would, or waits.
+asked for kills the process, as a power cut would. It can also limit how large a file may grow.
 """
 
 import json
@@ -10,7 +10,6 @@ import os
 import resource
 import signal
 import sys
-import time
 
 FAULT = json.loads(os.environ.get("LIT_PWM_TEST_FAULT", "{}"))
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -31,7 +30,7 @@ class Watch:
 
     def __init__(self):
         self.root, self.log = os.path.realpath(FAULT["root"]), FAULT["log"]
-        self.process, self.count, self.busy = os.getpid(), 0, False
+        self.process, self.count, self.busy, self.last = os.getpid(), 0, False, None
 
     def __call__(self, event, args):
         if (event != "open" and event not in PATHS) or self.busy or os.getpid() != self.process:
@@ -42,7 +41,9 @@ class Watch:
         path = os.path.realpath(os.fsdecode(os.path.abspath(path)))
         if not path.startswith(self.root + os.sep) or path.endswith(".pyc") or FAULT.get("event") not in (None, event):
             return
-        self.busy = True  # what follows is no event of the program
+        if (event, path) == self.last or (event == "os.mkdir" and os.path.isdir(path)):
+            return  # the same once more, or nothing
+        self.busy, self.last = True, (event, path)  # what follows is no event of the program
         self.count += 1
         line = f"{self.count} {event} {os.path.relpath(path, self.root)}\n"
         descriptor = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -50,8 +51,6 @@ class Watch:
         os.close(descriptor)
         if self.count == FAULT.get("kill"):
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.count == FAULT.get("wait"):
-            time.sleep(2)
         self.busy = False
 
 
