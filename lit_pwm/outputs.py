@@ -22,8 +22,8 @@ def check_file(path: str | Path, option: str, inputs: Iterable[str | Path] = ())
     Raises:
         LitPWMError: it cannot.
     """
-    path = absolute(path)
     with _explained(str(path), option, "a file"):
+        path = absolute(path)
         if path.is_dir():
             raise LitPWMError(f"{option} is {str(path)!r}, which is a folder. Name a file in it.")
         if path.exists() and not path.is_file():
@@ -40,8 +40,8 @@ def check_folder(path: str | Path, option: str) -> None:
     Raises:
         LitPWMError: they cannot.
     """
-    path = absolute(path)
     with _explained(str(path), option, "a folder"):
+        path = absolute(path)
         if path.exists() and not path.is_dir():
             raise LitPWMError(f"{option} is {str(path)!r}, which is a file. Name a folder.")
         _probe(path, f".probe.{os.getpid()}")
@@ -64,6 +64,8 @@ def _probe(folder: Path, name: str) -> None:
 def _explained(shown: str, option: str, what: str) -> Generator[None]:
     try:
         yield
+    except LitPWMError as error:
+        raise error if str(error).startswith(option) else LitPWMError(f"{option} is {shown!a}: {error}") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise LitPWMError(

@@ -68,6 +68,10 @@ stages:
         ("axes: {seed: {a: 1, b: 1}}\nstages: {a: {over: [seed], run: [x]}}", "same value or label twice"),
         ("axes: {}\nstages: {a: {run: [fit, --a.steps, 1, --config, x, --a.steps, 2]}}", "--a.steps twice"),
         ("axes: {}\nstages: {a: {run: [fit, --seed=1, --seed, 2]}}", "--seed twice"),
+        ("axes: {}\nstages: {a: {run: [fit, --model.lr, 1, --model.init_args.lr, 2]}}", "--model.lr twice"),
+        ("axes: {}\nvariables: {v: --a}\nstages: {a: {run: [fit, --a, 1, '{v}', 2]}}", "--a twice"),
+        ("axes: {seed: [0]}\nstages: {a: {over: [[seed]], run: [x]}}", "unknown axis"),
+        ("axes: {}\nstages: {a: {run: [x]}}\nrecord: {returns: {best: [a]}}", "unknown stage"),
         ("axes: {}\nstages: {records: {run: [x]}}", "records go"),
         ("name: ..\naxes: {}\nstages: {a: {run: [x]}}", "name '..'"),
         ("name: .\naxes: {}\nstages: {a: {run: [x]}}", "name '.'"),
@@ -81,6 +85,11 @@ stages:
 def test_what_would_be_lost_or_doubled_is_refused(text, says, tmp_path):
     with pytest.raises(LitPWMError, match=says):
         cells_of(read_sweep(sweep_file(tmp_path, text)))
+
+
+def test_options_that_append_may_be_given_several_times(tmp_path):
+    run_line = "[fit, --trainer.callbacks+=A, --trainer.callbacks+=B]"
+    assert cells_of(read_sweep(sweep_file(tmp_path, f"axes: {{}}\nstages: {{a: {{run: {run_line}}}}}")))
 
 
 def test_configs_may_be_named_several_times(tmp_path):

@@ -18,6 +18,9 @@ from lit_pwm.paths import find_config
 OUT = "$OUT"
 """Stands for the sweep's folder in a cell's command, so that a sweep that was moved is still the same sweep."""
 
+_REPEATED = ("--config", "--import", "--set", "--only", "--ignore-options")
+"""Options that mean something when they are given several times."""
+
 _LONGEST = 200
 """Bytes of a cell's name, of which folders and files (with a few letters more) are named; systems allow 255."""
 
@@ -74,7 +77,8 @@ def cells_of(sweep: Sweep) -> dict[str, Cell]:
     """Every cell of a sweep by its key, each after those it needs.
 
     Raises:
-        LitPWMError: a config file that a command names does not exist, or a cell's name is too long for a folder.
+        LitPWMError: a config file that a command names does not exist, a command gives an option twice, or a cell's
+            name is too long for a folder.
     """
     cells: dict[str, Cell] = {}
     for stage in sweep.stages.values():
@@ -102,9 +106,22 @@ def _cell(sweep: Sweep, stage: Stage, labels: Mapping[str, str], before: Mapping
     used = " ".join(stage.run)
     values |= {name: fill(text, values) for name, text in sweep.variables.items() if f"{{{name}}}" in used}
     arguments = tuple(fill(argument, values) for argument in stage.run)
+    _refuse_repeated(sweep, stage, arguments)
     configs = {name: _digest(find_config(name).read_bytes()) for name in _config_names(arguments)}
     marks = [arguments, configs, [before[need].fingerprint for need in needs]]
     return Cell(stage.name, labels, arguments, tuple(needs), configs, _digest(json.dumps(marks).encode()))
+
+
+def _refuse_repeated(sweep: Sweep, stage: Stage, arguments: tuple[str, ...]) -> None:
+    """Refuse an option that is there twice, in the file or by what its placeholders stand for."""
+    given = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    options = [option.replace(".init_args.", ".") for option in given if not option.endswith("+")]  # which appends
+    for option in options:
+        if options.count(option) > 1 and option not in _REPEATED:
+            raise LitPWMError(
+                f"{sweep.source} gives the option {option} twice in the command of the stage {stage.name!r}; the last "
+                f"would win without a word. Write it once."
+            )
 
 
 def _config_names(arguments: tuple[str, ...]) -> list[str]:

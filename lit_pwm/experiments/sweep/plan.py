@@ -96,7 +96,7 @@ class Sweep:
             for label in labels:
                 if label not in axes[axis]:
                     raise LitPWMError(
-                        f"The axis {axis!r} of {self.source} has no label {label!r}. {did_you_mean(label, axes[axis])}"
+                        f"{self.source} has no label {label!r} on its axis {axis!r}. {did_you_mean(label, axes[axis])}"
                     )
             axes[axis] = {label: axes[axis][label] for label in axes[axis] if label in labels}
         return replace(self, axes=axes)

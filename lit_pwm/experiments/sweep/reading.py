@@ -21,8 +21,6 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _LABEL = re.compile(r"[\w.+-]+")
 RECORDS = "records"
 """The folder of a sweep's records in its own."""
-_REPEATED = ("--config", "--import", "--set", "--only", "--ignore-options")
-"""Options that mean something when they are given several times."""
 _KEYS = ("name", "axes", "variables", "stages", "record")
 
 
@@ -127,19 +125,12 @@ class _Reader:
             if not isinstance(over, list) or not isinstance(run, list) or not run:
                 self._refuse(f"has no list of axes `over` and list of arguments `run` in {what}; write both.")
             for axis in over:
-                if axis not in axes:
+                if str(axis) not in axes:
                     self._refuse(f"lets {what} run over the unknown axis {axis!r}. {did_you_mean(str(axis), axes)}")
             if name == RECORDS:
                 self._refuse(f"names {what}, which is where a sweep's records go; give the stage another name.")
             arguments = tuple(_text(argument) for argument in run)
-            options = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
-            for option in options:
-                if options.count(option) > 1 and option not in _REPEATED:
-                    self._refuse(
-                        f"gives the option {option} twice in the command of {what}; the last would win without a word. "
-                        f"Write it once."
-                    )
-            stages[name] = Stage(name, tuple(dict.fromkeys(over)), arguments)
+            stages[name] = Stage(name, tuple(dict.fromkeys(map(str, over))), arguments)
         return {name: self._with_needs(stage, stages, axes, variables) for name, stage in stages.items()}
 
     def _with_needs(
@@ -220,7 +211,7 @@ class _Reader:
                     f"has the unknown key {key!r} in record; accepted: world_model, policy, returns, discovery."
                 )
         for stage in (*body.values(), *returns.values()):
-            if stage not in stages:
+            if str(stage) not in stages:
                 self._refuse(f"makes its record of the unknown stage {stage!r}. {did_you_mean(str(stage), stages)}")
         if not returns or len({frozenset(stages[stage].over) for stage in returns.values()}) > 1:
             self._refuse(
@@ -255,7 +246,8 @@ class _Reader:
 
     def _mapping(self, found: Any, what: str, expected: str) -> Mapping[str, Any]:
         if not isinstance(found, Mapping):
-            self._refuse(f"has {type(found).__name__} where {what} should be a mapping of {expected}.")
+            kind = {type(None): "nothing", list: "a list", str: "text"}.get(type(found), repr(found))
+            self._refuse(f"has {kind} where {what} should be a mapping of {expected}.")
         return found
 
     def _refuse(self, reason: str) -> NoReturn:
