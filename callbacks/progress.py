@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lit_pwm.consoles import ProgressConsole
 from lit_pwm.options import NonNegative, checked
 
 
@@ -34,7 +34,7 @@ class RunProgress(ProgressBar):
         self._enabled = True
         self._progress: Progress | None = None
         self._task = TaskID(0)
-        self._console = Console(stderr=True)
+        self._console = ProgressConsole(stderr=True)
 
     def disable(self) -> None:
         """Show nothing; Lightning calls this on ranks other than zero."""
@@ -121,4 +121,4 @@ class RunProgress(ProgressBar):
         return {key: value for key, value in self.__dict__.items() if key not in ("_progress", "_console")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= {**state, "_progress": None, "_console": Console(stderr=True)}
+        self.__dict__ |= {**state, "_progress": None, "_console": ProgressConsole(stderr=True)}

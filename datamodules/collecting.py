@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -20,6 +19,7 @@ from datamodules.rolling import EPISODE_KEYS, Collector, Diverged, Rolled, Work
 from datamodules.shards import ShardFolder, refuse_existing
 from datamodules.store import EpisodeStore
 from datamodules.writer import store_settings
+from lit_pwm.consoles import ProgressConsole
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, Seed, checked
 from lit_pwm.paths import absolute
@@ -219,6 +219,6 @@ class _Speed(ProgressColumn):
 def _bar(final: Path, total: int, done: int, shown: bool) -> Generator[Callable[[int], None], None, None]:
     """A progress bar; gives the function that advances it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not shown, speed_estimate_period=20) as bar:
+    with Progress(*columns, console=ProgressConsole(stderr=True), disable=not shown, speed_estimate_period=20) as bar:
         bar_id = bar.add_task(f"Collecting {final.name}", total=total, completed=done)
         yield lambda count: bar.advance(bar_id, count)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import Any
+import sys
+from typing import IO, Any, cast
 
 from rich.console import Console
 
@@ -17,16 +19,40 @@ class ResultConsole(Console):
 
 
 class ProgressConsole(Console):
-    """Says how far work is, and goes silent where nobody listens any more, so that the work goes on."""
+    """Says how far work is, and goes silent where nobody listens any more, so that the work goes on.
 
-    def on_broken_pipe(self) -> None:
-        """Be silent from now on."""
-        self.quiet = True
-        self.file = open(os.devnull, "w")  # noqa: SIM115 - for as long as the console
+    Args:
+        stderr: say it there instead of on stdout.
+        options: of rich's Console.
+    """
 
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Print as rich does, or not at all."""
+    def __init__(self, stderr: bool = False, **options: Any) -> None:
+        super().__init__(file=cast("IO[str]", _Lasting(sys.stderr if stderr else sys.stdout)), **options)
+
+
+class _Lasting:
+    """A stream that swallows what can no longer be written; all else is the stream's own."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
         try:
-            super().print(*objects, **options)
+            return self._stream.write(text)
         except OSError:
-            self.on_broken_pipe()
+            self._give_up()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        # What the stream still holds would be an error again at the process's end.
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), self._stream.fileno())

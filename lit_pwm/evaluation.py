@@ -13,10 +13,10 @@ from typing import Any, Self, cast
 
 import numpy as np
 from gymnasium.vector import VectorEnv
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lit_pwm.acting import ROWS, Policy, RandomPolicy, act_for_seeds
+from lit_pwm.consoles import ProgressConsole
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.model_gap import ModelGap, VisitedStates, merge_gaps
 from lit_pwm.models.policy import Policy as LatentPolicy
@@ -264,5 +264,5 @@ def _check_numbers(episodes: Count, seed: Seed) -> None:
 def _bar(shown: bool) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
     return Progress(
-        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), disable=not shown
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=ProgressConsole(stderr=True), disable=not shown
     )

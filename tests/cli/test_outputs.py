@@ -60,3 +60,17 @@ def test_a_check_leaves_a_file_as_it_is(tmp_path):
     check_folder(tmp_path / "videos", "--video")
     assert (tmp_path / "r.json").read_text() == "old"
     assert list(tmp_path.rglob("*.json")) == [tmp_path / "r.json"]
+
+
+@pytest.mark.parametrize("gone", ["closed", "full"])
+def test_work_goes_on_though_nobody_sees_how_far_it_is(gone, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    line = ["collect", "--tasks", "pendulum-swingup", "--episodes", "2", "--workers", "1", "--out", "s.h5"]
+    with os.fdopen(writing, "w") if gone == "closed" else open("/dev/full", "w") as stderr:
+        done = subprocess.run(
+            [sys.executable, "-m", "lit_pwm", *line], cwd=tmp_path, stderr=stderr, stdout=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 0
+    assert b"2 episodes" in done.stdout
+    assert os.listdir(tmp_path) == ["s.h5"]
