@@ -13,8 +13,8 @@ class KeepBest(Callback):
     """Lets a resumed run go on with the best checkpoints and their scores, also in another folder.
 
     Lightning forgets both where the folder's name has changed, so that the first evaluation after it counts as the
-    best. A file that has moved along with the checkpoint that is resumed from is found beside it; one that is gone is
-    no longer counted. Hook: `on_load_checkpoint`.
+    best. A file that has moved, or was copied, along with the checkpoint that is resumed from is the one beside it; one
+    that is gone is no longer counted. Hook: `on_load_checkpoint`.
     """
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -45,7 +45,9 @@ def _make_ours(state: dict[str, Any], callback: ModelCheckpoint, beside: Path | 
 
 def _now_at(path: str, beside: Path | None) -> str:
     """Where the file is; nothing if it is gone."""
-    if not path or Path(path).is_file():
+    if not path:
         return path
-    moved = None if beside is None else beside / Path(path).name
-    return str(moved) if moved is not None and moved.is_file() else ""
+    places = [Path(path)]
+    if beside is not None:  # before where it was, if the whole folder may have been copied
+        places.insert(int(beside.name != Path(path).parent.name), beside / Path(path).name)
+    return next((str(place) for place in places if place.is_file()), "")

@@ -40,15 +40,27 @@ _HELP = "See `lit-pwm fit --help` for the options."
 
 
 def check_ranges(options: list[Option]) -> None:
-    """Refuse values of the Trainer's options that would fail late, or in words that name no option.
+    """Refuse values of options that would fail late, or in words that name no option.
 
     Raises:
-        LitPWMError: a value is out of its range.
+        LitPWMError: a value of the Trainer's is out of its range; or a text holds NUL, which no path or name can.
     """
     for option in options:
+        if _holds_nul(option.value):
+            raise LitPWMError(
+                f"The option {option.name!r} is {option.value!r} {option.source}, which holds a NUL character (\\0). "
+                f"Write it without."
+            )
         hint = _UNCHECKED.get(option.name)
         if hint is not None and (accepted := refusal(hint, option.value)) is not None:
             raise LitPWMError(f"The option {option.name!r} is {option.value!r} {option.source}; give {accepted}.")
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    items = [*value, *value.values()] if isinstance(value, dict) else value
+    return isinstance(items, list) and any(map(_holds_nul, items))
 
 
 def diagnose(options: list[Option]) -> str | None:

@@ -17,6 +17,7 @@ from lit_pwm.checkpoints.native import DESCRIPTION_KEY, description_of, read_che
 from lit_pwm.checkpoints.wholeness import damaged_part
 from lit_pwm.cli.run_settings import ORIGINS, SETTINGS_KEY, Difference, differences, settings_in
 from lit_pwm.errors import LitPWMError
+from lit_pwm.paths import expanded
 
 FOUND_BY_NAME = ("last", "auto")
 # A run's checkpoints lie in its folder of logs, and a run of the same command beside it in the next version's.
@@ -80,10 +81,11 @@ def resolve(asked: str, verb: str, root: Path, kind: str | None, settings: Mappi
     Raises:
         LitPWMError: no such file or name; nothing to be found; or what is found is of another run.
     """
-    if Path(asked).expanduser().is_file() or asked not in FOUND_BY_NAME:
-        if _LIGHTNINGS_OWN.fullmatch(asked) and not Path(asked).expanduser().is_file():
+    path = expanded(asked)
+    if path.is_file() or asked not in FOUND_BY_NAME:
+        if _LIGHTNINGS_OWN.fullmatch(asked) and not path.is_file():
             raise LitPWMError(_refusal(asked, root))
-        return _named(Path(asked).expanduser(), verb, kind, settings)
+        return _named(path, verb, kind, settings)
     return _searched(asked, verb, root, kind, settings)
 
 

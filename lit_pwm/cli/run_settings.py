@@ -7,12 +7,12 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_pwm.errors import LitPWMError
+from lit_pwm.paths import expanded
 
 SETTINGS_KEY = "lit_pwm_settings"
 BATCH_SIZE, RANKS = "data.batch_size", "ranks"
@@ -53,14 +53,18 @@ def settings_of(config: Any, ranks: int) -> dict[str, Any]:
     kept = _with_whole_origins(kept)
     if "data.store" in kept:
         stores = kept["data.store"] if isinstance(kept["data.store"], list) else [kept["data.store"]]
-        kept["data.store"] = [os.path.realpath(Path(str(store)).expanduser()) for store in stores]
+        kept["data.store"] = [_place(str(store)) for store in stores]
     return kept
 
 
 def _with_whole_origins(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings with paths of checkpoints that mean the same in any folder."""
-    whole = {key: os.path.realpath(Path(settings[key]).expanduser()) for key in ORIGINS if settings.get(key)}
-    return settings | whole
+    return settings | {key: _place(settings[key]) for key in ORIGINS if isinstance(settings.get(key), str)}
+
+
+def _place(path: str) -> str:
+    """The file that a path means, by whatever name and links it is reached; an empty one stays."""
+    return os.path.realpath(expanded(path)) if path else path
 
 
 def _flatten(value: Any, key: str, flat: dict[str, Any]) -> None:

@@ -112,6 +112,10 @@ def test_options_of_other_verbs_are_spelt_in_full(refused, given, says):
         ("model: &a\n  init_args: *a\n", ["mine.yaml", "holds itself"]),
         ("trainer: " + "[" * 3000 + "]" * 3000, ["mine.yaml", "nested too deeply"]),
         (b"\x00\xff\xfe", ["mine.yaml", "utf-8"]),
+        ('trainer: {logger: {class_path: CSVLogger, init_args: {save_dir: "a\\0"}}}', ["logger.save_dir", "NUL"]),
+        ('model: {init_args: {initial_checkpoint: "a\\0"}}', ["initial_checkpoint", "mine.yaml", "NUL"]),
+        ('data: {init_args: {tasks: ["a\\0"]}}', ["tasks", "NUL"]),
+        ("model: {init_args: {initial_checkpoint: ~no-such-user-here/x}}", ["'./~no-such-user-here/x'"]),
         ("trainer:\n  callbacks:\n  - class_path: callbacks.RunProgres\n", ["mine.yaml", "'RunProgress'"]),
         (
             "trainer:\n  callbacks:\n  - class_path: callbacks.RunProgress\n    init_args: {line_second: 3}\n",

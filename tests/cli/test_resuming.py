@@ -287,6 +287,22 @@ def test_best_and_its_score_are_kept_in_another_folder(fit, trained, tmp_path):
     assert not list(last(tmp_path / "run").parent.glob("best*"))
 
 
+def test_the_best_of_a_copied_folder_is_the_copy(fit, trained, tmp_path):
+    """Not the file of the run that it was copied from, which may go on by itself."""
+    shutil.copytree(trained, tmp_path / "copy")
+    original = {path.name: path.read_bytes() for path in last(trained).parent.iterdir()}
+    code, said = fit(tmp_path / "copy", "--ckpt_path", "last", steps=8)
+    assert code == 0, said
+    (best,) = last(tmp_path / "copy").parent.glob("best*")
+    (state,) = [
+        state
+        for key, state in torch.load(last(tmp_path / "copy"), weights_only=True)["callbacks"].items()
+        if key.startswith("ModelCheckpoint")
+    ]
+    assert os.path.realpath(state["best_model_path"]) == os.path.realpath(best)
+    assert {path.name: path.read_bytes() for path in last(trained).parent.iterdir()} == original
+
+
 def test_a_policy_goes_on_without_the_file_of_its_world_model(store, trained, tmp_path, capsys):
     model = tmp_path / "model.ckpt"
     shutil.copy(last(trained), model)
