@@ -385,7 +385,9 @@ class PolicyLearning(LightningModule):
 
     def _require_trained_tasks(self, source: DataSource, path: str) -> None:
         new = [name for name in source.tasks if name not in self.trained_tasks]
-        if new and self.trainer.state.fn == TrainerFn.FITTING:
+        if new and self.trainer.state.fn != TrainerFn.FITTING:
+            rank_zero_info(f"The policy was trained for {', '.join(self.trained_tasks)}, and not for {', '.join(new)}.")
+        elif new:
             raise LitPWMError(
                 f"The policy in the checkpoint {path!r} was trained for {', '.join(self.trained_tasks)}, and the data "
                 f"also holds {', '.join(new)}. Choose tasks of the policy with data.tasks, or start a run for all of "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from lit_pwm.errors import LitPWMError
@@ -65,6 +66,11 @@ def run(arguments: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     policy = load_policy(arguments.checkpoint)
     tasks = named or list(policy.trained_tasks)
+    if untrained := [task for task in tasks if task not in policy.trained_tasks]:
+        print(
+            f"The policy was trained for {', '.join(policy.trained_tasks)}, and not for {', '.join(untrained)}.",
+            file=sys.stderr,
+        )
     torch.manual_seed(arguments.seed)
     result = evaluate_policy(
         policy,

@@ -58,6 +58,14 @@ def test_resuming_prints_which_setting_wins(world_model, store, tmp_path, capsys
     assert group["lr"] == pytest.approx(0.0009)
 
 
+def test_a_task_that_a_policy_was_not_trained_for_is_said(policy, capsys):
+    """Its world model knows it, so that it can act there."""
+    for task, is_said in (("cartpole-balance", True), ("cartpole-swingup", False)):
+        assert run(["evaluate", "--checkpoint", str(policy), "--tasks", task, "--episodes", "1"]) == 0
+        said = "trained for cartpole-swingup, and not for cartpole-balance" in capsys.readouterr().err
+        assert said == is_said
+
+
 @pytest.mark.parametrize("verb", ["collect", "data", "evaluate", "demo", "sweep", "report"])
 def test_every_verb_explains_itself(verb, capsys):
     with pytest.raises(SystemExit) as stop:
