@@ -9,6 +9,7 @@ import multiprocessing.connection
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -116,3 +117,19 @@ def release_freed_memory() -> None:
     """Give memory that was kept back to the system, before other work than training; glibc only."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def open_standard_streams() -> None:
+    """Give a process that was started without stdin, stdout or stderr (`>&-`) those that lead nowhere.
+
+    Python has None in place of such a stream, which whoever prints fails at; and the next file that is opened would be
+    given its number, so that what goes to number 2 would be written into a store or a checkpoint.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            os.set_inheritable(nowhere, True)  # for workers and ranks
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115

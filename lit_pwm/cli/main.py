@@ -15,7 +15,7 @@ from lit_pwm.cli import data, demo, evaluate, report, sweep
 from lit_pwm.cli.explain import explain
 from lit_pwm.errors import LitPWMError, RunStopped, did_you_mean
 from lit_pwm.imports import current_folder_importable, importing
-from lit_pwm.processes import follow_lifeline, keep_sockets_short
+from lit_pwm.processes import follow_lifeline, keep_sockets_short, open_standard_streams
 from lit_pwm.siblings import check_siblings
 from lit_pwm.stopping import ENDING, leave, stopping
 
@@ -176,6 +176,7 @@ def _check_verb(verb: str, parser: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     """The console script."""
+    open_standard_streams()
     code = run(sys.argv[1:])
     # Loggers of a Trainer may still be sending at its end. At a stop they were told to finish, and only rank zero logs.
     leave(code, tidy=code not in STOPPED and run_signals.launcher() is None)

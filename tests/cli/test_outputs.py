@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from datamodules import EpisodeStore
 from lit_pwm.errors import LitPWMError
 from lit_pwm.outputs import check_file, check_folder
 
@@ -74,3 +75,15 @@ def test_work_goes_on_though_nobody_sees_how_far_it_is(gone, tmp_path):
     assert done.returncode == 0
     assert b"2 episodes" in done.stdout
     assert os.listdir(tmp_path) == ["s.h5"]
+
+
+def test_a_process_without_stdout_and_stderr_works_and_writes_into_no_file(tmp_path):
+    """As a service starts it; SIGTERM writes a line to number 2, which must be no file that was opened since."""
+    line = ["collect", "--tasks", "pendulum-swingup", "--episodes", "2", "--workers", "1", "--out", "s.h5"]
+    done = subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "lit_pwm", *line], cwd=tmp_path)
+    assert done.returncode == 0
+    assert len(EpisodeStore(tmp_path / "s.h5")) == 2
+    line = f"import os; from lit_pwm.processes import open_standard_streams as open_; open_(); f = open({'f'!r}, 'w');"
+    script = line + "os.write(2, b'said'); print('said', flush=True); print('said', file=f); f.close()"
+    subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", sys.executable, "-c", script], cwd=tmp_path, check=True)
+    assert (tmp_path / "f").read_text() == "said\n"
