@@ -49,6 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
             f"RUN/lightning_logs/version_0/checkpoints/last.ckpt."
         )
     named = [name.strip() for name in (arguments.tasks or "").split(",") if name.strip()]
+    if arguments.tasks is not None and not named:
+        raise LitPWMError(
+            "The option --tasks names no task. Write names separated by commas, --tasks A,B, or leave it out for all "
+            "that the policy was trained for."
+        )
     if len(set(named)) < len(named):
         raise LitPWMError(f"--tasks is {arguments.tasks!r}, which names a task twice. Name each once.")
     for name in named:

@@ -3,6 +3,7 @@
 import shutil
 
 import h5py
+import pytest
 
 from lit_pwm.cli.main import run
 
@@ -57,6 +58,12 @@ def test_wrong_task_to_collect(refused):
 def test_wrong_task_to_evaluate(refused, policy):
     text = refused("evaluate", "--checkpoint", policy, "--tasks", "walker-rum", "--episodes", "1")
     assert "'walker-run'" in text
+
+
+@pytest.mark.parametrize("tasks", ["", ",", " , "])
+def test_no_task_to_evaluate(refused, policy, tasks):
+    """An empty variable of a shell is not all tasks."""
+    assert "names no task" in refused("evaluate", "--checkpoint", policy, "--tasks", tasks, "--episodes", "1")
 
 
 def test_store_of_another_format_version(refused, store, tmp_path_factory):
