@@ -9,12 +9,14 @@ from pathlib import Path
 def damaged_part(path: str | Path) -> str | None:
     """The first part of a file whose bytes are not those that `torch.save` wrote, by its checksum; None if all are.
 
-    torch itself does not look at the checksums when it reads. Files of its older format have none and pass.
+    torch itself does not look at the checksums when it reads. Files of its older format have none and
+    pass, and so do those that were written without (`torch.serialization.set_crc32_options(False)`, all zero).
     """
     if not zipfile.is_zipfile(path):
         return None
     try:
         with zipfile.ZipFile(path) as parts:
-            return parts.testzip()
+            has_checksums = any(part.CRC for part in parts.infolist())
+            return parts.testzip() if has_checksums else None
     except Exception as error:  # damaged bytes make the reader fail in any way
         return f"its directory ({error})"

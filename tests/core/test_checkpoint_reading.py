@@ -168,6 +168,18 @@ def test_no_weight_changes_without_a_word(world_model_file, tmp_path):
         assert "checksum" in refusal(load_world_model, damaged)
 
 
+@pytest.mark.parametrize("written", [{"_use_new_zipfile_serialization": False}, {}], ids=["older", "without checksums"])
+def test_files_without_checksums_are_read(world_model_file, written):
+    path, model = world_model_file
+    content, before = torch.load(path, weights_only=True), torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(content, path, **written)
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert load_world_model(path).task_names == model.task_names
+
+
 class Payload:
     """What an attacker would put into a pickle."""
 
