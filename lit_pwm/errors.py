@@ -50,3 +50,8 @@ def did_you_mean(name: str, accepted: Iterable[str], shown: int = 12) -> str:
         return "There are none to choose from."
     listed = ", ".join(accepted[:shown])
     return f"Accepted: {listed}{', …' if len(accepted) > shown else ''}."
+
+
+def escaped(text: str) -> str:
+    """Text as a terminal may be shown it: what is in a file may hold characters that steer one, which are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -13,7 +13,7 @@ import lit_pwm
 from lit_pwm import run_signals
 from lit_pwm.cli import data, demo, evaluate, report, sweep
 from lit_pwm.cli.explain import explain
-from lit_pwm.errors import LitPWMError, RunStopped, did_you_mean
+from lit_pwm.errors import LitPWMError, RunStopped, did_you_mean, escaped
 from lit_pwm.imports import current_folder_importable, importing
 from lit_pwm.processes import follow_lifeline, keep_sockets_short, open_standard_streams
 from lit_pwm.siblings import check_siblings
@@ -152,7 +152,9 @@ def taken_out(argv: list[str], option: str) -> tuple[list[str], list[str]]:
 
 def fail(error: LitPWMError) -> int:
     """Print the error's paragraph to stderr and return its exit code."""
-    text = textwrap.fill(" ".join(str(error).split()), width=100, break_long_words=False, break_on_hyphens=False)
+    text = textwrap.fill(
+        escaped(" ".join(str(error).split())), width=100, break_long_words=False, break_on_hyphens=False
+    )
     _say(f"error: {text}")
     return error.exit_code
 

@@ -17,7 +17,7 @@ MOST_BYTES = 64 * 2**20
 Check = Callable[[Any, str], str | None]
 """Says what is wrong with a value at a place, or nothing."""
 
-_UNSHOWABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_UNSHOWABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 def read_json(path: Path, what: str, remedy: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from datamodules import EpisodeStore
+from lit_pwm.cli.main import fail
 from lit_pwm.errors import LitPWMError
 from lit_pwm.outputs import check_file, check_folder
 
@@ -87,3 +88,8 @@ def test_a_process_without_stdout_and_stderr_works_and_writes_into_no_file(tmp_p
     script = line + "os.write(2, b'said'); print('said', flush=True); print('said', file=f); f.close()"
     subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", sys.executable, "-c", script], cwd=tmp_path, check=True)
     assert (tmp_path / "f").read_text() == "said\n"
+
+
+def test_names_in_an_error_steer_no_terminal(capsys):
+    assert fail(LitPWMError("There is no task 'x'. Accepted: \x1b[2J, \u202eé, ü.")) == 2
+    assert r"Accepted: \x1b[2J, \u202eé, ü." in capsys.readouterr().err

@@ -9,8 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from datamodules import EpisodeStore
+from datamodules import EpisodeStore, EpisodeWriter
 from lit_pwm.cli.main import build_parser
+from lit_pwm.cli.main import run as command
 from lit_pwm.errors import LitPWMError
 
 
@@ -34,6 +35,23 @@ def test_collect_then_info_then_check(tmp_path, capsys):
     assert "cup-catch: 2 episodes of 500 transitions, 0 terminated; obs 8, action 2" in text
     assert run("data", "check", path) == 0
     assert "no faults" in capsys.readouterr().out
+
+
+def test_names_in_a_file_steer_no_terminal(tmp_path, capsys):
+    name, path = "a\x1b[2J\nb\u202e", tmp_path / "s.h5"
+    with EpisodeWriter(path, tasks={name: (3, 1)}) as writer:
+        writer.append(
+            task=name, obs=np.zeros((5, 3)), action=np.zeros((4, 1)), reward=np.zeros(4), source="\x1b]0;x\x07"
+        )
+    assert EpisodeStore(path).task_names == (name,)
+    with h5py.File(path, "r+") as file:
+        file["action"][0] = 3.0
+    assert run("data", "info", path) == 0
+    assert run("data", "check", path) == 1
+    assert command(["data", "info", str(tmp_path / "\x1b[2J.h5")]) == 2
+    said = capsys.readouterr()
+    assert r"\x1b[2J.h5" in said.err
+    assert not any(character in said.out + said.err for character in "\x1b\x07\u202e")
 
 
 def test_info_shows_a_histogram_of_returns(make_store, capsys):

@@ -10,7 +10,7 @@ import pytest
 
 from lit_pwm.cli.main import run
 
-MARKUP = "<script>alert(1)</script>|[red]x[/red]|`c`\n[l](http://x)$\\frac{$\ud800\x1b[31m\x00\"'&"
+MARKUP = "<script>alert(1)</script>|[red]x[/red]|`c`\n[l](http://x)$\\frac{$\ud800\x1b[31m\x00\u202e\"'&"
 
 
 class Tags(HTMLParser):
@@ -41,7 +41,7 @@ def checked(out, capsys):
     for block in tables.split("\n\n"):
         rows = [len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines() if line.startswith("| ")]
         assert len(set(rows)) <= 1, block
-    assert not re.search(r"[\x00\x1b]", page + tables + said.out + said.err)
+    assert not re.search(r"[\x00\x1b\u202e]", page + tables + said.out + said.err)
     return page, tables, said.out
 
 
