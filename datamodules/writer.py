@@ -49,7 +49,7 @@ class EpisodeWriter:
     ) -> None:
         self.path, self.tasks = absolute(path), checked_tasks(tasks)
         self._action_repeat = checked_action_repeat(action_repeat)
-        self._clamp_rewards = clamp_rewards
+        self._clamp_rewards, self._closed = clamp_rewards, False
         self._numbers = {name: number for number, name in enumerate(self.tasks)}
         self._folder = ShardFolder(self.path, store_settings(self.tasks, self._action_repeat))
         found = self._folder.records()
@@ -90,8 +90,12 @@ class EpisodeWriter:
         Raises:
             LitPWMError: the task is not known, the arrays are not numbers of the right shapes, all finite, actions lie
                 beyond ±1 by more than 1e-6 (what is less is clipped, and counted in the store), rewards lie beyond
-                the range of a model's bins, or the disk is full.
+                the range of a model's bins, the disk is full, or the writer has been closed.
         """
+        if self._closed:
+            raise LitPWMError(
+                f"The writer of {str(self.path)!r} has been closed. Append episodes within its `with` block."
+            )
         rows = checked_rows(
             self.tasks, task, obs, action, reward, terminated, source, f"episode {self._count}", self._clamp_rewards
         )
@@ -104,6 +108,7 @@ class EpisodeWriter:
         Raises:
             LitPWMError: there is no episode, or a file of that name has appeared meanwhile.
         """
+        self._closed = True
         self._shard.close()
         try:
             records = list(self._folder.records().values())
@@ -124,6 +129,7 @@ class EpisodeWriter:
         if kind is None:
             self.close()
             return
+        self._closed = True
         self._shard.close()
         self._folder.close()
 

@@ -15,9 +15,11 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     """A path with `~` as the user's home folder, as a shell would read it.
 
     Raises:
-        LitPWMError: it is empty, no file can have such a name, or `~` names a user that there is not.
+        LitPWMError: it is no text or empty, no file can have such a name, or `~` names a user that there is not.
     """
-    text = os.fspath(path)
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
+    if not isinstance(text, str):
+        raise LitPWMError(f"The path {path!r} is {type(path).__name__}, and should be text or a pathlib.Path.")
     if not text or "\0" in text:
         raise LitPWMError(
             f"The path {text!r} {'holds a NUL character' if text else 'is empty'}. Name a file or a folder."

@@ -216,6 +216,21 @@ def test_places_that_cannot_be_written_to_are_found_at_once(tmp_path, place):
     assert os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize("place", [b"s.h5", None, 3, ["s.h5"]])
+def test_places_that_are_no_paths_are_named(place):
+    for reading in (EpisodeStore, check, lambda path: EpisodeWriter(path, tasks=TASKS)):
+        with pytest.raises(LitPWMError, match=r"should be text or a pathlib\.Path"):
+            reading(place)
+
+
+def test_a_writer_that_was_closed_takes_no_more(tmp_path):
+    with EpisodeWriter(tmp_path / "s.h5", tasks=TASKS) as writer:
+        writer.append(task="a", **arrays())
+    with pytest.raises(LitPWMError, match="has been closed"):
+        writer.append(task="a", **arrays())
+    assert len(EpisodeStore(tmp_path / "s.h5")) == 1
+
+
 def test_a_link_that_leads_nowhere_is_not_written_over(tmp_path):
     path = tmp_path / "s.h5"
     path.symlink_to(tmp_path / "nowhere")
