@@ -11,6 +11,7 @@ from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Trainer
 
 from lit_pwm.atomic import replacing_part
+from lit_pwm.checkpoints.wholeness import require_whole
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -21,7 +22,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
     another disk. Files under a URL (`s3://...`) are left to Lightning.
 
     Raises:
-        LitPWMError: the file cannot be written; it says why, and how much room its disk has.
+        LitPWMError: the file cannot be written; it says why, and how much room its disk has. Or a file that is read is
+            not as it was written.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
@@ -31,6 +33,12 @@ class WholeCheckpointIO(TorchCheckpointIO):
             return
         with replacing_part(path, "The checkpoint") as beside:
             write_tensors(checkpoint, beside)
+
+    def load_checkpoint(self, path: _PATH, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Read a checkpoint whose bytes are those that were written."""
+        if "://" not in str(path):
+            require_whole(str(path))
+        return super().load_checkpoint(path, *arguments, **options)
 
 
 class _Remembering:

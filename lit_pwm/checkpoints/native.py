@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_pwm.checkpoints.wholeness import damaged_part
+from lit_pwm.checkpoints.wholeness import require_whole
 from lit_pwm.errors import LitPWMError
 from lit_pwm.imports import ignoring_options
 from lit_pwm.models.actors import Actor
@@ -76,11 +76,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"The file {str(path)!r} is no checkpoint, or an incomplete one ({_first_line(error)}). Use a "
             f"checkpoint that a lit_pwm run wrote."
         ) from error
-    if (part := damaged_part(path)) is not None:
-        raise LitPWMError(
-            f"The checkpoint {str(path)!r} is damaged: the checksum of {part!r} in it is not that of its bytes. Use "
-            f"another checkpoint of the run, or copy this one again from where it came."
-        )
+    require_whole(path)
     if not isinstance(content, dict):
         raise LitPWMError(
             f"The file {str(path)!r} holds a {type(content).__name__} where a checkpoint is a dictionary with a "

@@ -5,6 +5,21 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+from lit_pwm.errors import LitPWMError
+
+
+def require_whole(path: str | Path) -> None:
+    """See that a checkpoint is as it was written.
+
+    Raises:
+        LitPWMError: it is not.
+    """
+    if (part := damaged_part(path)) is not None:
+        raise LitPWMError(
+            f"The checkpoint {str(path)!r} is damaged: the checksum of {part!r} in it is not that of its bytes. Use "
+            f"another checkpoint of the run, or copy this one again from where it came."
+        )
+
 
 def damaged_part(path: str | Path) -> str | None:
     """The first part of a file whose bytes are not those that `torch.save` wrote, by its checksum; None if all are.

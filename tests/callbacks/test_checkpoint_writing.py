@@ -53,6 +53,18 @@ def test_what_is_written_is_read_again(tmp_path):
     assert os.listdir(file.parent) == ["last.ckpt"]
 
 
+def test_what_is_not_as_it_was_written_is_refused(tmp_path):
+    """torch itself reads it without a word."""
+    file, writer = tmp_path / "last.ckpt", callbacks.WholeCheckpointIO()
+    writer.save_checkpoint(CONTENT, str(file))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert not torch.equal(torch.load(file, weights_only=True)["state_dict"]["weight"], torch.arange(200_000.0))
+    with pytest.raises(LitPWMError, match=r"last\.ckpt.*checksum"):
+        writer.load_checkpoint(file, weights_only=True)
+
+
 def test_nothing_goes_through_the_folder_for_temporary_files(tmp_path, run, pretraining, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
     last = callbacks.LastCheckpoint()
