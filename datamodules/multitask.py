@@ -20,7 +20,7 @@ from datamodules.statistics import observation_statistics
 from datamodules.storages import DeviceStorage, FileStorage, MemoryStorage, Storage, widest
 from datamodules.store import EpisodeStore
 from lit_pwm.errors import LitPWMError
-from lit_pwm.options import Count, CountOrZero, Length, Seed, Share, checked
+from lit_pwm.options import Count, CountOrZero, Length, Share, checked
 from lit_pwm.paths import absolute
 
 Placement = Literal["memmap", "ram", "device"]
@@ -69,7 +69,7 @@ class MultitaskDataModule(LightningDataModule):
         val_fraction: Share = 0.05,
         val_horizon: Count | None = None,
         val_batches: CountOrZero = 8,
-        seed: Seed | None = None,
+        seed: CountOrZero | None = None,
         num_workers: CountOrZero = 0,
     ) -> None:
         super().__init__()

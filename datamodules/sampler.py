@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.options import Count, Seed, checked
+from lit_pwm.options import Count, CountOrZero, checked
 
 Balance = Literal["transitions", "tasks"]
 
@@ -49,7 +49,7 @@ class SliceSampler:
         horizon: Count,
         tasks: Sequence[int] | np.ndarray | None = None,
         balance: Balance = "transitions",
-        seed: Seed = 0,
+        seed: CountOrZero = 0,
     ) -> None:
         lengths = np.asarray(lengths, np.int64)
         self.horizon, self.balance, self.seed = horizon, balance, seed

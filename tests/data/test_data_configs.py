@@ -1,5 +1,7 @@
 """The datamodule and its configs through jsonargparse, as `lit-pwm fit` reads them."""
 
+import shutil
+
 import pytest
 import yaml
 from jsonargparse import ArgumentParser
@@ -34,12 +36,13 @@ def test_each_config_gives_batches(path, mixed_store):
     assert again.data.init_args == arguments.data.init_args
 
 
-def test_lists_of_stores_and_tasks(mixed_store):
+def test_lists_of_stores_and_tasks(mixed_store, tmp_path):
+    other = shutil.copy(mixed_store, tmp_path / "other.h5")
     base = ["--data", "datamodules.MultitaskDataModule"]
-    argv = ["--data.store", f"[{mixed_store}, {mixed_store}]", "--data.tasks", "[cup-catch]"]
+    argv = ["--data.store", f"[{mixed_store}, {other}]", "--data.tasks", "[cup-catch]"]
     parser, arguments = parse(*base, *argv)
     data = parser.instantiate_classes(arguments).data
-    assert data.paths == [str(mixed_store)] * 2
+    assert data.paths == [str(mixed_store), str(other)]
     assert list(data.tasks) == ["cup-catch"]
 
 
