@@ -10,6 +10,7 @@ never by its words:
 - `MisconfigurationException` is Lightning's word for options that do not go together; so is any other exception of
   `_REFUSALS` that a `raise` statement within Lightning or the parser raised (and not a call, an index or an operation
   there that failed), unless it wraps a fault in a line of ours or of a user's component;
+- what was raised while Lightning restored a checkpoint is the checkpoint's: it may hold anything;
 - too little memory, of the host or a device.
 
 All else, and everything that our own lines raise that is no `LitPWMError`, is a fault of ours.
@@ -59,6 +60,13 @@ def explain(error: BaseException, options: Sequence[Option] = ()) -> LitPWMError
         return LitPWMError(
             f"There is too little memory: {_words(error) or type(error).__name__}. Lower data.batch_size, or choose a "
             f"smaller model; data.storage memmap leaves the data in its file."
+        )
+    if isinstance(error, Exception) and _while_restoring(error):
+        given = [str(option.value) for option in options if option.path == ("ckpt_path",)]
+        return LitPWMError(
+            f"The checkpoint{f' {given[-1]!r}' if given else ''} cannot be resumed from: restoring it ended in "
+            f"{type(error).__name__}: {_words(error)[:300].rstrip('.')}. The file is damaged, or was written by "
+            f"another version of a class; use a checkpoint as a run wrote it. --debug shows where."
         )
     refused = isinstance(error, _REFUSALS) and _raised_by_statement(error) and not _wraps_a_fault(error)
     if refused or type(error).__name__ == "MisconfigurationException":
@@ -134,6 +142,16 @@ def _package(filename: str) -> str | None:
         if origin and Path(filename).is_relative_to(Path(origin).parent):
             return name
     return None
+
+
+def _while_restoring(error: BaseException) -> bool:
+    """Whether Lightning was putting a checkpoint's content in its places."""
+    return any(
+        Path(frame.filename).name == "checkpoint_connector.py"
+        and _package(frame.filename) is not None
+        and frame.name.startswith(("restore", "_restore", "resume"))
+        for frame in traceback.extract_tb(error.__traceback__)
+    )
 
 
 def _raised_by_statement(error: BaseException) -> bool:

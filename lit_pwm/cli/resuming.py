@@ -23,6 +23,10 @@ FOUND_BY_NAME = ("last", "auto")
 # A run's checkpoints lie in its folder of logs, and a run of the same command beside it in the next version's.
 _PLACES = ("", "checkpoints/", "version_*/", "version_*/checkpoints/", "*/version_*/", "*/version_*/checkpoints/")
 _LIGHTNINGS_OWN = re.compile(r"best|hpc|registry(:.*)?")
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("state_dict", "callbacks", "hyper_parameters", "loops", SETTINGS_KEY), dict),
+    **dict.fromkeys(("optimizer_states", "lr_schedulers"), list),
+}
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ def _refusal(asked: str, root: Path) -> str:
 
 def _named(path: Path, verb: str, kind: str | None, settings: Mapping[str, Any]) -> Resumption:
     checkpoint = read_checkpoint(path)
+    _refuse_other_kinds(checkpoint, path)
     if kind is not None:
         description_of(checkpoint, path)
     if verb == "fit" and not _can_be_resumed(checkpoint):
@@ -123,6 +128,16 @@ def _named(path: Path, verb: str, kind: str | None, settings: Mapping[str, Any])
     owed = verb == "fit" and evaluation_is_owed(checkpoint)
     step = checkpoint.get("global_step", 0)
     return Resumption(path, step if isinstance(step, int) else 0, by_name=False, owes_evaluation=owed)
+
+
+def _refuse_other_kinds(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Refuse parts that are something else than all their readers take them for."""
+    for part, kind in _KINDS.items():
+        if part in checkpoint and not isinstance(checkpoint[part], kind):
+            raise LitPWMError(
+                f"The checkpoint {str(path)!r} holds {type(checkpoint[part]).__name__} as {part!r}, where "
+                f"{kind.__name__} is expected: the file is damaged. Use a checkpoint as a run wrote it."
+            )
 
 
 def _can_be_resumed(checkpoint: Mapping[str, Any]) -> bool:

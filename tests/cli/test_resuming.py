@@ -209,6 +209,33 @@ def test_entries_that_say_nothing_are_passed_over_by_name_and_refused_by_file(fi
     assert "odd.ckpt" in said
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("callbacks",), None),
+        (("hyper_parameters",), []),
+        (("state_dict",), "x"),
+        (("pytorch-lightning_version",), "x"),
+        (("optimizer_states", 0), None),
+        (("lr_schedulers", 0, "lr_lambdas"), None),
+        (("callbacks", "ComputeLedger"), {"class_path": "os.system"}),
+    ],
+)
+def test_state_of_any_kind_ends_in_a_paragraph_that_names_the_file(fit, trained, tmp_path, place, value):
+    content = torch.load(last(trained), weights_only=True)
+    where = content
+    for key in place[:-1]:
+        where = where[key]
+    where[place[-1]] = value
+    for part in [key for key in content if "checksum" in key]:
+        del content[part]
+    torch.save(content, tmp_path / "changed.ckpt")
+    code, said = fit(tmp_path / "run", "--ckpt_path", tmp_path / "changed.ckpt", steps=6)
+    assert code == 2
+    assert "error:" in said
+    assert "changed.ckpt" in said
+
+
 def test_last_wins_ties_and_the_highest_update_wins(fit, trained, tmp_path):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     content = torch.load(last(tmp_path), weights_only=True)
