@@ -33,16 +33,26 @@ class RNGState(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the states until training starts; what runs before may draw from the generators."""
-        self._restored = state_dict
+        version, internal, gauss_next = state_dict["python"]
+        name, keys, position, has_gauss, gauss = state_dict["numpy"]
+        restored = {
+            "python": (version, tuple(internal), gauss_next),
+            "numpy": (name, keys.numpy().astype(np.uint32), position, has_gauss, gauss),
+            "torch": state_dict["torch"],
+            "cuda": list(state_dict["cuda"]),
+        }
+        # Tried where nothing depends on it: states of a damaged file are refused now, as all that is restored.
+        random.Random().setstate(restored["python"])
+        np.random.RandomState().set_state(restored["numpy"])  # noqa: NPY002
+        torch.Generator().set_state(restored["torch"])
+        self._restored = restored
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the states."""
         if self._restored is None:
             return
-        version, internal, gauss_next = self._restored["python"]
-        random.setstate((version, tuple(internal), gauss_next))
-        name, keys, position, has_gauss, gauss = self._restored["numpy"]
-        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+        random.setstate(self._restored["python"])
+        np.random.set_state(self._restored["numpy"])  # noqa: NPY002
         torch.set_rng_state(self._restored["torch"])
         if self._restored["cuda"] and torch.cuda.device_count() == len(self._restored["cuda"]):
             torch.cuda.set_rng_state_all(self._restored["cuda"])

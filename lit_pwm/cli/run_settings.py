@@ -109,8 +109,9 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[Diff
         for key in theirs
         if key in ours and theirs[key] != ours[key] and (key not in ORIGINS or (theirs[key] and ours[key]))
     ]
-    whole = [settings.get(BATCH_SIZE, 1) * settings.get(RANKS, 1) for settings in (theirs, ours)]
-    if BATCH_SIZE in theirs and RANKS in theirs and whole[0] != whole[1]:
+    counts = [(settings.get(BATCH_SIZE), settings.get(RANKS)) for settings in (theirs, ours)]
+    whole = [size * ranks for size, ranks in counts if isinstance(size, int) and isinstance(ranks, int)]
+    if len(whole) == 2 and whole[0] != whole[1]:
         found.append(Difference(f"{BATCH_SIZE} × ranks", whole[0], whole[1], is_free=False))
     return found + _other_callbacks(theirs, ours)
 
