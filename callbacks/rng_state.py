@@ -43,7 +43,7 @@ class RNGState(Callback):
         }
         # Tried where nothing depends on it: states of a damaged file are refused now, as all that is restored.
         random.Random().setstate(restored["python"])
-        np.random.RandomState().set_state(restored["numpy"])  # noqa: NPY002
+        np.random.RandomState().set_state(restored["numpy"])
         torch.Generator().set_state(restored["torch"])
         self._restored = restored
 

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.processes import become_worker
-from lit_pwm.stopping import shielded
+from lit_pwm.stopping import shielded_workers
 
 BEAT = 5.0
 """Seconds between the signs of life of a worker."""
@@ -129,7 +129,7 @@ class Pool:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, *self._start))
-        with shielded():
+        with shielded_workers():
             process.start()
             self._workers.append(_Worker(process, ours))
         theirs.close()

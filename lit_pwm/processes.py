@@ -18,7 +18,7 @@ from multiprocessing import process, util
 from typing import Any
 
 from lit_pwm import run_signals
-from lit_pwm.stopping import ENDING
+from lit_pwm.run_signals import ENDING
 
 
 def become_worker() -> None:
@@ -30,7 +30,7 @@ def become_worker() -> None:
     if threading.current_thread() is threading.main_thread():
         for number in ENDING:
             signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, run_signals.heard())
     run_signals.forget_launcher()
     end_with_parent()
 

@@ -20,6 +20,8 @@ from typing import Any
 from lit_pwm.atomic import abandon_all
 from lit_pwm.errors import RunStopped
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that ask a command to end."""
 _LAUNCHER = "LIT_PWM_LAUNCHER"
 _SAME_SECONDS = 0.2  # `timeout` and the like signal a process and then its group
 # What another rank was asked by comes as a real-time signal, which no one else sends, and never counts as a second.
@@ -78,7 +80,7 @@ def install() -> bool:
         return False
     _stop.__init__()  # what a forked process has inherited is its parent's
     _stop.owner = os.getpid()
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for signum in ENDING:
         _handle(signum)
     if "SLURM_JOB_ID" in os.environ:
         requeue_by(signal.SIGUSR1)
@@ -86,7 +88,15 @@ def install() -> bool:
     _stop.deferred = launcher() is not None
     if launcher() is None:
         os.environ[_LAUNCHER] = str(os.getpid())
+    else:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, heard())  # what came since it was born deaf comes now
     return True
+
+
+def heard() -> set[int]:
+    """The signals that this process acts on, which a process that it starts must not meet before it does so too."""
+    asking = {*ENDING, *_stop.requeue}
+    return asking | ({_FORWARDED + signum for signum in asking} if _FORWARDED else set())
 
 
 def requeue_by(signum: int) -> None:

@@ -13,9 +13,7 @@ from typing import NoReturn
 
 from lit_pwm import run_signals
 from lit_pwm.errors import RunStopped
-
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The signals that ask a command to end."""
+from lit_pwm.run_signals import ENDING
 
 
 @contextlib.contextmanager
@@ -37,21 +35,35 @@ def stopping() -> Generator[None]:
 
 @contextlib.contextmanager
 def shielded() -> Generator[None]:
-    """Within the block, start worker processes: they are born deaf to `ENDING`, until they say what they do about it.
+    """Within the block, start processes: they are born deaf to what this one hears, until they say what they do then.
 
     Ctrl-C reaches all processes of a terminal, also one that is still importing, which would print a traceback. A
-    worker calls `lit_pwm.processes.become_worker`; what it does is for its parent to end.
+    rank of a run calls `run_signals.install`; for workers there is `shielded_workers`.
+
+    Raises:
+        RunStopped: a signal came meanwhile.
+    """
+    with run_signals.held():
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, run_signals.heard())
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextlib.contextmanager
+def shielded_workers() -> Generator[None]:
+    """As `shielded`, for multiprocessing's workers: what these do is for their parent to end.
+
+    They call `lit_pwm.processes.become_worker`.
 
     Raises:
         RunStopped: a signal came meanwhile.
     """
     with run_signals.held():
         resource_tracker.ensure_running()  # before: where it has to be started, it lets signals in again
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-        try:
+        with shielded():
             yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def leave(code: int, *, tidy: bool = True) -> NoReturn:

@@ -15,6 +15,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from lit_pwm import run_signals
 from lit_pwm.cli.resuming import Resumption
+from lit_pwm.stopping import shielded
 
 _DECIDED = "LIT_PWM_RESUMES_FROM"
 _GRACE_SECONDS = 10.0
@@ -38,6 +39,19 @@ def agreed_with_rank_zero(find: Callable[[], Resumption | None]) -> Resumption |
     found = find()
     os.environ[_DECIDED] = json.dumps(None if found is None else asdict(found), default=str)
     return found
+
+
+def shield_ranks(trainer: Trainer) -> None:
+    """Let ranks be born deaf to signals: for one that a signal ends as it imports, Lightning would kill rank zero."""
+    launcher = trainer.strategy.launcher
+    if isinstance(launcher, _SubprocessScriptLauncher):
+        launch = launcher._call_children_scripts
+
+        def launch_shielded() -> None:
+            with shielded():
+                launch()
+
+        launcher._call_children_scripts = launch_shielded
 
 
 def end_ranks(trainer: Trainer) -> None:

@@ -20,7 +20,7 @@ from lit_pwm.cli.continued_log import ContinuedCSVLogger
 from lit_pwm.cli.diagnosis import check_ranges, diagnose
 from lit_pwm.cli.explain import explain, own_error, parser_error
 from lit_pwm.cli.given import given_options
-from lit_pwm.cli.ranks import agreed_with_rank_zero, end_ranks, was_restarted
+from lit_pwm.cli.ranks import agreed_with_rank_zero, end_ranks, shield_ranks, was_restarted
 from lit_pwm.cli.resuming import Resumption, resolve, take_networks_from
 from lit_pwm.cli.run_settings import KeepSettings, planned_ranks, settings_of
 from lit_pwm.cli.switches import check_strategy, default_callbacks, without_what_is_off
@@ -83,6 +83,7 @@ class CLI(LightningCLI):
             kwargs["default_root_dir"] = str(absolute(options["default_root_dir"]))
         trainer = super().instantiate_trainer(**kwargs)
         check_strategy(trainer)
+        shield_ranks(trainer)
         return trainer
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:

@@ -18,7 +18,7 @@ from gymnasium.vector.async_vector_env import _async_worker
 from lit_pwm.errors import LitPWMError
 from lit_pwm.pool import ending
 from lit_pwm.processes import become_worker, keep_sockets_short
-from lit_pwm.stopping import shielded
+from lit_pwm.stopping import shielded_workers
 
 TIMEOUT = 120.0
 """Seconds in which an environment's worker has to answer."""
@@ -52,7 +52,7 @@ class WorkerVectorEnv(AsyncVectorEnv):
             method = "forkserver"
             multiprocessing.set_forkserver_preload(["lit_pwm.tasks.workers", "lit_pwm.tasks.environment"])
             keep_sockets_short()
-        with shielded():
+        with shielded_workers():
             if method == "forkserver":
                 forkserver.ensure_running()
             super().__init__(makers, context=method, worker=_work, autoreset_mode=AutoresetMode.NEXT_STEP)

@@ -178,11 +178,11 @@ def test_sockets_are_made_where_their_names_fit(monkeypatch, tmp_path):
 
 BORN = """
 import multiprocessing, signal, time
-from lit_pwm.stopping import ENDING, shielded
+from lit_pwm.stopping import ENDING, shielded_workers
 
 if __name__ == "__main__":
     process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
-    with shielded():
+    with shielded_workers():
         process.start()
         lines = open(f"/proc/{process.pid}/status").read().splitlines()
     blocked = next(int(line.split()[1], 16) for line in lines if line.startswith("SigBlk"))

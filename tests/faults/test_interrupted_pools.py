@@ -75,7 +75,7 @@ def test_collecting_stopped_while_it_starts(tmp_path, start):
     for seconds in (0.5, 1.5, 3.0, 4.0):
         out = tmp_path / f"data{seconds}" / "new.h5"
         out.parent.mkdir()
-        running = start(collecting(out), tmp_path)
+        running = start(collecting(out, episodes=3000), tmp_path)
         time.sleep(seconds)
         running.signal(signal.SIGINT, group=True)
         code = running.finish(within=60)
