@@ -40,13 +40,29 @@ def store(tmp_path_factory):
     return path
 
 
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def none_outlives_its_test():
+    """A test that fails leaves a run that would go on for ever."""
+    yield
+    for process in STARTED:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    STARTED.clear()
+
+
 def start(root, *argv, preexec_fn=None, **env):
     with Path(f"{root}.log").open("ab") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "lit_pwm", "fit", *map(str, argv), "--trainer.default_root_dir", str(root)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"} | env, preexec_fn=preexec_fn,
         )  # fmt: skip
+    STARTED.append(process)
+    return process
 
 
 def ends(process, root, seconds=90):

@@ -1,5 +1,6 @@
 """Real runs of the real command, told to stop in each phase, alone and as two ranks."""
 
+import contextlib
 import csv
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -46,8 +48,21 @@ def store(tmp_path_factory):
     return path
 
 
+@pytest.fixture(autouse=True)
+def none_outlives_its_test():
+    """A test that fails leaves a run that would go on for ever."""
+    yield
+    for process in Run.started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    Run.started.clear()
+
+
 class Run:
     """`lit-pwm fit` in a process group of its own."""
+
+    started: ClassVar[list[subprocess.Popen]] = []
 
     def __init__(self, root, *argv, **env):
         self.root, self.log = Path(root), Path(root).with_suffix(".log")
@@ -57,6 +72,7 @@ class Run:
                 [sys.executable, "-m", "lit_pwm", *argv], start_new_session=True, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"} | env,
             )  # fmt: skip
+        self.started.append(self.process)
 
     def wait_for(self, pattern, seconds=120):
         end = time.monotonic() + seconds
