@@ -21,7 +21,7 @@ from datamodules.store import EpisodeStore
 from datamodules.writer import store_settings
 from lit_pwm.consoles import ProgressConsole
 from lit_pwm.errors import LitPWMError
-from lit_pwm.options import Count, Seed, checked
+from lit_pwm.options import Count, Seed, Workers, checked
 from lit_pwm.paths import absolute
 from lit_pwm.pool import Call, Pool, WorkerEndedError
 from lit_pwm.tasks import TaskSpec, task_spec
@@ -129,7 +129,7 @@ def check_arguments(
     episodes: Count,
     out: str | os.PathLike[str],
     behaviour: str,
-    workers: Count | None,
+    workers: Workers | None,
     seed: Seed,
 ) -> list[TaskSpec]:
     """The specs of the tasks, having made sure that `collect` accepts its arguments.

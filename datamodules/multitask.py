@@ -20,7 +20,7 @@ from datamodules.statistics import observation_statistics
 from datamodules.storages import DeviceStorage, FileStorage, MemoryStorage, Storage, widest
 from datamodules.store import EpisodeStore
 from lit_pwm.errors import LitPWMError
-from lit_pwm.options import Count, CountOrZero, Length, Share, checked
+from lit_pwm.options import Count, CountOrZero, Length, Share, WorkersOrNone, checked
 from lit_pwm.paths import absolute
 
 Placement = Literal["memmap", "ram", "device"]
@@ -70,7 +70,7 @@ class MultitaskDataModule(LightningDataModule):
         val_horizon: Count | None = None,
         val_batches: CountOrZero = 8,
         seed: CountOrZero | None = None,
-        num_workers: CountOrZero = 0,
+        num_workers: WorkersOrNone = 0,
     ) -> None:
         super().__init__()
         paths = [store] if isinstance(store, (str, os.PathLike)) else list(store)

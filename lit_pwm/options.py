@@ -89,6 +89,9 @@ Beta = Share
 LogDeviation = Annotated[float, Range(-20, 5)]
 Count = Annotated[int, Range(1)]
 CountOrZero = Annotated[int, Range(0)]
+Workers = Annotated[int, Range(1, 1024)]
+WorkersOrNone = Annotated[int, Range(0, 1024)]
+"""Processes beside this one; a slip of the finger would start them until memory ends."""
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 
 

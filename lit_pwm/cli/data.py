@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.options import Count, Seed, argument
+from lit_pwm.options import Count, Seed, Workers, argument
 from lit_pwm.paths import path_argument
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def add_collect_parser(verbs: argparse._SubParsersAction) -> None:
         help="what acts: uniform actions, a mix of correlated noises (default), or a policy's checkpoint plus noise",
     )
     parser.add_argument(
-        "--workers", type=argument(Count), metavar="N", help="processes (default: one for each processor core)"
+        "--workers", type=argument(Workers), metavar="N", help="processes (default: one for each processor core)"
     )
     parser.add_argument(
         "--seed", type=argument(Seed), default=0, metavar="S", help="seed of starts and noise (default 0)"

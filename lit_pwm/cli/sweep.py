@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit_pwm.errors import LitPWMError, did_you_mean
-from lit_pwm.options import Count, argument
+from lit_pwm.options import Workers, argument
 from lit_pwm.outputs import check_folder
 from lit_pwm.paths import path_argument
 
@@ -37,7 +37,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", type=path_argument, metavar="DIR", help="folder of the results (default runs/NAME)")
     parser.add_argument("--launcher", default="local", metavar="local", help="where cells run: on this machine")
     parser.add_argument(
-        "--workers", type=argument(Count), metavar="N", help="cells at a time (default: one for each core)"
+        "--workers", type=argument(Workers), metavar="N", help="cells at a time (default: one for each core)"
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="give a variable of the sweep file a value"

@@ -142,6 +142,7 @@ def test_defaults_lie_in_their_ranges(cls):
         (lambda: PolicyLearning(detach_actor_input="no"), "give true or false"),
         (lambda: datamodules.MultitaskDataModule("x.h5", tasks="walker-run"), "tasks 'walker-run'; give a list"),
         (lambda: datamodules.MultitaskDataModule("x.h5", seed=-1), "seed -1; give a whole number, 0 or more, or null"),
+        (lambda: datamodules.MultitaskDataModule("x.h5", num_workers=10**6), "num_workers 1000000; .* at most 1024"),
         (lambda: datamodules.MultitaskDataModule("x.h5", val_horizon=0.5), "val_horizon 0.5; give .*, or null"),
         (lambda: lit_pwm.models.MLPActor(8, 2, 1, hidden_dims=[]), "hidden_dims .*at least 1 entry"),
         (lambda: lit_pwm.models.MLPActor(8, 2, 1, hidden_dims=[8, 0]), "hidden_dims"),
