@@ -23,7 +23,7 @@ class Linger(Callback):
     def _linger(self, trainer, *arguments):
         if not self.done and trainer.global_step >= self.updates:
             self.done = True
-            beside = self.file.with_suffix(".part")
+            beside = self.file.with_suffix(f".{trainer.global_rank}.part")  # ranks come to it together
             beside.write_text(str(trainer.global_step))
             beside.replace(self.file)
             end = time.monotonic() + self.seconds
