@@ -44,9 +44,11 @@ PYTEST = $(BIN)/python -m pytest -n $(TEST_WORKERS)
 test: $(VENV)/dev.stamp lint
 	$(PYTEST) --dist loadfile -m "not faults and not long" $(PYTEST_ARGS)
 
-# Injected faults: signals in each phase, kills at each rename, full disks, hostile files.
+# Injected faults: signals in each phase, kills at each rename, full disks, hostile files. They are sent to real processes
+# at real moments, which a busy machine can shift: what failed is tried once more, alone, and must pass then.
 faults: $(VENV)/dev.stamp
-	$(PYTEST) --dist worksteal -m faults $(PYTEST_ARGS)
+	$(PYTEST) --dist worksteal -m faults $(PYTEST_ARGS) || \
+	$(BIN)/python -m pytest -m faults --last-failed --last-failed-no-failures none
 
 # Other tests that take too long for every change.
 test-long: $(VENV)/dev.stamp
