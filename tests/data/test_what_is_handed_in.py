@@ -16,7 +16,7 @@ from datamodules.check import check, info
 from datamodules.statistics import observation_statistics
 from datamodules.values import ACTION_LIMIT, REWARD_LIMIT
 from lit_pwm.errors import LitPWMError
-from lit_pwm.models import TwoHot
+from lit_pwm.models import TwoHot, symexp
 
 TASKS = {"a": (3, 1)}
 
@@ -101,9 +101,8 @@ def test_real_numbers_of_all_kinds_are_taken(tmp_path, reward):
 
 # -- ranges -----------------------------------------------------------------------------------------------------------
 def test_the_range_of_rewards_is_that_of_a_models_bins():
-    assert float(TwoHot().values.max() if hasattr(TwoHot(), "values") else torch.expm1(torch.tensor(10.0))) == (
-        pytest.approx(float(REWARD_LIMIT), rel=1e-6)
-    )
+    outermost = symexp(TwoHot().bins.double())
+    assert float(outermost.max()) == float(-outermost.min()) == pytest.approx(float(REWARD_LIMIT), rel=1e-6)
 
 
 def test_actions_are_clipped_where_they_are_beyond_by_rounding_and_refused_where_more(tmp_path):
