@@ -29,12 +29,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import datamodules
 from lit_pwm import PolicyLearning, WorldModelPretraining
-from lit_pwm.compute import FlopCounter
-from lit_pwm.experiments.stages import be_quiet
+from lit_pwm.experiments.training import be_quiet
 from lit_pwm.flow import Solver, integrate
 from lit_pwm.flow.integration import integrate_torchdiffeq
+from lit_pwm.measures.compute import FlopCounter
 from lit_pwm.models.conditioned_field import ConditionedField
-from lit_pwm.processes import keep_freed_memory
+from lit_pwm.runtime.processes import keep_freed_memory
 
 RESULT = Path(__file__).parent / "results" / "flow_cost.json"
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -23,11 +23,11 @@ import yaml
 from pages import FLOW_PAGE, markdown, put
 
 from lit_pwm.batch import Batch
-from lit_pwm.compute import Stopwatch, cost_of_update
-from lit_pwm.graphs import graphed
 from lit_pwm.losses import world_model_loss
+from lit_pwm.measures.compute import Stopwatch, cost_of_update
 from lit_pwm.models import Dynamics, FlowDynamics, MLPDynamics, RefinementDynamics, WorldModel
 from lit_pwm.models.parity import match_parameters
+from lit_pwm.runtime.graphs import graphed
 
 RESULT = Path(__file__).parent / "results" / "flow_cost_gpu.json"
 CONFIGS = Path(__file__).parent.parent / "configs" / "world_model"

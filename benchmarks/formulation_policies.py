@@ -20,10 +20,10 @@ from formulation_arms import ARMS
 from formulation_study import RESULTS, TASKS, collect_data, train
 from formulation_table import finalists, read, write_policy_table
 
-from lit_pwm.atomic import replacing
 from lit_pwm.checkpoints import load_policy
-from lit_pwm.evaluation import evaluate_task
-from lit_pwm.experiments.stages import PolicyPlan, train_policy
+from lit_pwm.evaluation.evaluator import evaluate_task
+from lit_pwm.experiments.training import PolicyPlan, train_policy
+from lit_pwm.runtime.atomic import replacing
 
 _REPORT_SEED = 20_000
 

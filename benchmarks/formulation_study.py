@@ -32,12 +32,12 @@ from torch.utils.flop_counter import FlopCounterMode
 import callbacks
 import datamodules
 from lit_pwm import WorldModelPretraining
-from lit_pwm.atomic import replacing
-from lit_pwm.compute import device_name
-from lit_pwm.experiments.stages import be_quiet
+from lit_pwm.experiments.training import be_quiet
 from lit_pwm.losses import world_model_loss
+from lit_pwm.measures.compute import device_name
 from lit_pwm.models import MLPDynamics, WorldModel
 from lit_pwm.models.parity import count_parameters, match_parameters
+from lit_pwm.runtime.atomic import replacing
 
 TASKS = ("cartpole-swingup", "cup-catch", "cartpole-balance", "reacher-easy")
 RESULTS = Path(__file__).parent / "results" / "formulation"

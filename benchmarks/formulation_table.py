@@ -14,7 +14,7 @@ from formulation_arms import ARMS
 from pages import DOCS, FLOW_PAGE, markdown, put
 
 from lit_pwm.experiments.report.grid import geometric_estimate, mean_estimate
-from lit_pwm.statistics import holm, t_probability
+from lit_pwm.measures.statistics import holm, t_probability
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -5,7 +5,7 @@
 A score is a run's mean return in a task. Two populations of scores are drawn from: normal ones with the records'
 variances within tasks and covariances between them over seeds, and the records' scores themselves, drawn anew with all
 that is not normal in them: cup-catch is all or nothing, and cartpole-balance fails as a whole now and then. Intervals
-are the product's own (`lit_pwm.statistics.t_interval`); beside them the percentile bootstrap within tasks.
+are the product's own (`lit_pwm.measures.statistics.t_interval`); beside them the percentile bootstrap within tasks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pages import DOCS, markdown, put
 from lit_pwm.experiments.report.grid import Grid
 from lit_pwm.experiments.sweep.records import read_records
 from lit_pwm.experiments.sweep.report import grid_of
-from lit_pwm.statistics import Interval, t_interval
+from lit_pwm.measures.statistics import Interval, t_interval
 
 RESULTS = Path(__file__).parent / "results" / "factorial"
 SEEDS = (3, 5, 10)

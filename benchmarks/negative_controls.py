@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import datamodules
-from lit_pwm.experiments.stages import be_quiet
+from lit_pwm.experiments.training import be_quiet
 from lit_pwm.flow import Solver, integrate
 from lit_pwm.losses import world_model_loss
 from lit_pwm.models import Dynamics, FlowDynamics, WorldModel

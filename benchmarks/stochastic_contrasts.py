@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pages import markdown
 
-from lit_pwm.statistics import detectable_difference, holm, t_interval, t_probability
+from lit_pwm.measures.statistics import detectable_difference, holm, t_interval, t_probability
 
 FLOW, TWIN = "flow-energy-sharp", "one-step-energy"
 SAMPLERS = FLOW, TWIN, "refinement-energy", "mlp-energy"

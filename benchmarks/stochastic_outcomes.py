@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lit_pwm.atomic import replacing
+from lit_pwm.runtime.atomic import replacing
 
 
 @dataclass(frozen=True)

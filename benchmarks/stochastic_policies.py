@@ -18,8 +18,8 @@ from stochastic_study import Study, refuse_another, side_by_side, write_record
 from stochastic_table import RESULTS, write_policy_table
 
 from lit_pwm.checkpoints import load_policy
-from lit_pwm.evaluation import evaluate_task
-from lit_pwm.experiments.stages import PolicyPlan, be_quiet, train_policy
+from lit_pwm.evaluation.evaluator import evaluate_task
+from lit_pwm.experiments.training import PolicyPlan, be_quiet, train_policy
 
 POLICY_MODELS = (
     "flow-energy-sharp", "one-step-energy", "refinement-energy", "mlp-energy", "refinement", "gaussian", "mlp",

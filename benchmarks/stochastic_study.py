@@ -36,11 +36,11 @@ from stochastic_outcomes import Futures
 from stochastic_table import RESULTS, write_table
 
 from datamodules import EpisodeStore, collect
-from lit_pwm.atomic import replacing
 from lit_pwm.checkpoints import load_world_model
 from lit_pwm.errors import LitPWMError
-from lit_pwm.experiments.stages import WorldModelPlan, be_quiet, train_world_model
-from lit_pwm.scores import crps, energy_score, rank_histogram, spread_error_ratio, spread_ratio
+from lit_pwm.experiments.training import WorldModelPlan, be_quiet, train_world_model
+from lit_pwm.measures.scores import crps, energy_score, rank_histogram, spread_error_ratio, spread_ratio
+from lit_pwm.runtime.atomic import replacing
 from lit_pwm.tasks import make_env
 
 STEPS = (1, 4, 16)

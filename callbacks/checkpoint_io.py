@@ -10,8 +10,8 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Trainer
 
-from lit_pwm.atomic import replacing_part
 from lit_pwm.checkpoints.wholeness import require_whole
+from lit_pwm.runtime.atomic import replacing_part
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

@@ -13,15 +13,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from callbacks.measuring import write_metrics
-from lit_pwm.atomic import replacing
 from lit_pwm.batch import Batch
-from lit_pwm.compute import Stopwatch, UpdateCost, cost_of_update, device_name, peak_memory
 from lit_pwm.errors import LitPWMError
+from lit_pwm.measures.compute import Stopwatch, UpdateCost, cost_of_update, device_name, peak_memory
 from lit_pwm.models.component import Component
 from lit_pwm.models.parity import count_parameters
 from lit_pwm.optim import logs_now
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.pretraining import WorldModelPretraining
+from lit_pwm.runtime.atomic import replacing
 
 RECORD = "compute.json"
 FORMAT_VERSION = 1

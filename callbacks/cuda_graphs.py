@@ -11,16 +11,16 @@ from torch import Tensor
 
 from lit_pwm.batch import Batch
 from lit_pwm.errors import LitPWMError
-from lit_pwm.graphs import Function, graphed
 from lit_pwm.imagination import Imagined
 from lit_pwm.losses import WorldModelLoss
 from lit_pwm.models import FlowActor, FlowDynamics
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.pretraining import WorldModelPretraining
+from lit_pwm.runtime.graphs import Function, graphed
 
 
 class CUDAGraphs(Callback):
-    """Replays the losses of either module and their gradients as CUDA graphs (`lit_pwm.graphs.graphed`).
+    """Replays the losses of either module and their gradients as CUDA graphs (`lit_pwm.runtime.graphs.graphed`).
 
     Updates of small networks wait for kernels to be launched, hundreds for each imagined or unrolled step; a graph
     launches all of them at once. Which numbers are computed does not change. docs/gpu.md has the gain by size.

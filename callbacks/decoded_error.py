@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_pwm.decoded_error import DecodedError
 from lit_pwm.errors import LitPWMError
+from lit_pwm.measures.decoded_error import DecodedError
 from lit_pwm.models.accumulation import accumulation_dtype
 from lit_pwm.options import Count, Length, checked
 from lit_pwm.pretraining import WorldModelPretraining
@@ -17,8 +17,8 @@ from lit_pwm.pretraining import WorldModelPretraining
 class DecodedErrors(Callback):
     """Logs `val/decoded_error_k` and, for each task, `val/decoded_error_k/TASK` and `val/reward_error_k/TASK`.
 
-    Latent errors depend on the encoder; these can be compared between world models (`lit_pwm.decoded_error`). Hooks:
-    `on_validation_batch_end`, `on_validation_epoch_end`; nothing of it is in checkpoints.
+    Latent errors depend on the encoder; these can be compared between world models (`lit_pwm.measures.decoded_error`).
+    Hooks: `on_validation_batch_end`, `on_validation_epoch_end`; nothing of it is in checkpoints.
 
     Args:
         steps: numbers of open-loop steps; those beyond the validation slices' horizon are left out.

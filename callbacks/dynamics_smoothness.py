@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.measuring import random_streams_kept
-from lit_pwm.diagnostics import jacobian_square_norms
 from lit_pwm.errors import LitPWMError
+from lit_pwm.measures.diagnostics import jacobian_square_norms
 from lit_pwm.options import Count, checked
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.pretraining import WorldModelPretraining
@@ -19,8 +19,8 @@ class DynamicsSmoothness(Callback):
     """Logs `diagnostics/dz_dz` and `diagnostics/dz_da`: ‖∂z'/∂z‖ and ‖∂z'/∂a‖ (Frobenius) of one step of the dynamics.
 
     Both are root mean squares over the states and actions in which the slices of the first validation batch start,
-    estimated by random vector-Jacobian products (`lit_pwm.diagnostics.jacobian_square_norms`). Gradients through H
-    steps are products of H such Jacobians. For dynamics that sample, the noise is held fixed.
+    estimated by random vector-Jacobian products (`lit_pwm.measures.diagnostics.jacobian_square_norms`). Gradients
+    through H steps are products of H such Jacobians. For dynamics that sample, the noise is held fixed.
 
     Training is left as it is. Hook: `on_validation_batch_end`. In checkpoints: when it was last measured.
 

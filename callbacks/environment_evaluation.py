@@ -13,13 +13,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.intervals import ValidationInterval, validates
 from callbacks.stop_on_signals import signal_on_any_rank
-from lit_pwm import run_signals
 from lit_pwm.errors import LitPWMError, RunStopped
-from lit_pwm.evaluation import EvaluationResult, Evaluator
-from lit_pwm.model_gap import STEPS
+from lit_pwm.evaluation.evaluator import EvaluationResult, Evaluator
+from lit_pwm.evaluation.model_gap import STEPS
 from lit_pwm.models.accumulation import accumulation_dtype
 from lit_pwm.options import Count, Positive, Seed, checked
 from lit_pwm.policy_learning import PolicyLearning
+from lit_pwm.runtime import run_signals
 from lit_pwm.tasks.registry import METAWORLD, task_spec
 from lit_pwm.tasks.workers import TIMEOUT
 
@@ -31,9 +31,10 @@ class EnvironmentEvaluation(Callback):
 
     Logs `eval/return/TASK`, the mean return of each task, and `eval/return`, the mean over tasks, which
     `ModelCheckpoint(monitor="eval/return", mode="max")` can choose by. From states visited in these episodes it also
-    compares what the world model promises for the next 16 steps with what they brought (`lit_pwm.model_gap`), in
-    environment units: `eval/imagined_return_16`, `eval/real_return_16` and their difference `eval/model_gap`, means
-    over tasks, and for each task with `/TASK` behind the name. The seeds are the callback's own: report results
+    compares what the world model promises for the next 16 steps with what they brought
+    (`lit_pwm.evaluation.model_gap`), in environment units: `eval/imagined_return_16`, `eval/real_return_16` and their
+    difference `eval/model_gap`, means over tasks, and for each task with `/TASK` behind the name.
+    The seeds are the callback's own: report results
     on other seeds, or the best checkpoint's return is biased upwards. Under several ranks each evaluates its share of
     the tasks. The environments stay open during the run.
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from callbacks.measuring import random_streams_kept, write_metrics
 from lit_pwm.batch import Batch
-from lit_pwm.diagnostics import expected_snr, watching_substeps
 from lit_pwm.errors import LitPWMError
+from lit_pwm.measures.diagnostics import expected_snr, watching_substeps
 from lit_pwm.options import Count, Range, checked
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.pretraining import WorldModelPretraining
@@ -25,9 +25,10 @@ class GradientDiagnostics(Callback):
     - `diagnostics/gradient_norm/PART`: norm of the gradient of each part of the world model, or of each part of the
       actor and of the critics (in their first minibatch), before clipping and, under several ranks, before averaging;
     - `diagnostics/actor_esnr`: expected signal-to-noise ratio of the actor's gradient in the update
-      (`lit_pwm.diagnostics.expected_snr`, unbiased). The batch of B rollouts is split into M microbatches, whose
-      gradients are computed one by one; what is logged is M times their ESNR, which is that of their mean, the update's
-      gradient. Divided by B it is that of a single rollout. It is noisy, and negative where there is no signal;
+      (`lit_pwm.measures.diagnostics.expected_snr`, unbiased). The batch of B rollouts is split into M microbatches,
+      whose gradients are computed one by one; what is logged is M times their ESNR, which is that of their mean, the
+      update's gradient. Divided by B it is that of a single rollout. It is noisy, and negative where there is no
+      signal;
     - `diagnostics/substep_gradient/tau_T`, for actors with velocity fields: root mean square over rollouts and imagined
       steps of the norm of ∂ℓ/∂x_τ, the gradient of a rollout's loss by the state at which the field was evaluated. Of a
       rollout that neither vanishes nor explodes over substeps all have the same size.

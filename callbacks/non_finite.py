@@ -8,15 +8,15 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.checkpoint_io import write_tensors, write_whole_checkpoints
-from lit_pwm.atomic import replacing_part
 from lit_pwm.errors import NonFiniteLossError
+from lit_pwm.runtime.atomic import replacing_part
 
 
 class NonFiniteGuard(Callback):
     """Saves the batch and the last good weights when an update meets a loss or gradient that is not finite.
 
-    Such an update is undone before `NonFiniteLossError` is raised, on all ranks (`lit_pwm.atomic_update`): what is
-    there at that moment is the state after the update before it, and nothing in it has seen the batch. The files
+    Such an update is undone before `NonFiniteLossError` is raised, on all ranks (`lit_pwm.updates.atomic_update`): what
+    is there at that moment is the state after the update before it, and nothing in it has seen the batch. The files
     `non_finite_batch.pt` (of several ranks each its own, with `_rankN` behind the name) and `last_good.ckpt` lie in the
     run's log directory; a run resumed from `last_good.ckpt` goes on with the batch after the bad one.
     """

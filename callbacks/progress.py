@@ -11,8 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lit_pwm.consoles import ProgressConsole
 from lit_pwm.options import NonNegative, checked
+from lit_pwm.runtime.consoles import ProgressConsole
 
 
 class RunProgress(ProgressBar):

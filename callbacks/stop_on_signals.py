@@ -15,8 +15,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.requeueing import requeue
-from lit_pwm import run_signals
 from lit_pwm.errors import RunStopped
+from lit_pwm.runtime import run_signals
 
 
 def signal_on_any_rank(trainer: Trainer) -> int | None:

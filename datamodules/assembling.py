@@ -24,8 +24,8 @@ from datamodules.layout import (
 )
 from datamodules.shards import Record, ShardFolder, read
 from datamodules.skeleton import PlainFile
-from lit_pwm.atomic import replacing
 from lit_pwm.errors import LitPWMError
+from lit_pwm.runtime.atomic import replacing
 
 _BLOCK_ROWS = 65_536
 _SUMS = ("obs_sum", "obs_m2")

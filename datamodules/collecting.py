@@ -19,11 +19,12 @@ from datamodules.rolling import EPISODE_KEYS, Collector, Diverged, Rolled, Work
 from datamodules.shards import ShardFolder, refuse_existing
 from datamodules.store import EpisodeStore
 from datamodules.writer import store_settings
-from lit_pwm.consoles import ProgressConsole
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, Seed, Workers, checked
 from lit_pwm.paths import absolute
-from lit_pwm.pool import Call, Pool, WorkerEndedError
+from lit_pwm.runtime.consoles import ProgressConsole
+from lit_pwm.runtime.pool import Call, Pool, WorkerEndedError
+from lit_pwm.runtime.processes import usable_cores
 from lit_pwm.tasks import TaskSpec, task_spec
 from lit_pwm.tasks.registry import METAWORLD
 
@@ -156,14 +157,6 @@ def check_arguments(
     check_behaviour(behaviour)
     refuse_existing(absolute(out))
     return specs
-
-
-def usable_cores() -> int:
-    """Processor cores that this process may use, or that there are where the system does not say."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1
 
 
 # -- processes --------------------------------------------------------------------------------------------------------

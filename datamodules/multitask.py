@@ -14,9 +14,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from datamodules.episodes import EpisodeTable, choose, copies, open_all
 from datamodules.guarding import Guard
 from datamodules.loader import Binding, DrawnBatches, FixedBatches, SliceDataset, SliceLoader
+from datamodules.observation_statistics import observation_statistics
 from datamodules.sampler import Balance, SliceSampler
 from datamodules.splitting import Split, split
-from datamodules.statistics import observation_statistics
 from datamodules.storages import DeviceStorage, FileStorage, MemoryStorage, Storage, widest
 from datamodules.store import EpisodeStore
 from lit_pwm.errors import LitPWMError

@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lit_pwm.atomic import replacing
 from lit_pwm.errors import LitPWMError
 from lit_pwm.paths import absolute
+from lit_pwm.runtime.atomic import replacing
 
 # Magic, CRC-32 of what follows, key, task index, actions T, observation and action width, terminated, clipped actions,
 # clamped rewards, source's bytes.

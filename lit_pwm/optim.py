@@ -74,7 +74,7 @@ def compute_gradients(module: LightningModule, optimizer: LightningOptimizer, lo
 
     Returns:
         The gradient's norm before clipping, over all ranks. Whoever steps makes sure that it is finite
-        (`lit_pwm.atomic_update`).
+        (`lit_pwm.updates.atomic_update`).
     """
     parameters = list(parameters_of(optimizer))
     optimizer.zero_grad(set_to_none=True)

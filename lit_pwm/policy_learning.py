@@ -14,9 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from lit_pwm.atomic_update import AtomicUpdate
 from lit_pwm.batch import Batch, DataSource
-from lit_pwm.binding import bind, source_of
 from lit_pwm.checkpoints.native import (
     DESCRIPTION_KEY,
     building,
@@ -48,7 +46,9 @@ from lit_pwm.optim import (
 )
 from lit_pwm.options import Beta, Count, Fraction, NonNegative, Positive, Rate, check_options
 from lit_pwm.paths import absolute
-from lit_pwm.precision import require_supported_precision, sums_dtype
+from lit_pwm.updates.atomic_update import AtomicUpdate
+from lit_pwm.updates.binding import bind, source_of
+from lit_pwm.updates.precision import require_supported_precision, sums_dtype
 
 
 class PolicyLearning(LightningModule):

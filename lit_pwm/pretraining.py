@@ -13,9 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from lit_pwm.atomic_update import AtomicUpdate
 from lit_pwm.batch import Batch, DataSource
-from lit_pwm.binding import bind, source_of
 from lit_pwm.checkpoints.native import (
     DESCRIPTION_KEY,
     building,
@@ -26,12 +24,12 @@ from lit_pwm.checkpoints.native import (
 )
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.losses import WorldModelLoss, sigreg, world_model_loss
+from lit_pwm.measures.open_loop import OpenLoopError
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.dynamics import Dynamics, MLPDynamics
 from lit_pwm.models.layers import LatentWidth
 from lit_pwm.models.parity import Parity, match_parameters, parity_of
 from lit_pwm.models.world_model import WorldModel
-from lit_pwm.open_loop import OpenLoopError
 from lit_pwm.optim import (
     apply_settings,
     check_each_parameter_once,
@@ -46,8 +44,10 @@ from lit_pwm.optim import (
 )
 from lit_pwm.options import Beta, Count, CountOrZero, Fraction, Length, NonNegative, Positive, Rate, check_options
 from lit_pwm.paths import absolute
-from lit_pwm.precision import require_supported_precision, sums_dtype
 from lit_pwm.tasks.registry import TASK_SETS, task_spec
+from lit_pwm.updates.atomic_update import AtomicUpdate
+from lit_pwm.updates.binding import bind, source_of
+from lit_pwm.updates.precision import require_supported_precision, sums_dtype
 
 
 class WorldModelPretraining(LightningModule):

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from lit_pwm.checkpoints.wholeness import require_whole
 from lit_pwm.errors import LitPWMError
-from lit_pwm.imports import ignoring_options
 from lit_pwm.models.actors import Actor
 from lit_pwm.models.component import Component, factory_from
 from lit_pwm.models.policy import Policy
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.paths import absolute
+from lit_pwm.runtime.imports import ignoring_options
 
 DESCRIPTION_KEY = "lit_pwm"
 FORMAT_VERSION = 1

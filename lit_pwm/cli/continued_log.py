@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from lit_pwm.atomic import replacing
+from lit_pwm.runtime.atomic import replacing
 
 
 class ContinuedCSVLogger(CSVLogger):

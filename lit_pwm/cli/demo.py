@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from lit_pwm.options import Positive, Seed, argument
-from lit_pwm.outputs import check_folder
 from lit_pwm.paths import path_argument
+from lit_pwm.runtime.outputs import check_folder
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
@@ -38,9 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     check_folder(out, "--out")
 
-    from lit_pwm.experiments.demo import Demo, plan_for
+    from lit_pwm.experiments.demo.rounds import Demo, plan_for
+    from lit_pwm.experiments.demo.summary import report_runs
     from lit_pwm.experiments.own_folders import only_one, replacing_folder
-    from lit_pwm.experiments.record import report_runs
 
     plan, final = plan_for(arguments.minutes), out / "runs" / f"demo-seed{arguments.seed}"
     with only_one(out, "demo"):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, Positive, Seed, argument
-from lit_pwm.outputs import check_file, check_folder
 from lit_pwm.paths import path_argument
+from lit_pwm.runtime.outputs import check_file, check_folder
 from lit_pwm.tasks.registry import task_spec
 
 
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     from lit_pwm.checkpoints import load_policy
-    from lit_pwm.evaluation import evaluate_policy, print_result, record_video, write_result
+    from lit_pwm.evaluation.evaluator import evaluate_policy, print_result, record_video, write_result
 
     torch.set_num_threads(1)
     policy = load_policy(arguments.checkpoint)

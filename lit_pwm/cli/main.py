@@ -10,15 +10,15 @@ import textwrap
 from typing import Any, NoReturn
 
 import lit_pwm
-from lit_pwm import run_signals
 from lit_pwm.cli import data, demo, evaluate, report, sweep
 from lit_pwm.cli.explain import explain
 from lit_pwm.errors import LitPWMError, RunStopped, did_you_mean, escaped
-from lit_pwm.imports import current_folder_importable, importing
-from lit_pwm.processes import follow_lifeline, keep_sockets_short, open_standard_streams
-from lit_pwm.run_signals import ENDING
-from lit_pwm.siblings import check_siblings
-from lit_pwm.stopping import leave, stopping
+from lit_pwm.runtime import run_signals
+from lit_pwm.runtime.imports import current_folder_importable, importing
+from lit_pwm.runtime.processes import follow_lifeline, keep_sockets_short, open_standard_streams
+from lit_pwm.runtime.run_signals import ENDING
+from lit_pwm.runtime.siblings import check_siblings
+from lit_pwm.runtime.stopping import leave, stopping
 
 TRAINER_VERBS = {
     "fit": "train a world model or a policy",

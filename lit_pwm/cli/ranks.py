@@ -13,9 +13,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from lit_pwm import run_signals
 from lit_pwm.cli.resuming import Resumption
-from lit_pwm.stopping import shielded
+from lit_pwm.runtime import run_signals
+from lit_pwm.runtime.stopping import shielded
 
 _DECIDED = "LIT_PWM_RESUMES_FROM"
 _GRACE_SECONDS = 10.0

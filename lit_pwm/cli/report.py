@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.outputs import check_folder
 from lit_pwm.paths import path_argument
+from lit_pwm.runtime.outputs import check_folder
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         report_sweep(cells, Path(arguments.out))
     else:
-        from lit_pwm.experiments.record import report_runs
+        from lit_pwm.experiments.demo.summary import report_runs
 
         report_runs(demos, Path(arguments.out))
     return 0

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.options import Workers, argument
-from lit_pwm.outputs import check_folder
 from lit_pwm.paths import path_argument
+from lit_pwm.runtime.outputs import check_folder
 
 if TYPE_CHECKING:
     from lit_pwm.experiments.sweep.cells import Cell
@@ -82,12 +82,12 @@ def run(arguments: argparse.Namespace) -> int:
             print(shlex.join(cell.shown(out)))
         return 0
 
-    from lit_pwm.consoles import ProgressConsole
     from lit_pwm.experiments.sweep.display import Display, print_outcome
     from lit_pwm.experiments.sweep.launch import LocalLauncher
     from lit_pwm.experiments.sweep.records import write_record, write_records
     from lit_pwm.experiments.sweep.state import changed_since, refuse_changed
-    from lit_pwm.tasks.vector import usable_cores
+    from lit_pwm.runtime.consoles import ProgressConsole
+    from lit_pwm.runtime.processes import usable_cores
 
     check_folder(out, "--out")
     if arguments.records:

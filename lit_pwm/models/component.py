@@ -10,8 +10,8 @@ from typing import Any, ClassVar, TypeVar
 from torch import nn
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.imports import ignored_options, trusted_module
 from lit_pwm.options import checked
+from lit_pwm.runtime.imports import ignored_options, trusted_module
 
 C = TypeVar("C", bound="Component")
 
@@ -76,7 +76,7 @@ def known_options(owner: type, options: Mapping[str, Any], name: str) -> dict[st
         name: what the checkpoint calls the class.
 
     Raises:
-        LitPWMError: others are among them, and they are not ignored (`lit_pwm.imports.ignored_options`).
+        LitPWMError: others are among them, and they are not ignored (`lit_pwm.runtime.imports.ignored_options`).
     """
     parameters = inspect.signature(owner).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):

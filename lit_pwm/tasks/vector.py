@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import sys
 from collections.abc import Generator
 from typing import Literal
 
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from lit_pwm.errors import LitPWMError
+from lit_pwm.runtime.processes import usable_cores
 from lit_pwm.tasks.environment import make_env
 from lit_pwm.tasks.registry import TaskSpec, task_spec
 from lit_pwm.tasks.workers import TIMEOUT, WorkerVectorEnv
@@ -87,13 +87,6 @@ def chosen_mode(spec: TaskSpec, num_envs: int, cores: int | None = None) -> Lite
     cost = _STEP_COST.get(spec.domain, _TYPICAL_STEP_COST)
     in_workers = max(_CALL_COST, (cost + _WORKER_COST) / min(cores, num_envs))
     return "async" if cost / in_workers >= _LEAST_GAIN else "sync"
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if sys.platform.startswith("linux"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def close_vector_env(env: VectorEnv) -> None:

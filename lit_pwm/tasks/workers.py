@@ -16,9 +16,9 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import _async_worker
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.pool import ending
-from lit_pwm.processes import become_worker, keep_sockets_short
-from lit_pwm.stopping import shielded_workers
+from lit_pwm.runtime.pool import ending
+from lit_pwm.runtime.processes import become_worker, keep_sockets_short
+from lit_pwm.runtime.stopping import shielded_workers
 
 TIMEOUT = 120.0
 """Seconds in which an environment's worker has to answer."""

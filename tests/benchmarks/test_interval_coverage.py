@@ -4,7 +4,7 @@ import interval_coverage
 import numpy as np
 import pytest
 
-from lit_pwm.statistics import t_interval
+from lit_pwm.measures.statistics import t_interval
 
 TRIALS = 5000
 

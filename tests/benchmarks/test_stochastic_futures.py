@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from stochastic_futures import Futures, held_out_futures
 
-from lit_pwm.scores import rank_histogram
+from lit_pwm.measures.scores import rank_histogram
 from lit_pwm.tasks import make_env
 
 

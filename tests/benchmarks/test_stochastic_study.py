@@ -14,7 +14,7 @@ from stochastic_table import policy_table, table, write_table
 from torch.distributions import Normal
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.experiments.stages import PolicyPlan
+from lit_pwm.experiments.training import PolicyPlan
 from lit_pwm.losses import world_model_loss
 from lit_pwm.models import LatentTarget, WorldModel
 from lit_pwm.models.layers import simnorm

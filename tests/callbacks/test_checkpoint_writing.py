@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 import callbacks
 from callbacks.checkpoint_io import write_tensors
-from lit_pwm.atomic import replacing, replacing_part
 from lit_pwm.errors import LitPWMError
+from lit_pwm.runtime.atomic import replacing, replacing_part
 
 CONTENT = {"state_dict": {"weight": torch.arange(200_000.0)}, "global_step": 3}
 
@@ -95,7 +95,7 @@ def test_a_process_that_is_killed_before_it_renames_leaves_the_old_file(tmp_path
     file.write_bytes(b"whole")
     script = f"""
 import os, signal, sys
-from lit_pwm.atomic import {write.__name__} as write
+from lit_pwm.runtime.atomic import {write.__name__} as write
 with write(sys.argv[1], "The file") as beside:
     beside.write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import callbacks
-from lit_pwm.compute import cost_of_update
+from lit_pwm.measures.compute import cost_of_update
 from lit_pwm.models.parity import count_parameters
 
 pytestmark = [
@@ -122,7 +122,7 @@ def test_the_count_is_that_of_torch(kind, world_model_files, policy_learning, ru
     class TorchCounter(FlopCounterMode):
         flops = property(FlopCounterMode.get_total_flops)
 
-    monkeypatch.setattr("lit_pwm.compute.FlopCounter", lambda: TorchCounter(display=False))
+    monkeypatch.setattr("lit_pwm.measures.compute.FlopCounter", lambda: TorchCounter(display=False))
     run(policy_learning(world_model_files[kind]), tmp_path / "torch", [callbacks.ComputeLedger()], updates=1)
     assert read(tmp_path / "ours")["flops"] == read(tmp_path / "torch")["flops"] > 0
 

@@ -15,8 +15,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 import callbacks
 from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.checkpoints import load_policy, load_world_model
-from lit_pwm.compute import Stopwatch
 from lit_pwm.errors import LitPWMError, NonFiniteLossError
+from lit_pwm.measures.compute import Stopwatch
 from lit_pwm.models import FlowDynamics
 
 pytestmark = [

@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 import callbacks
 from datamodules import MultitaskDataModule
-from lit_pwm import run_signals
 from lit_pwm.errors import RunStopped
+from lit_pwm.runtime import run_signals
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
@@ -224,8 +224,8 @@ def test_without_validation_it_is_saved_all_the_same(pretraining, leg, run, walk
 def test_a_second_signal_ends_the_process_at_once(tmp_path):
     script = """
 import os, signal, sys, time
-from lit_pwm import run_signals
-from lit_pwm.atomic import replacing_part
+from lit_pwm.runtime import run_signals
+from lit_pwm.runtime.atomic import replacing_part
 with run_signals.catching_signals():
     run_signals.defer(True)
     with replacing_part(sys.argv[1], "The file") as beside:

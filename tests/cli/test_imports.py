@@ -12,10 +12,10 @@ import torch
 from lit_pwm.checkpoints import DESCRIPTION_KEY, describe_world_model, load_world_model
 from lit_pwm.cli.main import run, taken_out
 from lit_pwm.errors import LitPWMError
-from lit_pwm.imports import IMPORTS, importing
 from lit_pwm.models import MLPDynamics, WorldModel
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.dynamics import Dynamics
+from lit_pwm.runtime.imports import IMPORTS, importing
 
 COMMAND = Path(sys.executable).with_name("lit-pwm")
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()

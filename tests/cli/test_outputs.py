@@ -10,7 +10,7 @@ import pytest
 from datamodules import EpisodeStore
 from lit_pwm.cli.main import fail
 from lit_pwm.errors import LitPWMError
-from lit_pwm.outputs import check_file, check_folder
+from lit_pwm.runtime.outputs import check_file, check_folder
 
 FIXTURES = os.path.join(os.path.dirname(__file__), "..", "fixtures_v1")
 EVALUATE = ["evaluate", "--checkpoint", os.path.join(FIXTURES, "mlp_policy.ckpt"), "--episodes", "1"]
@@ -84,7 +84,7 @@ def test_a_process_without_stdout_and_stderr_works_and_writes_into_no_file(tmp_p
     done = subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "lit_pwm", *line], cwd=tmp_path)
     assert done.returncode == 0
     assert len(EpisodeStore(tmp_path / "s.h5")) == 2
-    line = f"import os; from lit_pwm.processes import open_standard_streams as open_; open_(); f = open({'f'!r}, 'w');"
+    line = f"import os; from lit_pwm.runtime import processes as p; p.open_standard_streams(); f = open({'f'!r}, 'w');"
     script = line + "os.write(2, b'said'); print('said', flush=True); print('said', file=f); f.close()"
     subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", sys.executable, "-c", script], cwd=tmp_path, check=True)
     assert (tmp_path / "f").read_text() == "said\n"

@@ -10,11 +10,11 @@ import pytest
 from datamodules import EpisodeStore, EpisodeWriter, MultitaskDataModule
 from datamodules.collecting import check_arguments
 from lit_pwm import PolicyLearning, WorldModelPretraining
-from lit_pwm.atomic import replacing
 from lit_pwm.checkpoints import read_checkpoint
 from lit_pwm.cli.main import build_parser, run
 from lit_pwm.errors import LitPWMError
 from lit_pwm.paths import absolute, expanded, find_config
+from lit_pwm.runtime.atomic import replacing
 
 PLACES = ("F", "F.h5", "DIR", "R.json", "RUNS", "SWEEP.yaml")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_pwm.decoded_error import DecodedError
+from lit_pwm.measures.decoded_error import DecodedError
 from lit_pwm.models import FlowDynamics, MLPDynamics, WorldModel
 
 TASKS = {"a": (5, 2), "b": (3, 1), "never-seen": (4, 2)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lit_pwm.diagnostics import expected_snr, jacobian_square_norms, watching_substeps
+from lit_pwm.measures.diagnostics import expected_snr, jacobian_square_norms, watching_substeps
 from lit_pwm.models import FlowActor, FlowDynamics, MLPActor, MLPDynamics
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lit_pwm.graphs import graphed
+from lit_pwm.runtime.graphs import graphed
 
 pytestmark = [
     pytest.mark.gpu,

@@ -15,7 +15,7 @@ from datamodules.check import check
 from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.checkpoints import load_policy, load_world_model
 from lit_pwm.cli.main import run
-from lit_pwm.evaluation import evaluate_policy
+from lit_pwm.evaluation.evaluator import evaluate_policy
 
 OLD = Path(__file__).parent.parent / "fixtures_v1"
 WORLD_MODELS = ["mlp", "refinement", "flow", "sampled_flow", "steadied"]

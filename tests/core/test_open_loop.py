@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from lit_pwm.measures.open_loop import OpenLoopError
 from lit_pwm.models import MLPDynamics, WorldModel
-from lit_pwm.open_loop import OpenLoopError
 
 TASKS = {"a": (5, 2), "b": (3, 1), "never-seen": (4, 2)}
 STEPS = (1, 4, 16)

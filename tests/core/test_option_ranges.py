@@ -23,7 +23,7 @@ import lit_pwm.models
 from datamodules.sampler import SliceSampler
 from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.errors import LitPWMError
-from lit_pwm.evaluation import Evaluator
+from lit_pwm.evaluation.evaluator import Evaluator
 from lit_pwm.flow import Solver
 from lit_pwm.models import MLPDynamics, TwoHot, WorldModel
 from lit_pwm.models.component import Component

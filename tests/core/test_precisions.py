@@ -15,6 +15,7 @@ from datamodules import MultitaskDataModule
 from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.checkpoints import load_policy
 from lit_pwm.errors import LitPWMError
+from lit_pwm.measures.open_loop import OpenLoopError
 from lit_pwm.models import (
     CriticEnsemble,
     FlowActor,
@@ -27,8 +28,7 @@ from lit_pwm.models import (
 )
 from lit_pwm.models.accumulation import accumulation_dtype
 from lit_pwm.models.two_hot import TwoHot
-from lit_pwm.open_loop import OpenLoopError
-from lit_pwm.precision import SUPPORTED
+from lit_pwm.updates.precision import SUPPORTED
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks"),
@@ -198,7 +198,7 @@ def test_sums_are_kept_in_single_precision_where_a_device_has_no_doubles():
 
 
 def test_metrics_in_single_precision_give_what_they_give_in_double():
-    from lit_pwm.decoded_error import DecodedError
+    from lit_pwm.measures.decoded_error import DecodedError
 
     model, found = WorldModel({"a": (3, 1), "b": (4, 2)}, **WIDTHS), []
     batch = {"obs": torch.randn(5, 40, 4), "action": torch.rand(4, 40, 2), "reward": torch.rand(4, 40)}

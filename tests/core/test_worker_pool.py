@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.pool import Call, Pool, WorkerEndedError
-from lit_pwm.processes import keep_sockets_short
+from lit_pwm.runtime.pool import Call, Pool, WorkerEndedError
+from lit_pwm.runtime.processes import keep_sockets_short
 
 WORK = """
 import os, signal, time
@@ -125,9 +125,9 @@ def test_workers_end_with_their_parent(work, tmp_path, sign, code):
     """After a signal to the whole group, and after a kill of the parent alone, nothing is left and nothing is said."""
     script = """
         import sys
-        from lit_pwm.pool import Call, Pool
+        from lit_pwm.runtime.pool import Call, Pool
         from lit_pwm.errors import RunStopped
-        from lit_pwm.stopping import leave, stopping
+        from lit_pwm.runtime.stopping import leave, stopping
         import pool_work
 
         if __name__ == "__main__":
@@ -178,7 +178,7 @@ def test_sockets_are_made_where_their_names_fit(monkeypatch, tmp_path):
 
 BORN = """
 import multiprocessing, signal, time
-from lit_pwm.stopping import ENDING, shielded_workers
+from lit_pwm.runtime.stopping import ENDING, shielded_workers
 
 if __name__ == "__main__":
     process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))

@@ -13,7 +13,7 @@ import torch
 
 from datamodules import EpisodeStore, EpisodeWriter, assembling, layout
 from datamodules.check import check, info
-from datamodules.statistics import observation_statistics
+from datamodules.observation_statistics import observation_statistics
 from datamodules.values import ACTION_LIMIT, REWARD_LIMIT
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models import TwoHot, symexp

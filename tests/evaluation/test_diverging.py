@@ -9,7 +9,7 @@ import pytest
 from datamodules import collect
 from datamodules.check import check
 from lit_pwm.errors import LitPWMError
-from lit_pwm.evaluation import evaluate_task
+from lit_pwm.evaluation.evaluator import evaluate_task
 from lit_pwm.tasks import TaskSpec, make_env, register, registry
 
 LENGTH = 40

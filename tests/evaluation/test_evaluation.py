@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import lit_pwm
-from lit_pwm.acting import act_for_seeds
 from lit_pwm.errors import LitPWMError
-from lit_pwm.evaluation import (
+from lit_pwm.evaluation.acting import act_for_seeds
+from lit_pwm.evaluation.evaluator import (
     EvaluationResult,
     Evaluator,
     RandomPolicy,
@@ -112,7 +112,7 @@ def made(monkeypatch):
         vectors.append(make_vector_env(*arguments))
         return vectors[-1]
 
-    monkeypatch.setattr("lit_pwm.evaluation.make_vector_env", make)
+    monkeypatch.setattr("lit_pwm.evaluation.evaluator.make_vector_env", make)
     return vectors
 
 
@@ -274,7 +274,7 @@ def test_a_policy_of_another_width_is_refused(constant_policy):
 
 def test_environments_that_would_be_too_many_are_closed_after_each_task(short_task, constant_policy, monkeypatch):
     before = set(multiprocessing.active_children())
-    monkeypatch.setattr("lit_pwm.evaluation._MOST_OPEN_ENVS", 1)
+    monkeypatch.setattr("lit_pwm.evaluation.evaluator._MOST_OPEN_ENVS", 1)
     with Evaluator([short_task], 2, 0, mode="async") as evaluator:
         first = evaluator.run(constant_policy([1.0], [short_task]))
         assert set(multiprocessing.active_children()) <= before

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lit_pwm.evaluation import RandomPolicy, TaskResult, evaluate_task
-from lit_pwm.model_gap import EVERY, STEPS, ModelGap, VisitedStates, imagined_rewards, merge_gaps
+from lit_pwm.evaluation.evaluator import RandomPolicy, TaskResult, evaluate_task
+from lit_pwm.evaluation.model_gap import EVERY, STEPS, ModelGap, VisitedStates, imagined_rewards, merge_gaps
 from lit_pwm.models import FlowDynamics, MLPActor, Policy, WorldModel
 from lit_pwm.tasks import make_env
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.scores import crps, energy_score, rank_histogram, spread_error_ratio, spread_ratio
+from lit_pwm.measures.scores import crps, energy_score, rank_histogram, spread_error_ratio, spread_ratio
 
 
 def gaussian_crps(y: float) -> float:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.statistics import (
+from lit_pwm.measures.statistics import (
     detectable_difference,
     holm,
     interquartile_mean,

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.evaluation import evaluate_task, record_video
+from lit_pwm.evaluation.evaluator import evaluate_task, record_video
+from lit_pwm.evaluation.video import write_video
 from lit_pwm.tasks.rendering import can_render
-from lit_pwm.video import write_video
 
 needs_rendering = pytest.mark.skipif(not can_render(), reason="nothing on this machine can render")
 KEEP_STILL = """
 import logging, sys
 import numpy as np
-from lit_pwm.evaluation import RandomPolicy, record_video
+from lit_pwm.evaluation.evaluator import RandomPolicy, record_video
 logging.basicConfig(format="%(message)s")
 recording = record_video(RandomPolicy(0), "pendulum-swingup", 3, sys.argv[1])
 print(recording.path, recording.notice, recording.episode_return)

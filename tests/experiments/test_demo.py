@@ -13,7 +13,7 @@ import pytest
 
 from lit_pwm.cli.main import run
 from lit_pwm.errors import LitPWMError
-from lit_pwm.experiments.demo import DEFAULT_MINUTES, DemoPlan, plan_for
+from lit_pwm.experiments.demo.rounds import DEFAULT_MINUTES, DemoPlan, plan_for
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COMMAND = ["demo", "--minutes", "0.01", "--seed", "3"]

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from lit_pwm.evaluation.video import Recording, write_video
 from lit_pwm.experiments import report
-from lit_pwm.video import Recording, write_video
+from lit_pwm.provenance import describe_machine
 
 TASKS = ("cartpole-swingup", "cup-catch", "cartpole-balance")
 
@@ -89,7 +90,7 @@ def plausible_record():
             "evaluation seeds": {"choosing checkpoints": "10000 to 10009", "reported": "0 to 9"},
         },
         "Versions": {"lit_pwm": "0.1.0", "torch": "2.13.0"},
-        "Machine": report.describe_machine(),
+        "Machine": describe_machine(),
         "Data": {"tasks": list(TASKS), "episodes": 240, "transitions": 120_000},
     }
 

@@ -14,7 +14,7 @@ from lit_pwm.experiments.report.contrasts import (
     paired,
 )
 from lit_pwm.experiments.report.grid import Grid, RunResult
-from lit_pwm.statistics import detectable_difference, holm, t_interval, t_probability
+from lit_pwm.measures.statistics import detectable_difference, holm, t_interval, t_probability
 
 AXES = {"world_model": ["mlp", "flow"], "policy": ["mlp", "flow"]}
 OFFSET = {("mlp", "mlp"): 0.0, ("flow", "mlp"): 100.0, ("mlp", "flow"): -10.0, ("flow", "flow"): 20.0}

@@ -9,9 +9,10 @@ from rich.console import Console
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments import report
-from lit_pwm.experiments.record import note_of, results_rows
+from lit_pwm.experiments.demo.summary import note_of, results_rows
 from lit_pwm.experiments.report import returns
-from lit_pwm.statistics import detectable_difference, t_interval
+from lit_pwm.measures.statistics import detectable_difference, t_interval
+from lit_pwm.provenance import describe_machine
 
 ROWS = [
     report.ResultsRow(
@@ -89,7 +90,7 @@ def test_durations(seconds, text):
 
 
 def test_the_machine_is_described():
-    machine = report.describe_machine()
+    machine = describe_machine()
     assert machine["usable cores"] >= 1
     assert machine["python"] == sys.version.split()[0]
 

@@ -12,8 +12,8 @@ from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.report.comparison import comparison_table, crossed_table, task_table
 from lit_pwm.experiments.report.costs import figures_table, mean_curve, quantity
 from lit_pwm.experiments.report.grid import Grid, RunResult
-from lit_pwm.experiments.sweep.readings import figures_of, is_diagnostic
-from lit_pwm.statistics import t_interval
+from lit_pwm.experiments.sweep.quantities import figures_of, is_diagnostic
+from lit_pwm.measures.statistics import t_interval
 
 TASKS = ("cup-catch", "walker-run")
 AXES = {

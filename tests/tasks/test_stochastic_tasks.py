@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from datamodules import collect
-from lit_pwm.evaluation import RandomPolicy, evaluate_task
+from lit_pwm.evaluation.evaluator import RandomPolicy, evaluate_task
 from lit_pwm.tasks import TASK_SETS, make_env, task_spec
 from lit_pwm.tasks.vector import close_vector_env, make_vector_env
 

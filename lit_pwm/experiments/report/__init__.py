@@ -3,7 +3,6 @@
 from lit_pwm.experiments.report.curves import PolicyCurvesSection, WorldModelCurvesSection
 from lit_pwm.experiments.report.open_loop import OpenLoopPanel, OpenLoopSection
 from lit_pwm.experiments.report.page import Page, Section, build_report
-from lit_pwm.experiments.report.record import RunRecordSection, describe_machine
 from lit_pwm.experiments.report.returns import (
     COLUMNS,
     Column,
@@ -12,6 +11,7 @@ from lit_pwm.experiments.report.returns import (
     results_markdown,
     results_table,
 )
+from lit_pwm.experiments.report.run_record import RunRecordSection
 from lit_pwm.experiments.report.stages import StagesSection, duration
 from lit_pwm.experiments.report.videos import VideosSection
 
@@ -30,7 +30,6 @@ __all__ = [
     "VideosSection",
     "WorldModelCurvesSection",
     "build_report",
-    "describe_machine",
     "duration",
     "results_markdown",
     "results_table",

@@ -11,7 +11,7 @@ from lit_pwm.experiments.report.comparison import KINDS, MISSING, Entry, html_ta
 from lit_pwm.experiments.report.grid import Grid, Labels, Measure, mean_estimate
 from lit_pwm.experiments.report.markup import notice, paragraph
 from lit_pwm.experiments.report.page import Page
-from lit_pwm.statistics import detectable_difference, holm, paired_differences, t_interval, t_probability
+from lit_pwm.measures.statistics import detectable_difference, holm, paired_differences, t_interval, t_probability
 
 HEAD = ("difference", "pairs of cells", "seeds", "mean (95 %)", "all rows at once (95 %)", "p (Holm)", "detectable")
 EXPLANATION = (

@@ -11,7 +11,7 @@ from lit_pwm.experiments.report.contrasts import Contrast, between_labels, contr
 from lit_pwm.experiments.report.grid import Grid, Labels
 from lit_pwm.experiments.report.markup import notice, paragraph
 from lit_pwm.experiments.report.page import Page
-from lit_pwm.statistics import share_interval
+from lit_pwm.measures.statistics import share_interval
 
 _NOTHING, _FOUND = 0.01, 0.3
 """Shares of the range of returns: up to the first an episode found nothing, from the second on it found all."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.statistics import (
+from lit_pwm.measures.statistics import (
     Interval,
     Scores,
     interquartile_mean,

@@ -9,10 +9,10 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from lit_pwm.atomic import replacing
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.report.markup import html
 from lit_pwm.experiments.report.style import CSS
+from lit_pwm.runtime.atomic import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

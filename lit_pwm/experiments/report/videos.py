@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from lit_pwm.evaluation.video import Recording
 from lit_pwm.experiments.report.curves import slug
 from lit_pwm.experiments.report.markup import Html, notice, panels, paragraph
 from lit_pwm.experiments.report.page import VIDEO_ENDINGS, Page
-from lit_pwm.video import Recording
 
 
 def own_video(folder: Path, name: str) -> Path | None:
@@ -27,7 +27,7 @@ class VideosSection:
     """A video of each recorded episode.
 
     Args:
-        recordings: from `lit_pwm.evaluation.record_video`; those without a file show their notice.
+        recordings: from `lit_pwm.evaluation.evaluator.record_video`; those without a file show their notice.
         note: plain text above them.
     """
 

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from lit_pwm import run_signals
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.own_folders import check_own, only_one
 from lit_pwm.experiments.sweep.cells import Cell
@@ -31,8 +30,9 @@ from lit_pwm.experiments.sweep.state import (
     write_begun,
     write_state,
 )
-from lit_pwm.processes import LIFELINE, lifeline
-from lit_pwm.results import versions
+from lit_pwm.provenance import versions
+from lit_pwm.runtime import run_signals
+from lit_pwm.runtime.processes import LIFELINE, lifeline
 
 _PATIENCE = 8.0
 """Seconds between asking an interrupted cell to end and ending it."""
@@ -102,7 +102,7 @@ class LocalLauncher:
         Raises:
             LitPWMError: another sweep, or a cell that outlived one, still works in the folder, or a folder of a cell
                 is one that no sweep made.
-            KeyboardInterrupt: a signal asked to end (`lit_pwm.stopping`); the running cells have been ended.
+            KeyboardInterrupt: a signal asked to end (`lit_pwm.runtime.stopping`); the running cells have been ended.
         """
         outcome = Outcome()
         with only_one(self.out, "sweep") as lock, lifeline() as line:

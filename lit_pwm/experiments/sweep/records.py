@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lit_pwm.atomic import replacing
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.metrics import read_curves
 from lit_pwm.experiments.record_fields import (
@@ -26,8 +25,9 @@ from lit_pwm.experiments.record_fields import (
 from lit_pwm.experiments.run_identity import STRATA, distinct_cells
 from lit_pwm.experiments.sweep.cells import Cell, label_of
 from lit_pwm.experiments.sweep.plan import RecordPlan, Sweep
-from lit_pwm.experiments.sweep.readings import PER_UPDATE
+from lit_pwm.experiments.sweep.quantities import PER_UPDATE
 from lit_pwm.experiments.sweep.state import CellState, read_state
+from lit_pwm.runtime.atomic import replacing
 
 KIND = "sweep"
 FORMAT_VERSION = 1

@@ -10,8 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lit_pwm.atomic import replacing
-from lit_pwm.consoles import ResultConsole
 from lit_pwm.experiments.report import RunRecordSection, build_report
 from lit_pwm.experiments.report.comparison import (
     ComparisonSection,
@@ -34,8 +32,10 @@ from lit_pwm.experiments.report.costs import (
 from lit_pwm.experiments.report.discovery import DiscoverySection, all_or_nothing, discovery_tables
 from lit_pwm.experiments.report.grid import Grid, RunResult
 from lit_pwm.experiments.report.markup import markdown_text
-from lit_pwm.experiments.sweep.readings import BY_TASK, COMPUTE_NAMES, OPEN_LOOP_NAMES, figures_of, is_diagnostic
+from lit_pwm.experiments.sweep.quantities import BY_TASK, COMPUTE_NAMES, OPEN_LOOP_NAMES, figures_of, is_diagnostic
 from lit_pwm.experiments.sweep.records import read_records
+from lit_pwm.runtime.atomic import replacing
+from lit_pwm.runtime.consoles import ResultConsole
 
 NOT_COMPARED = ("task", "seed")
 """Axes that are strata and runs; every other axis is compared."""

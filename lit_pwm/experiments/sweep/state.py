@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from lit_pwm.atomic import replacing
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.own_folders import MARK, make_own
 from lit_pwm.experiments.sweep.cells import Cell
+from lit_pwm.runtime.atomic import replacing
 
 CELL = "cell.json"
 LOG = "log.txt"

@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from html import escape
 
 from lit_pwm.experiments.report.markup import notice
 from lit_pwm.experiments.report.page import Page
-from lit_pwm.tasks.vector import usable_cores
 
 Value = str | int | float | bool | None | Sequence["Value"] | Mapping[str, "Value"]
-
-
-def describe_machine() -> dict[str, str | int]:
-    """The machine as far as it bears on times and numbers: system, processor, usable cores, memory."""
-    known: dict[str, str | int] = {
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "usable cores": usable_cores(),
-    }
-    if (model := _processor()) is not None:
-        known["processor"] = model
-    if "SC_PHYS_PAGES" in os.sysconf_names:
-        known["memory"] = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"
-    return known
-
-
-def _processor() -> str | None:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), None)
-    except OSError:
-        return platform.processor() or None
 
 
 class RunRecordSection:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lit_pwm.errors import LitPWMError, NonFiniteLossError
 from lit_pwm.optim import parameters_of
-from lit_pwm.random_states import RandomStates
+from lit_pwm.runtime.random_states import RandomStates
 
 
 class AtomicUpdate:

@@ -1,6 +1,6 @@
 """What it costs that an update is made whole or not at all: updates of the demo's networks with and without it.
 
-    python benchmarks/atomic_update.py        # about one minute
+    python benchmarks/atomic_update_cost.py        # about one minute
 
 Without means: nothing is copied, and no loss or gradient is looked at. Both kinds take turns, one update each, in an
 order drawn anew for each round; the ratio is the median over rounds.
@@ -20,9 +20,9 @@ from typing import Any, Self
 from lightning.pytorch import LightningModule, Trainer
 
 import datamodules
-from lit_pwm.atomic_update import AtomicUpdate
 from lit_pwm.experiments import stages
 from lit_pwm.pretraining import WorldModelPretraining
+from lit_pwm.updates.atomic_update import AtomicUpdate
 
 RESULT = Path(__file__).parent / "results" / "atomic_update.json"
 TASK = "cartpole-swingup"

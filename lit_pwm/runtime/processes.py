@@ -17,8 +17,8 @@ from collections.abc import Generator
 from multiprocessing import process, util
 from typing import Any
 
-from lit_pwm import run_signals
-from lit_pwm.run_signals import ENDING
+from lit_pwm.runtime import run_signals
+from lit_pwm.runtime.run_signals import ENDING
 
 
 def become_worker() -> None:
@@ -45,6 +45,13 @@ def _wait_for_parent() -> None:
     assert parent is not None
     multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if sys.platform.startswith("linux"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 LIFELINE = "LIT_PWM_LIFELINE"

@@ -17,8 +17,8 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from types import FrameType
 from typing import Any
 
-from lit_pwm.atomic import abandon_all
 from lit_pwm.errors import RunStopped
+from lit_pwm.runtime.atomic import abandon_all
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that ask a command to end."""

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from lit_pwm.atomic import replacing
-from lit_pwm.consoles import ResultConsole
 from lit_pwm.errors import LitPWMError
+from lit_pwm.evaluation.video import Recording
 from lit_pwm.experiments.record_fields import (
     anything,
     check_record,
@@ -38,16 +37,16 @@ from lit_pwm.experiments.report import (
     VideosSection,
     WorldModelCurvesSection,
     build_report,
-    describe_machine,
     results_markdown,
     results_table,
 )
 from lit_pwm.experiments.report.videos import own_video
 from lit_pwm.experiments.run_identity import distinct_demos
-from lit_pwm.processes import release_freed_memory
-from lit_pwm.results import versions
-from lit_pwm.statistics import detectable_difference
-from lit_pwm.video import Recording
+from lit_pwm.measures.statistics import detectable_difference
+from lit_pwm.provenance import describe_machine, versions
+from lit_pwm.runtime.atomic import replacing
+from lit_pwm.runtime.consoles import ResultConsole
+from lit_pwm.runtime.processes import release_freed_memory
 
 RECORD = "record.json"
 FORMAT_VERSION = 1
@@ -96,7 +95,7 @@ class TaskSummary:
         video: path of the best policy's video, None where nothing can render.
         video_return: the return of the episode in it.
         notice: why there is no video.
-        model_gap: what the world model promised the best policy, and what it earned (`lit_pwm.model_gap`).
+        model_gap: what the world model promised the best policy, and what it earned (`lit_pwm.evaluation.model_gap`).
     """
 
     task: str
@@ -132,9 +131,9 @@ def summarise_task(
     """
     from datamodules import EpisodeStore
     from lit_pwm.checkpoints import load_policy
-    from lit_pwm.evaluation import Evaluator, RandomPolicy, record_video
-    from lit_pwm.experiments.open_loop_curves import open_loop_curves
-    from lit_pwm.experiments.stages import be_quiet
+    from lit_pwm.evaluation.evaluator import Evaluator, RandomPolicy, record_video
+    from lit_pwm.experiments.demo.open_loop_curves import open_loop_curves
+    from lit_pwm.experiments.training import be_quiet
 
     be_quiet()
     release_freed_memory()  # rendering takes memory of its own

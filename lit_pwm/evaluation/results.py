@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,19 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-import lit_pwm
-from lit_pwm.atomic import replacing
-from lit_pwm.consoles import ResultConsole
-from lit_pwm.model_gap import ModelGap
-from lit_pwm.statistics import Interval, t_interval
-
-_PACKAGES = ("torch", "numpy", "mujoco", "dm_control", "gymnasium")
-
-
-def versions() -> dict[str, str]:
-    """Versions of lit_pwm, Python and the packages that bear on an evaluation's numbers."""
-    ours = {"lit_pwm": lit_pwm.__version__, "python": platform.python_version()}
-    return ours | {name: importlib.metadata.version(name) for name in _PACKAGES}
+from lit_pwm.evaluation.model_gap import ModelGap
+from lit_pwm.measures.statistics import Interval, t_interval
+from lit_pwm.provenance import versions
+from lit_pwm.runtime.atomic import replacing
+from lit_pwm.runtime.consoles import ResultConsole
 
 
 @dataclass(frozen=True)

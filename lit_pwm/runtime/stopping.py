@@ -11,9 +11,9 @@ from collections.abc import Generator
 from multiprocessing import resource_tracker
 from typing import NoReturn
 
-from lit_pwm import run_signals
 from lit_pwm.errors import RunStopped
-from lit_pwm.run_signals import ENDING
+from lit_pwm.runtime import run_signals
+from lit_pwm.runtime.run_signals import ENDING
 
 
 @contextlib.contextmanager
@@ -55,7 +55,7 @@ def shielded() -> Generator[None]:
 def shielded_workers() -> Generator[None]:
     """As `shielded`, for multiprocessing's workers: what these do is for their parent to end.
 
-    They call `lit_pwm.processes.become_worker`.
+    They call `lit_pwm.runtime.processes.become_worker`.
 
     Raises:
         RunStopped: a signal came meanwhile.

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lit_pwm.acting import Policy, act_for_seeds
-from lit_pwm.atomic import replacing
 from lit_pwm.errors import LitPWMError
+from lit_pwm.evaluation.acting import Policy, act_for_seeds
+from lit_pwm.runtime.atomic import replacing
 from lit_pwm.tasks.environment import DMControlEnv, make_env
 from lit_pwm.tasks.rendering import can_render
 

@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.processes import become_worker
-from lit_pwm.stopping import shielded_workers
+from lit_pwm.runtime.processes import become_worker
+from lit_pwm.runtime.stopping import shielded_workers
 
 BEAT = 5.0
 """Seconds between the signs of life of a worker."""

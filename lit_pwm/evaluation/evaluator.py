@@ -15,17 +15,17 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lit_pwm.acting import ROWS, Policy, RandomPolicy, act_for_seeds
-from lit_pwm.consoles import ProgressConsole
 from lit_pwm.errors import LitPWMError, did_you_mean
-from lit_pwm.model_gap import ModelGap, VisitedStates, merge_gaps
+from lit_pwm.evaluation.acting import ROWS, Policy, RandomPolicy, act_for_seeds
+from lit_pwm.evaluation.model_gap import ModelGap, VisitedStates, merge_gaps
+from lit_pwm.evaluation.results import EvaluationResult, TaskResult, print_result, write_result
+from lit_pwm.evaluation.video import Recording, record_video
 from lit_pwm.models.policy import Policy as LatentPolicy
 from lit_pwm.options import Count, Positive, Seed, check_options, checked
-from lit_pwm.results import EvaluationResult, TaskResult, print_result, write_result
+from lit_pwm.runtime.consoles import ProgressConsole
 from lit_pwm.tasks.registry import DIVERGED, task_spec
 from lit_pwm.tasks.vector import Mode, close_vector_env, make_vector_env
 from lit_pwm.tasks.workers import TIMEOUT
-from lit_pwm.video import Recording, record_video
 
 __all__ = [
     "EvaluationResult",

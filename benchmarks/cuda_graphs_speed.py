@@ -1,6 +1,6 @@
 """What CUDA graphs save: time of whole updates of both modules, as a Trainer makes them, with the callback and without.
 
-    python benchmarks/cuda_graphs.py                    # about three minutes on an H200
+    python benchmarks/cuda_graphs_speed.py                    # about three minutes on an H200
 
 Networks and batches are those of configs/ (256 slices of 16 transitions; 512 rollouts of 16 steps, 8 passes of the
 critics in 4 minibatches); data is random, of 30 tasks. A time is the median over the updates of a run (of one for each
@@ -26,7 +26,7 @@ from pages import DOCS, markdown, put
 import callbacks
 import datamodules
 from lit_pwm import PolicyLearning, WorldModelPretraining
-from lit_pwm.experiments.stages import be_quiet
+from lit_pwm.experiments.training import be_quiet
 
 RESULT = Path(__file__).parent / "results" / "cuda_graphs.json"
 WORLD_MODELS, CELLS = ("mlp", "flow", "refinement"), ("mlp / mlp", "mlp / flow", "flow / mlp", "flow / flow")

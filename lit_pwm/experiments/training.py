@@ -25,7 +25,7 @@ from lit_pwm.experiments.metrics import read_curves
 from lit_pwm.models import CriticEnsemble, Dynamics, MLPActor, MLPDynamics
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.pretraining import WorldModelPretraining
-from lit_pwm.processes import keep_freed_memory
+from lit_pwm.runtime.processes import keep_freed_memory
 
 Report = Callable[[str, int, int, float | None], None]
 """Called with (task, update, updates, latest mean return or None) while a policy trains."""

@@ -20,12 +20,12 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lit_pwm.consoles import ProgressConsole
 from lit_pwm.errors import LitPWMError
-from lit_pwm.experiments.record import TaskSummary, summarise_task, write_record
-from lit_pwm.experiments.stages import PolicyPlan, Trained, WorldModelPlan, be_quiet, train_policy, train_world_model
-from lit_pwm.pool import Call, Pool, WorkerEndedError
-from lit_pwm.processes import release_freed_memory
+from lit_pwm.experiments.demo.summary import TaskSummary, summarise_task, write_record
+from lit_pwm.experiments.training import PolicyPlan, Trained, WorldModelPlan, be_quiet, train_policy, train_world_model
+from lit_pwm.runtime.consoles import ProgressConsole
+from lit_pwm.runtime.pool import Call, Pool, WorkerEndedError
+from lit_pwm.runtime.processes import release_freed_memory
 
 Points = list[tuple[int, float]]
 

@@ -1,0 +1,1 @@
+"""What is measured: errors of predictions, diagnostics of gradients, costs, scores and their statistics."""

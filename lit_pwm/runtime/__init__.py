@@ -1,0 +1,1 @@
+"""What runs around the algorithm: files, processes, signals, consoles, random states, recordings."""

@@ -1,0 +1,1 @@
+"""What both LightningModules' updates share."""
