@@ -11,7 +11,7 @@ from lit_pwm.errors import LitPWMError
 NAMES = ("callbacks", "datamodules")
 _DISTRIBUTION = "lit-pwm"
 _REINSTALL = f"pip install --force-reinstall --no-deps {_DISTRIBUTION}"
-_HOME = Path(__file__).resolve().parent.parent
+_HOME = Path(__file__).resolve().parents[2]
 
 
 def check_siblings() -> None:
