@@ -128,7 +128,7 @@ def world_model(kind: str, size: Size, store: str) -> Cell:
 
 def policy(kind: str, size: Size, checkpoint: str, store: str) -> Cell:
     torch.manual_seed(0)
-    module = PolicyLearning(checkpoint, critic_passes=1, **arguments(f"policy/{kind}{size.policy}.yaml"))
+    module = PolicyLearning(checkpoint, critic_optimizer={"passes": 1}, **arguments(f"policy/{kind}{size.policy}.yaml"))
     return Cell(module, datamodules.MultitaskDataModule(store=store, horizon=1, batch_size=size.rollouts, seed=0))
 
 

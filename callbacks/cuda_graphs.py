@@ -128,23 +128,24 @@ def _policy_functions(
 ) -> dict[str, Callable[..., Any]]:
     own_returns, own_critic_loss = module.imagined_returns, module.critic_loss
 
-    def returns(z: Tensor, task: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
-        rollout, returns = own_returns(z, task, noise)
+    def returns(z: Tensor, task: Tensor, *noise: Tensor) -> tuple[Tensor, ...]:
+        rollout, returns = own_returns(z, task, *noise)
         return rollout.latents.detach(), rollout.actions.detach(), rollout.rewards.detach(), returns
 
     task = batch["task"]
     with torch.no_grad():
         z = module.world_model.encode(batch["obs"][0], task)
-    noise = module.update_noise(len(task))
-    replay = record(returns, [module.world_model, module.actor, module.target_critic], (z, task, noise))
+    noise = tuple(module.update_noise(len(task)).values())
+    replay = record(returns, [module.world_model, module.actor, module.target_critic], (z, task, *noise))
 
-    def imagined_returns(z: Tensor, task: Tensor, noise: Tensor) -> tuple[Imagined, Tensor]:
-        *rollout, returns = replay(z, task, noise)
+    def imagined_returns(z: Tensor, task: Tensor, *noise: Tensor) -> tuple[Imagined, Tensor]:
+        *rollout, returns = replay(z, task, *noise)
         return Imagined(*rollout), returns
 
-    rollout, _ = imagined_returns(z, task, noise)
-    states = rollout.latents[:-1].flatten(0, 1).chunk(module.critic_minibatches)[0]
-    tasks = task.expand(module.horizon, -1).flatten()[: len(states)]
-    targets = rollout.rewards.flatten()[: len(states)]
+    rollout, _ = imagined_returns(z, task, *noise)
+    chosen = module.update_minibatches(len(task))[0]
+    states = rollout.latents[:-1].flatten(0, 1)[chosen]
+    tasks = task.expand(module.horizon, -1).flatten()[chosen]
+    targets = rollout.rewards.flatten()[chosen]
     replay_critic = record(lambda *inputs: (own_critic_loss(*inputs),), [module.critic], (states, tasks, targets))
     return {"imagined_returns": imagined_returns, "critic_loss": lambda *inputs: replay_critic(*inputs)[0]}

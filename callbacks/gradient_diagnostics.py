@@ -81,12 +81,13 @@ class GradientDiagnostics(Callback):
         parameters = [parameter for parameter in module.actor.parameters() if parameter.numel()]
         with torch.no_grad():
             z = module.world_model.encode(batch["obs"][0], task)
-        noise, rows = module.update_noise(len(task)), []
+        noise, rows = module.update_noise(len(task)).values(), []
         with watching_substeps(module.actor) as substeps:
             for start in range(0, groups * size, size):
                 chosen = slice(start, start + size)
-                _, returns = module.imagined_returns(z[chosen], task[chosen], noise[:, chosen])
-                gradients = torch.autograd.grad(module.actor_loss(returns), parameters, materialize_grads=True)
+                _, returns = module.imagined_returns(z[chosen], task[chosen], *(draw[:, chosen] for draw in noise))
+                loss = module.actor_loss(returns, task[chosen])
+                gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
                 rows.append(torch.cat([gradient.flatten() for gradient in gradients]).float())
         measures = {"diagnostics/actor_esnr": groups * ranks * expected_snr(torch.stack(rows))}
         for tau, found in sorted((tau, found) for tau, found in substeps.items() if found):

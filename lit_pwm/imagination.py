@@ -1,7 +1,12 @@
-"""Latent rollouts under a policy, and the returns and targets computed on them (PWM; SHAC, arXiv 2204.07137)."""
+"""Latent rollouts under a policy, and the returns and targets computed on them (PWM; SHAC, arXiv 2204.07137).
+
+Shapes: H imagined steps, B starts (or any leading axes of the first latents, such as candidates of a planner beside
+starts, where [B] is written), Z latent width, A action width. Time comes first: step t leads from latent t to t + 1.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,6 +43,7 @@ def imagine(
     reward_space: RewardSpace = "symlog",
     detach_actor_input: bool = True,
     deterministic: bool = False,
+    dynamics_noise: Tensor | None = None,
 ) -> Imagined:
     """Roll a policy through the world model.
 
@@ -45,50 +51,70 @@ def imagine(
         world_model: predicts latents and rewards.
         actor: chooses actions.
         z: first latents [B, Z].
-        task: task ids [B].
+        task: task ids [B], or what broadcasts to it.
         noise: the actor's standard normal noise [H, B, A]; its length is the horizon.
         reward_space: decoded rewards in symlog units (PWM's choice) or environment units.
         detach_actor_input: cut the gradient at the actor's input, so that it flows only through the dynamics and the
             rewards (PWM's choice).
         deterministic: ignore the noise and act by the actor's deterministic action.
+        dynamics_noise: standard normal noise [H, B, *noise_shape] of dynamics that sample; they draw their own without.
 
     Returns:
         The rollout.
     """
+    task = task.expand(z.shape[:-1])
     embedding = world_model.task_embedding(task)
     latents, actions = [z], []
-    for step_noise in noise:
+    for t, step_noise in enumerate(noise):
         state = latents[-1].detach() if detach_actor_input else latents[-1]
         actions.append(actor(state, task, deterministic, step_noise))
-        latents.append(world_model.dynamics(latents[-1], actions[-1], embedding))
+        own = () if dynamics_noise is None else (dynamics_noise[t],)  # kinds that declare none take three arguments
+        latents.append(world_model.dynamics(latents[-1], actions[-1], embedding, *own))
     zs, acts = torch.stack(latents), torch.stack(actions)
     logits = world_model.reward_logits_embedded(zs[:-1], acts, embedding)
     decode = world_model.two_hot.decode_symlog if reward_space == "symlog" else world_model.two_hot.decode
     return Imagined(zs, acts, decode(logits))
 
 
-def discounted_return(rewards: Tensor, terminal_value: Tensor, gamma: float, terminal_discount: float) -> Tensor:
-    """Σ_t γ^t r_t + terminal_discount · V for rewards [H, B] and terminal_value [B], of shape [B].
+def discounted_return(
+    rewards: Tensor,
+    terminal_value: Tensor,
+    gamma: float | Tensor,
+    terminal_discount: float | Tensor | None = None,
+) -> Tensor:
+    """Σ_t (Π_{k<t} γ_k) r_t + (Π_{k<H} γ_k) V, of shape [B].
 
-    The terminal discount is γ^H; it is explicit because the reference's is γ^(H+1).
+    Args:
+        rewards: r_t [H, B].
+        terminal_value: V of the last state [B].
+        gamma: discount γ of every step, or γ_t of each [H, B], by which what comes after step t counts.
+        terminal_discount: another factor of V; the reference's is γ^(H+1).
     """
-    weights = gamma ** torch.arange(len(rewards), dtype=rewards.dtype, device=rewards.device)
-    return (weights[:, None] * rewards).sum(0) + terminal_discount * terminal_value
+    if isinstance(gamma, Tensor):
+        reached = gamma.cumprod(0)
+        weights = torch.cat([torch.ones_like(reached[:1]), reached[:-1]])
+        last = reached[-1] if terminal_discount is None else terminal_discount
+        return (weights * rewards).sum(0) + last * terminal_value
+    powers = gamma ** torch.arange(len(rewards), dtype=rewards.dtype, device=rewards.device)
+    weights = powers.view(-1, *(1,) * (rewards.ndim - 1))
+    last = gamma ** len(rewards) if terminal_discount is None else terminal_discount
+    return (weights * rewards).sum(0) + last * terminal_value
 
 
-def td_lambda(rewards: Tensor, next_values: Tensor, gamma: float, lam: float) -> Tensor:
+def td_lambda(rewards: Tensor, next_values: Tensor, gamma: float | Tensor, lam: float) -> Tensor:
     """TD(λ) targets: G_{H−1} = r_{H−1} + γ v_H; G_t = r_t + γ [(1 − λ) v_{t+1} + λ G_{t+1}].
 
     Args:
         rewards: r_t [H, B].
         next_values: v_{t+1} [H, B], the values after each step.
-        gamma: discount.
+        gamma: discount γ of every step, or γ_t of each [H, B].
         lam: λ; 0 gives one-step targets.
 
     Returns:
         G [H, B].
     """
-    targets = [rewards[-1] + gamma * next_values[-1]]
-    for reward, value in zip(rewards[:-1].flip(0), next_values[:-1].flip(0), strict=True):
-        targets.append(reward + gamma * ((1 - lam) * value + lam * targets[-1]))
+    gammas: Sequence[float | Tensor] = list(gamma) if isinstance(gamma, Tensor) else [gamma] * len(rewards)
+    targets = [rewards[-1] + gammas[-1] * next_values[-1]]
+    for t in range(len(rewards) - 2, -1, -1):
+        targets.append(rewards[t] + gammas[t] * ((1 - lam) * next_values[t] + lam * targets[-1]))
     return torch.stack(targets[::-1])

@@ -1,21 +1,18 @@
-"""Optimizer steps that count and reduce rightly under manual optimisation, parameter groups, and schedules."""
+"""Parameter groups, learning-rate schedules, and copies that follow slowly."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.models.layers import Constrained
 from lit_pwm.models.world_model import WorldModel
 
 
@@ -60,82 +57,21 @@ def parameters_of(optimizer: torch.optim.Optimizer | LightningOptimizer) -> Iter
         yield from group["params"]
 
 
-def compute_gradients(module: LightningModule, optimizer: LightningOptimizer, loss: Tensor, clip_norm: float) -> Tensor:
-    """Backward, one flat gradient reduction over ranks, clipping.
-
-    DistributedDataParallel's own reduction is blocked, because with several optimizers it would reduce every gradient
-    of the module on every backward.
-
-    Args:
-        module: the module whose `training_step` this is.
-        optimizer: holds the parameters that get gradients.
-        loss: scalar.
-        clip_norm: largest global norm of the (reduced) gradient.
-
-    Returns:
-        The gradient's norm before clipping, over all ranks. Whoever steps makes sure that it is finite
-        (`lit_pwm.updates.atomic_update`).
-    """
-    parameters = list(parameters_of(optimizer))
-    optimizer.zero_grad(set_to_none=True)
-    with _without_automatic_reduction(module):
-        module.manual_backward(loss)
-    _reduce_gradients(parameters)
-    return nn.utils.clip_grad_norm_(parameters, clip_norm).detach()
-
-
-def take_step(module: LightningModule, optimizer: LightningOptimizer, ticks: bool = True) -> None:
-    """Optimizer step by the gradients that are there, and projection of constrained weights.
-
-    Lightning counts a global step for each `LightningOptimizer.step`; with `ticks` off the wrapped optimizer is stepped
-    instead, so that exactly one optimizer of a module counts updates.
-
-    Args:
-        module: the module whose `training_step` this is.
-        optimizer: holds the parameters to move.
-        ticks: whether this step advances `trainer.global_step`.
-    """
-    if ticks:
-        optimizer.step()
-    else:
-        optimizer.optimizer.step()
-    _constrain_moved(module, list(parameters_of(optimizer)))
-
-
-def _constrain_moved(module: nn.Module, parameters: list[nn.Parameter]) -> None:
-    """Project the constrained parts that hold any of `parameters`; a frozen network beside them keeps its bits."""
-    moved = {id(parameter) for parameter in parameters}
-    for part in module.modules():
-        if isinstance(part, Constrained) and any(id(parameter) in moved for parameter in part.parameters()):
-            part.constrain_()
-
-
-def _without_automatic_reduction(module: LightningModule) -> AbstractContextManager[Any]:
-    strategy = module.trainer.strategy
-    if isinstance(strategy, ParallelStrategy):
-        return cast("AbstractContextManager[Any]", strategy.block_backward_sync())
-    return nullcontext()
-
-
-def _reduce_gradients(parameters: list[nn.Parameter]) -> None:
-    """Average the gradients over ranks by one all-reduce of one flat buffer."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    torch.distributed.all_reduce(flat)
-    flat /= torch.distributed.get_world_size()
-    start = 0
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = flat[start : start + gradient.numel()].view_as(gradient)
-        start += gradient.numel()
-
-
 @torch.no_grad()
 def follow_(slow: nn.Module, fast: nn.Module, rate: float) -> None:
     """Move the parameters of a slow copy towards those of the trained network by a fraction `rate`."""
+    torch._foreach_lerp_(*_pairs(slow, fast), rate)
+
+
+@torch.no_grad()
+def interpolated(slow: nn.Module, fast: nn.Module, rate: float) -> Sequence[Tensor]:
+    """What `follow_` would make of the slow copy's parameters that have entries, in their order."""
+    return torch._foreach_lerp(*_pairs(slow, fast), rate)
+
+
+def _pairs(slow: nn.Module, fast: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     pairs = [(a, b) for a, b in zip(slow.parameters(), fast.parameters(), strict=True) if a.numel()]
-    torch._foreach_lerp_([a for a, _ in pairs], [b for _, b in pairs], rate)
+    return [a for a, _ in pairs], [b for _, b in pairs]
 
 
 def warmup_cosine(total_steps: int, warmup_steps: int, final_fraction: float) -> Callable[[int], float]:
@@ -151,10 +87,10 @@ def warmup_cosine(total_steps: int, warmup_steps: int, final_fraction: float) ->
 
 
 def linear_decay(total_steps: int, first: float, last: float) -> Callable[[int], float]:
-    """Learning-rate factor that takes a rate from `first` to `last` linearly over `total_steps` (PWM)."""
+    """Learning-rate factor that takes a rate from `first` to `last` linearly over `total_steps` (PWM); 0 stays 0."""
 
     def factor(step: int) -> float:
-        return 1 + (last / first - 1) * min(1.0, step / max(1, total_steps))
+        return 1 + (last / first - 1 if first else 0) * min(1.0, step / max(1, total_steps))
 
     return factor
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
@@ -36,19 +36,24 @@ from lit_pwm.models.world_model import WorldModel
 from lit_pwm.optim import (
     apply_settings,
     check_each_parameter_once,
-    compute_gradients,
-    follow_,
     linear_decay,
     logs_now,
     planned_updates,
     settings_of,
-    take_step,
 )
-from lit_pwm.options import Beta, Count, Fraction, NonNegative, Positive, Rate, check_options
+from lit_pwm.options import Count, Fraction, NonNegative, Positive, check_options
+from lit_pwm.options.policy_optimizers import ActorOptimizer, CriticOptimizer, group_of
 from lit_pwm.paths import absolute
+from lit_pwm.runtime.casts import cached_casts
 from lit_pwm.updates.atomic_update import AtomicUpdate
 from lit_pwm.updates.binding import bind, source_of
+from lit_pwm.updates.draws import Draws, stream_seed
+from lit_pwm.updates.minibatches import Deal, require_dealable
+from lit_pwm.updates.optimized_part import OptimizedPart, Rates, count_update, rates_of
 from lit_pwm.updates.precision import require_supported_precision, sums_dtype
+
+ReturnScale = Literal["shared", "task"]
+_ACTOR_OPTIMIZER, _CRITIC_OPTIMIZER = ActorOptimizer(), CriticOptimizer()
 
 
 class PolicyLearning(LightningModule):
@@ -70,19 +75,10 @@ class PolicyLearning(LightningModule):
         reward_space: train on rewards in symlog units (as PWM) or in environment units.
         reward_scale: factor on rewards, which sets the scale of the critics' values.
         detach_actor_input: cut the gradient at the actor's input (as PWM).
-        actor_lr: learning rate of the actor at the start.
-        critic_lr: learning rate of the critics at the start.
-        final_lr: both rates fall linearly to this one over the run; at most as large as they are.
-        betas: Adam's betas.
-        actor_clip_norm: largest norm of the actor's gradient.
-        critic_clip_norm: largest norm of the critics' gradient.
-        critic_passes: passes over the imagined states in each update.
-        critic_minibatches: minibatches of each pass.
-        target_rate: fraction by which the slow critics, which provide the values of targets and of the last state, move
-            towards the trained ones after each update; 1 is PWM's, which has no slow critics.
-        actor_average_rate: fraction by which the averaged actor moves towards the trained one after each update. The
-            averaged one is the policy: it is what is evaluated, saved for use and continued from. A policy trained by
-            gradients through a model swings between updates, and its average does not. 1 is PWM's, without average.
+        return_scale: returns are divided by their running deviation, which all tasks share (as PWM, which has one), or
+            by that of their own `task`, so that a task of small returns is not starved by one of large ones.
+        actor_optimizer: how the actor steps, and how its average follows.
+        critic_optimizer: how the critics step, in which passes and minibatches, and how their targets follow.
         actor_reference: an actor whose number of parameters this one is to have: the width that comes nearest is chosen
             when the networks are built, and is saved with them.
         parameter_tolerance: largest relative difference from the reference's number of parameters.
@@ -107,27 +103,20 @@ class PolicyLearning(LightningModule):
         reward_space: RewardSpace = "symlog",
         reward_scale: Positive = 1.0,
         detach_actor_input: bool = True,
-        actor_lr: Positive = 5e-4,
-        critic_lr: Positive = 5e-4,
-        final_lr: NonNegative = 1e-5,
-        betas: tuple[Beta, Beta] = (0.7, 0.95),
-        actor_clip_norm: Positive = 1.0,
-        critic_clip_norm: Positive = 100.0,
-        critic_passes: Count = 8,
-        critic_minibatches: Count = 4,
-        target_rate: Rate = 1.0,
-        actor_average_rate: Rate = 1.0,
+        return_scale: ReturnScale = "shared",
+        actor_optimizer: ActorOptimizer = _ACTOR_OPTIMIZER,
+        critic_optimizer: CriticOptimizer = _CRITIC_OPTIMIZER,
         actor_reference: Callable[[int, int, int], Actor] | None = None,
         parameter_tolerance: NonNegative = 0.02,
     ) -> None:
         super().__init__()
         check_options(PolicyLearning, locals())
-        if final_lr > min(actor_lr, critic_lr):
-            raise LitPWMError(
-                f"PolicyLearning has final_lr {final_lr:g}, to which rates fall, but actor_lr {actor_lr:g} and "
-                f"critic_lr {critic_lr:g}. Give a final_lr that is not larger than either."
-            )
+        self.actor_optimizer = group_of(ActorOptimizer, actor_optimizer, "actor_optimizer")
+        self.critic_optimizer = group_of(CriticOptimizer, critic_optimizer, "critic_optimizer")
+        require_dealable(horizon, self.critic_optimizer.minibatches)
         self.automatic_optimization = False
+        # Plain values, because checkpoints are read without running code of theirs.
+        actor_optimizer, critic_optimizer = asdict(self.actor_optimizer), asdict(self.critic_optimizer)  # ty: ignore[invalid-assignment]
         parts = {"actor": actor, "actor_reference": actor_reference, "critic": critic}
         self.save_hyperparameters(ignore=[name for name, part in parts.items() if not isinstance(part, Mapping)])
         self.world_model_checkpoint = str(absolute(world_model_checkpoint)) if world_model_checkpoint else None
@@ -139,11 +128,9 @@ class PolicyLearning(LightningModule):
         self.horizon, self.gamma, self.lam = horizon, gamma, lam
         self.reward_space: RewardSpace = reward_space
         self.reward_scale, self.detach_actor_input = reward_scale, detach_actor_input
-        self.actor_lr, self.critic_lr, self.final_lr, self.betas = actor_lr, critic_lr, final_lr, tuple(betas)
-        self.actor_clip_norm, self.critic_clip_norm = actor_clip_norm, critic_clip_norm
-        self.critic_passes, self.critic_minibatches, self.target_rate = critic_passes, critic_minibatches, target_rate
-        self.actor_average_rate = actor_average_rate
+        self.return_scale: ReturnScale = return_scale
         self.trained_tasks: tuple[str, ...] = ()
+        self._dealt: Deal | None = None
 
     # -- building ---------------------------------------------------------------------------------------------------
     @property
@@ -212,34 +199,49 @@ class PolicyLearning(LightningModule):
         self.averaged_actor = copy.deepcopy(self.actor)
         self.critic = self._make_critic(world_model.latent_dim, len(world_model.task_names))
         self.target_critic = copy.deepcopy(self.critic)
-        self.return_stats = RunningStats(sums_dtype(self))
+        tasks = len(world_model.task_names) if self.return_scale == "task" else None
+        self.return_stats = RunningStats(sums_dtype(self), tasks)
         # Drawn from the run's seed and saved, so that the noise of update k is the same after resuming.
         self.register_buffer("noise_seed", torch.randint(2**31, ()))
 
     def configure_optimizers(self) -> Any:
         """Adam for the actor and for the critics, each with linear decay."""
-        betas, total = (self.betas[0], self.betas[1]), planned_updates(self)
-        actor = torch.optim.Adam(self.actor.parameters(), lr=self.actor_lr, betas=betas, fused=True)
-        critic = torch.optim.Adam(self.critic.parameters(), lr=self.critic_lr, betas=betas, fused=True)
-        check_each_parameter_once(self.actor, actor)
-        check_each_parameter_once(self.critic, critic)
-        schedulers = [
-            LambdaLR(actor, linear_decay(total, self.actor_lr, self.final_lr)),
-            LambdaLR(critic, linear_decay(total, self.critic_lr, self.final_lr)),
-        ]
-        self._settings = settings_of([actor, critic])
-        return [actor, critic], schedulers
+        total, optimizers, schedulers = planned_updates(self), [], []
+        for name, settings in (("actor", self.actor_optimizer), ("critic", self.critic_optimizer)):
+            group = {"name": name, "params": list(getattr(self, name).parameters())}
+            optimizer = torch.optim.Adam([group], lr=settings.lr, betas=settings.betas, fused=True)
+            check_each_parameter_once(getattr(self, name), optimizer)
+            optimizers.append(optimizer)
+            schedulers.append(LambdaLR(optimizer, linear_decay(total, settings.lr, settings.final_lr)))
+        self._settings = settings_of(optimizers)
+        return optimizers, schedulers
 
     def on_train_start(self) -> None:
         """Freeze the world model and the slow copies; when resuming, let this run's learning rates win."""
         if (parity := self.parity()) is not None:
             parity.require(self.parameter_tolerance)
             rank_zero_info(f"actor {parity}")
-        self._atomic = AtomicUpdate(self, self.trainer.optimizers[1:])
         apply_settings(self._settings, self.trainer.optimizers, cast("list[LambdaLR]", self.lr_schedulers()))
+        self.prepare_updates(self.trainer.optimizers)
+
+    def prepare_updates(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """Freeze what `update` does not train, and find once what it would look for each time.
+
+        Args:
+            optimizers: those of `configure_optimizers`, by the names of their groups.
+        """
         self.world_model.eval().requires_grad_(False)
         self.target_critic.requires_grad_(False)
         self.averaged_actor.requires_grad_(False)
+        named = {optimizer.param_groups[0]["name"]: optimizer for optimizer in optimizers}
+        actor, critic = self.actor_optimizer.clip_norm, self.critic_optimizer.clip_norm
+        self.optimized = {
+            "actor": OptimizedPart(self, "actor", named["actor"], actor, leads=True),
+            "critic": OptimizedPart(self, "critic", named["critic"], critic),
+        }
+        for part in self.optimized.values():
+            part.create_states()
+        self._atomic, self._seed = AtomicUpdate(self, [self.optimized["critic"]]), int(self.noise_seed)
 
     def policy(self) -> Policy:
         """The policy as it is now, to act in environments with; shares its weights with this module.
@@ -253,101 +255,177 @@ class PolicyLearning(LightningModule):
 
     # -- training ---------------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One update: the actor once, then the critics in several passes over the same imagined states."""
-        task, generator = batch["task"], self._generator()
-        actor_optimizer, critic_optimizer = cast("list[LightningOptimizer]", self.optimizers())
+        """Draw for one update, make it, and count it if it was made."""
+        size = len(batch["task"])
+        noise, minibatches = self.update_noise(size), self.update_minibatches(size)
+        seed = stream_seed(self._seed, f"global generators, rank {self.global_rank}", self.global_step)
+        with self._atomic.streams.seeded(seed, self.device):
+            found = self.update(batch, noise, minibatches, rates_of(self.optimized.values()))
+        self._atomic.require()
+        count_update(self)
+        for scheduler in cast("list[LambdaLR]", self.lr_schedulers()):
+            scheduler.step()
+        if logs_now(self):
+            imagined_return = found.pop("imagined_return")
+            self.log("train/imagined_return", imagined_return, prog_bar=True, batch_size=size, sync_dist=True)
+            self.log_dict({f"train/{name}": value for name, value in found.items()}, batch_size=size, sync_dist=True)
+
+    def update(
+        self,
+        batch: Batch,
+        noise: Mapping[str, Tensor],
+        minibatches: Sequence[Tensor],
+        rates: Rates | None = None,
+        terminal_discount: float | None = None,
+    ) -> dict[str, Tensor]:
+        """One update: the actor once, and the critics once for each minibatch of the same imagined states.
+
+        It reads no number on the host, and moves nothing if a loss or gradient of it is not finite on any rank
+        (`lit_pwm.updates.atomic_update`, whose `require` says so).
+
+        Args:
+            batch: slices, of which the first observations `obs[0]` [B, O] and `task` [B] are used.
+            noise: standard normal numbers: `actor` [H, B, A], and `dynamics` [H, B, *noise_shape] where the dynamics
+                sample.
+            minibatches: the critics' minibatches in order, each as indices [n] into the H·B imagined states, of which
+                state t of start b is number t·B + b.
+            rates: learning rates by the name of the group, `actor` and `critic`; as the schedules left them if not
+                given.
+            terminal_discount: factor of the last state's value in returns; γ^H if not given.
+
+        Returns:
+            What is logged, scalars of this rank without gradient, by name.
+        """
+        task, actor, critic = batch["task"], self.optimized["actor"], self.optimized["critic"]
+        for part in (actor, critic):
+            part.set_rates(rates)
+        discount = {} if terminal_discount is None else {"terminal_discount": terminal_discount}
+        draws = [noise[name] for name in ("actor", "dynamics") if name in noise]
         with self._atomic as update:
             with torch.no_grad():
                 z = self.world_model.encode(batch["obs"][0], task)
-            rollout, returns = self.imagined_returns(z, task, self._draw_noise(len(task), generator))
-            self.return_stats.update(cast("Tensor", self.all_gather(RunningStats.moments(-returns))))
-            loss, mean_return = self.actor_loss(returns), returns.detach().mean()
-            actor_norm = compute_gradients(self, actor_optimizer, loss, self.actor_clip_norm)
+            with cached_casts(self.device):
+                rollout, returns = self.imagined_returns(z, task, *draws, **discount)
+            self.return_stats.merge(-returns, task)
+            loss = self.actor_loss(returns, task)
+            actor_norm = actor.compute_gradients(loss)
             update.watch("actor", loss, actor_norm)
-            critic_loss, critic_norm = self._fit_critics(rollout, task, critic_optimizer, generator)
-        # The actor is the one that counts updates, because it steps once in each: nothing can be refused any more.
-        take_step(self, actor_optimizer)
-        follow_(self.target_critic, self.critic, self.target_rate)
-        follow_(self.averaged_actor, self.actor, self.actor_average_rate)
-        for scheduler in cast("list[LambdaLR]", self.lr_schedulers()):
-            scheduler.step()
+            critic_loss, critic_norm = self._fit_critics(rollout, task, minibatches, critic)
+        update.step(actor)
+        update.follow(self.target_critic, self.critic, self.critic_optimizer.target_rate)
+        update.follow(self.averaged_actor, self.actor, self.actor_optimizer.average_rate)
+        return {
+            "imagined_return": returns.detach().mean(),
+            "actor_loss": loss.detach(),
+            "critic_loss": critic_loss,
+            "actor_gradient_norm": actor_norm,
+            "critic_gradient_norm": critic_norm,
+            "imagined_reward": rollout.rewards.detach().mean(),
+            "return_std": self.return_stats.var.sqrt().mean().float(),
+        }
 
-        if logs_now(self):
-            self.log("train/imagined_return", mean_return, prog_bar=True, batch_size=len(task), sync_dist=True)
-            parts = {
-                "train/actor_loss": loss.detach(),
-                "train/critic_loss": critic_loss,
-                "train/actor_gradient_norm": actor_norm,
-                "train/critic_gradient_norm": critic_norm,
-                "train/imagined_reward": rollout.rewards.detach().mean(),
-                "train/return_std": self.return_stats.var.sqrt().float(),
-            }
-            self.log_dict(parts, batch_size=len(task), sync_dist=True)
-
-    def imagined_returns(self, z: Tensor, task: Tensor, noise: Tensor) -> tuple[Imagined, Tensor]:
+    def imagined_returns(
+        self,
+        z: Tensor,
+        task: Tensor,
+        noise: Tensor,
+        dynamics_noise: Tensor | None = None,
+        *,
+        terminal_discount: float | None = None,
+    ) -> tuple[Imagined, Tensor]:
         """What an update of the actor is made from; nothing of this module changes.
 
         Args:
             z: first latents [B, Z].
             task: task ids [B].
             noise: the actor's standard normal noise [H, B, A].
+            dynamics_noise: that of dynamics which sample [H, B, *noise_shape].
+            terminal_discount: factor of the last state's value; γ^H if not given.
 
         Returns:
             The rollout, and the discounted return of each start [B], with gradient to the actor.
         """
-        found = imagine(self.world_model, self.actor, z, task, noise, self.reward_space, self.detach_actor_input)
+        found = imagine(
+            self.world_model, self.actor, z, task, noise, self.reward_space, self.detach_actor_input,
+            dynamics_noise=dynamics_noise,
+        )  # fmt: skip
         rollout = Imagined(found.latents, found.actions, self.reward_scale * found.rewards)
         value = self.target_critic.minimum(rollout.latents[-1], task)
-        return rollout, discounted_return(rollout.rewards, value, self.gamma, self.gamma**self.horizon)
+        return rollout, discounted_return(rollout.rewards, value, self.gamma, terminal_discount)
 
-    def actor_loss(self, returns: Tensor) -> Tensor:
+    def actor_loss(self, returns: Tensor, task: Tensor) -> Tensor:
         """PWM's loss of returns [B]: their negative mean, divided by the running deviation of all returns so far."""
-        return -returns.mean() / (self.return_stats.var + 1e-5).sqrt().to(returns.dtype)
+        deviation = (self.return_stats.var + 1e-5).sqrt().to(returns.dtype)
+        if self.return_scale == "task":
+            return -(returns / deviation[task]).mean()
+        return -returns.mean() / deviation
 
     def critic_loss(self, states: Tensor, task: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error of all critics at latents [N, Z] of task ids [N], whose TD(λ) targets are [N]."""
         return (self.critic(states, task) - targets).square().mean()
 
-    def update_noise(self, batch_size: int) -> Tensor:
-        """The actor's noise [H, B, A] in the next update, which draws the same again."""
-        return self._draw_noise(batch_size, self._generator())
-
-    def _draw_noise(self, batch_size: int, generator: torch.Generator) -> Tensor:
-        shape = self.horizon, batch_size, self.world_model.action_dim
-        return torch.randn(shape, generator=generator, device=self.device, dtype=self.world_model.obs_mean.dtype)
-
     def _fit_critics(
-        self, rollout: Imagined, task: Tensor, optimizer: LightningOptimizer, generator: torch.Generator
+        self, rollout: Imagined, task: Tensor, minibatches: Sequence[Tensor], critic: OptimizedPart
     ) -> tuple[Tensor, Tensor]:
-        """Several passes of minibatches; returns the mean loss and the last gradient norm."""
+        """Step once for each minibatch; returns the mean loss and the last gradient norm."""
         latents = rollout.latents.detach()
         with torch.no_grad():
             next_values = self.target_critic.minimum(latents[1:], task)
             targets = td_lambda(rollout.rewards.detach(), next_values, self.gamma, self.lam).flatten()
         states, tasks = latents[:-1].flatten(0, 1), task.expand(self.horizon, -1).flatten()
-        losses, norm = [], torch.zeros(())
-        for _ in range(self.critic_passes):
-            order = torch.randperm(len(states), generator=generator, device=states.device)
-            for chosen in order.chunk(self.critic_minibatches):
+        factors, losses, norm = self._deal(len(task)).factors, [], torch.zeros(())
+        for number, chosen in enumerate(minibatches):
+            with cached_casts(self.device):
                 loss = self.critic_loss(states[chosen], tasks[chosen], targets[chosen])
-                norm = compute_gradients(self, optimizer, loss, self.critic_clip_norm)
-                take_step(self, optimizer, ticks=False)
-                losses.append(loss.detach())
-                self._atomic.watch(f"critic (minibatch {len(losses)})", loss, norm)
+            if (factor := factors[number % len(factors)]) != 1:
+                loss = factor * loss
+            norm = critic.compute_gradients(loss)
+            critic.step()
+            losses.append(loss.detach())
+            self._atomic.watch(f"critic (minibatch {len(losses)})", loss, norm)
         return torch.stack(losses).mean(), norm
 
-    def _generator(self) -> torch.Generator:
-        """Noise that is a function of the run's seed, the update and the rank, so that resuming repeats it."""
-        generator = torch.Generator(self.device)
-        generator.manual_seed(int(self.noise_seed) + 1_000_003 * self.global_step + 7_919_000_003 * self.global_rank)
-        return generator
+    # -- draws ------------------------------------------------------------------------------------------------------
+    def update_noise(self, batch_size: int) -> dict[str, Tensor]:
+        """The noise of the next update, which draws the same again: `update` says what it is."""
+        return self._noise(self._draws(self._seed, self.global_step), batch_size)
+
+    def update_minibatches(self, batch_size: int) -> list[Tensor]:
+        """The critics' minibatches of the next update, of all passes in order (`lit_pwm.updates.minibatches`)."""
+        draws, deal = self._draws(self._seed, self.global_step), self._deal(batch_size)
+        passes = range(self.critic_optimizer.passes)
+        orders = (draws.permutations(f"critic pass {number}", batch_size, self.horizon) for number in passes)
+        return [minibatch for order in orders for minibatch in deal(order)]
+
+    def _draws(self, seed: int, number: int) -> Draws:
+        ranks = 1 if self._trainer is None else self.trainer.world_size
+        return Draws(seed, number, self.global_rank, ranks, self.device, self.world_model.obs_mean.dtype)
+
+    def _noise(self, draws: Draws, batch_size: int) -> dict[str, Tensor]:
+        shapes: dict[str, tuple[int, ...]] = {"actor": (self.world_model.action_dim,)}
+        if (own := self.world_model.dynamics.noise_shape) is not None:
+            shapes["dynamics"] = own
+        return {
+            name: draws.normal(name, batch_size, (self.horizon, *shape)).movedim(1, 0) for name, shape in shapes.items()
+        }
+
+    def _deal(self, batch_size: int) -> Deal:
+        if self._dealt is None or self._dealt.batch_size != batch_size or self._dealt.device != self.device:
+            ranks = 1 if self._trainer is None else self.trainer.world_size
+            minibatches = self.critic_optimizer.minibatches
+            self._dealt = Deal(self.horizon, minibatches, batch_size, self.global_rank, ranks, self.device)
+        return self._dealt
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """What the deterministic policy earns in imagination from held-out observations."""
         task = batch["task"]
         z = self.world_model.encode(batch["obs"][0], task)
-        noise = z.new_zeros(self.horizon, len(task), self.world_model.action_dim)
-        rollout = imagine(self.world_model, self.averaged_actor, z, task, noise, "raw", deterministic=True)
+        # Of a stream of its own, the same at every validation.
+        noise = self._noise(self._draws(stream_seed(int(self.noise_seed), "validation", 0), batch_idx), len(task))
+        rollout = imagine(
+            self.world_model, self.averaged_actor, z, task, noise["actor"], "raw", deterministic=True,
+            dynamics_noise=noise.get("dynamics"),
+        )  # fmt: skip
         self.log("val/imagined_reward", rollout.rewards.mean(), batch_size=len(task), sync_dist=True)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:

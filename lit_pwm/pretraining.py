@@ -8,7 +8,6 @@ from typing import Annotated, Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -33,12 +32,9 @@ from lit_pwm.models.world_model import WorldModel
 from lit_pwm.optim import (
     apply_settings,
     check_each_parameter_once,
-    compute_gradients,
-    follow_,
     logs_now,
     planned_updates,
     settings_of,
-    take_step,
     warmup_cosine,
     world_model_groups,
 )
@@ -47,6 +43,8 @@ from lit_pwm.paths import absolute
 from lit_pwm.tasks.registry import TASK_SETS, task_spec
 from lit_pwm.updates.atomic_update import AtomicUpdate
 from lit_pwm.updates.binding import bind, source_of
+from lit_pwm.updates.draws import stream_seed
+from lit_pwm.updates.optimized_part import OptimizedPart, count_update
 from lit_pwm.updates.precision import require_supported_precision, sums_dtype
 
 
@@ -236,20 +234,25 @@ class WorldModelPretraining(LightningModule):
             rank_zero_info(f"dynamics {parity}")
         if self.target_encoder_rate != 1:
             self.target_encoder.requires_grad_(False)
-        self._atomic = AtomicUpdate(self)
         apply_settings(self._settings, self.trainer.optimizers, [cast("LambdaLR", self.lr_schedulers())])
+        self._optimized = OptimizedPart(self, "world_model", self.trainer.optimizers[0], self.clip_norm, leads=True)
+        self._optimized.create_states()
+        self._atomic = AtomicUpdate(self)
 
     # -- training ---------------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update of the whole world model."""
-        optimizer = cast("LightningOptimizer", self.optimizers())
-        with self._atomic as update:
-            loss = self.update_loss(batch, *self.target_logits(batch))
-            total = loss.total + self._regularisation(batch)
-            norm = compute_gradients(self, optimizer, total, self.clip_norm)
-            update.watch("world-model", total, norm)
-        take_step(self, optimizer)
-        self._move_target_encoder()
+        seed = stream_seed(torch.initial_seed(), f"global generators, rank {self.global_rank}", self.global_step)
+        with self._atomic.streams.seeded(seed, self.device):
+            with self._atomic as update:
+                loss = self.update_loss(batch, *self.target_logits(batch))
+                total = loss.total + self._regularisation(batch)
+                norm = self._optimized.compute_gradients(total)
+                update.watch("world-model", total, norm)
+            update.step(self._optimized)
+            self._move_target_encoder()
+        self._atomic.require()
+        count_update(self)
         cast("LambdaLR", self.lr_schedulers()).step()
         if logs_now(self):
             size = batch["task"].numel()
@@ -287,7 +290,7 @@ class WorldModelPretraining(LightningModule):
     def _move_target_encoder(self) -> None:
         if self.target_encoder_rate != 1:
             for name, part in self.target_encoder.items():
-                follow_(part, getattr(self.world_model, name), self.target_encoder_rate)
+                self._atomic.follow(part, getattr(self.world_model, name), self.target_encoder_rate)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Held-out loss and open-loop errors."""

@@ -23,6 +23,7 @@ import callbacks
 import datamodules
 from lit_pwm.experiments.metrics import read_curves
 from lit_pwm.models import CriticEnsemble, Dynamics, MLPActor, MLPDynamics
+from lit_pwm.options.policy_optimizers import ActorOptimizer, CriticOptimizer
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.pretraining import WorldModelPretraining
 from lit_pwm.runtime.processes import keep_freed_memory
@@ -208,11 +209,8 @@ def train_policy(
         actor=lambda *dimensions: MLPActor(*dimensions, hidden_dims=(128, 128)),
         critic=lambda *dimensions: CriticEnsemble(*dimensions, hidden_dims=(128, 128)),
         reward_scale=0.1,
-        critic_passes=1,
-        critic_minibatches=4,
-        actor_average_rate=plan.actor_average_rate,
-        actor_lr=plan.lr,
-        critic_lr=plan.lr,
+        actor_optimizer=ActorOptimizer(lr=plan.lr, average_rate=plan.actor_average_rate),
+        critic_optimizer=CriticOptimizer(lr=plan.lr, passes=1, minibatches=4),
         horizon=plan.horizon,
     )
     data = datamodules.MultitaskDataModule(

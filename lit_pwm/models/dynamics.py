@@ -58,6 +58,7 @@ class Dynamics(Component):
     """
 
     samples: int = 1
+    noise_shape: tuple[int, ...] | None = None
 
     def __init__(self, latent_dim: LatentWidth, action_dim: Count, task_dim: CountOrZero) -> None:
         super().__init__()

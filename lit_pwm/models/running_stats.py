@@ -12,21 +12,24 @@ from lit_pwm.options import Rate, checked
 
 
 class RunningStats(nn.Module):
-    """Running moments of a scalar. The start (mean 0, variance 1, count 1e-4) is PWM's.
+    """Running moments of a scalar, or of a scalar of each group. The start (mean 0, variance 1, count 1e-4) is PWM's.
 
     Args:
         dtype: of the moments, see `accumulation_dtype`.
+        groups: how many groups have moments of their own; None for one of all values.
     """
 
     mean: Tensor
     var: Tensor
     count: Tensor
 
-    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float64, groups: int | None = None) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros((), dtype=dtype))
-        self.register_buffer("var", torch.ones((), dtype=dtype))
-        self.register_buffer("count", torch.full((), 1e-4, dtype=dtype))
+        self.groups = groups
+        shape = () if groups is None else (groups,)
+        self.register_buffer("mean", torch.zeros(shape, dtype=dtype))
+        self.register_buffer("var", torch.ones(shape, dtype=dtype))
+        self.register_buffer("count", torch.full(shape, 1e-4, dtype=dtype))
 
     @staticmethod
     def moments(x: Tensor) -> Tensor:
@@ -34,10 +37,28 @@ class RunningStats(nn.Module):
         x = x.detach().to(accumulation_dtype(x.device))
         return torch.stack([x.new_tensor(float(x.numel())), x.mean(), x.var(unbiased=False)])
 
+    def moments_by_group(self, x: Tensor, group: Tensor) -> Tensor:
+        """[3, groups]: as `moments`, of the values [B] whose group [B] it is; zeros for a group without values."""
+        x = x.detach().to(accumulation_dtype(x.device))
+        member = (group == torch.arange(len(self.mean), device=group.device)[:, None]).to(x.dtype)
+        count = member.sum(1)
+        mean = (member @ x) / count.clamp_min(1)
+        spread = (member * (x - mean[:, None]).square()).sum(1)
+        return torch.stack([count, mean, spread / count.clamp_min(1)])
+
+    def merge(self, x: Tensor, group: Tensor) -> None:
+        """Merge the batches of all ranks: values [B] of this one, and the group of each [B] if there are groups."""
+        moments = self.moments_by_group(x, group) if self.groups is not None else self.moments(x)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            everywhere = [torch.empty_like(moments) for _ in range(torch.distributed.get_world_size())]
+            torch.distributed.all_gather(everywhere, moments)
+            moments = torch.stack(everywhere)
+        self.update(moments)
+
     @torch.no_grad()
     def update(self, moments: Tensor) -> None:
-        """Merge batches described by `moments` [..., 3], as `moments` returns; one row for each rank."""
-        for count, mean, var in moments.reshape(-1, 3):
+        """Merge batches described by `moments` [..., 3], or [..., 3, groups]; one row for each rank."""
+        for count, mean, var in moments.reshape(-1, 3, *self.mean.shape):
             total = self.count + count
             delta = mean - self.mean
             spread = self.var * self.count + var * count + delta.square() * self.count * count / total

@@ -28,6 +28,16 @@ class RandomStates:
         state = cast("tuple[Any, ...]", np.random.get_state())  # noqa: NPY002
         return cls(random.getstate(), state, torch.get_rng_state(), cuda, device)
 
+    @staticmethod
+    def seed(seed: int, device: torch.device) -> None:
+        """Seed them, with that of `device`, by a number of up to 63 bits."""
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            index = torch.cuda.current_device() if device.index is None else device.index
+            torch.cuda.default_generators[index].manual_seed(seed)
+
     def restore(self) -> None:
         """Put them back."""
         random.setstate(self.python)

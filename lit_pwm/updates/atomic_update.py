@@ -1,4 +1,4 @@
-"""An update is made whole or not at all: what it moves is copied before it, and put back if it is refused."""
+"""An update is made whole or not at all, by operations on its device: one flag decides over all that it moved."""
 
 from __future__ import annotations
 
@@ -8,30 +8,41 @@ from typing import Self, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_pwm.errors import LitPWMError, NonFiniteLossError
-from lit_pwm.optim import parameters_of
-from lit_pwm.runtime.random_states import RandomStates
+from lit_pwm.optim import interpolated
+from lit_pwm.updates.global_streams import GlobalStreams
+from lit_pwm.updates.optimized_part import OptimizedPart
 
 
 class AtomicUpdate:
-    """The part of an update that may be refused, as a `with` block that `training_step` enters once.
+    """The machinery by which an update of a module is made or not, without looking at what it computes.
 
-    Within it losses and gradients are computed and told to `watch`, buffers move, and `optimizers` step. At its end all
-    that was watched is looked at once, on all ranks together: if any of it is not finite, the module's buffers, the
-    optimizers' parameters and states and the global random generators are as before the block, and every rank raises.
-    The same where anything else is raised within. What an update moves besides (the optimizer that counts updates, slow
-    copies, schedules) moves after the block, where nothing is left to be refused.
+    An update enters it as a `with` block, in which losses and gradients are computed and told to `watch`, buffers move,
+    and the optimizers named in `early` step. At the block's end all that was watched becomes one flag, `finite`, alike
+    on all ranks; where it is down, `torch.where` puts the module's buffers and the early optimizers' parameters and
+    states back to the copies that were made at the block's start. What moves after the block (`step`, `follow`) moves
+    by the flag: an optimizer that steps last needs no copy of its states.
+
+    Nothing here reads a number on the host, and every tensor keeps its place. `training_step` calls `require` after
+    the update, which reads the flag once and raises. Where anything else is raised within the block, the host puts all
+    back. On several ranks the flag is also down where an update drew from a global generator.
 
     Args:
         module: whose updates they are.
-        optimizers: those that step within the block.
+        early: the optimizers that step within the block.
+
+    Attributes:
+        streams: the global generators; `training_step` enters `streams.seeded` around an update.
     """
 
-    def __init__(self, module: LightningModule, optimizers: Sequence[torch.optim.Optimizer] = ()) -> None:
-        self._module, self._optimizers = module, tuple(optimizers)
-        self._parameters = [parameter for optimizer in self._optimizers for parameter in parameters_of(optimizer)]
+    finite: Tensor
+    """Scalar, bool: whether the last update was made."""
+
+    def __init__(self, module: LightningModule, early: Sequence[OptimizedPart] = ()) -> None:
+        self._module, self._early = module, tuple(early)
+        self._parameters = [parameter for optimizer in self._early for parameter in optimizer.parameters]
         # By owner and name, because a component may put another tensor in a buffer's place.
         self._buffers = [
             (part._buffers, name)
@@ -41,90 +52,120 @@ class AtomicUpdate:
         ]
         self._moved: list[Tensor] = []
         self._copies: list[Tensor] = []
-        self._random: RandomStates | None = None
         self._watched: list[tuple[str, Tensor, Tensor]] = []
+        self._replaced: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
+        self.streams = GlobalStreams()
 
     def watch(self, name: str, loss: Tensor, norm: Tensor) -> None:
         """A loss and the norm of its gradient over all ranks, scalars; `name` says which loss, for the error."""
         self._watched.append((name, loss.detach(), norm.detach()))
 
+    # -- copies -----------------------------------------------------------------------------------------------------
     def __enter__(self) -> Self:
         self._watched.clear()
-        self._random = RandomStates.now(self._module.device)
+        self._replaced.clear()
         moved = list(self._tensors())
         if [_place(tensor) for tensor in moved] != [_place(copy) for copy in self._copies]:
             self._copies = [torch.empty_like(tensor, requires_grad=False) for tensor in moved]
         self._moved = moved
-        if moved:
-            with torch.no_grad():
-                torch._foreach_copy_(self._copies, moved)
+        with torch.no_grad():
+            _copy(self._copies, moved)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is not None:
-            self._restore()
-            return
-        try:
-            self._require()
-        except LitPWMError:
-            self._restore()
-            raise
+        with torch.no_grad():
+            if kind is not None:
+                self._put_back()
+                return
+            self._settle()
+            self._return_buffers()
+            for tensor, copy in zip(self._moved, self._copies, strict=True):
+                _keep_if(self.finite, tensor, copy)
 
     def _tensors(self) -> Iterator[Tensor]:
         """What may move within the block."""
         yield from (cast("Tensor", owner[name]) for owner, name in self._buffers)
         yield from self._parameters
-        for optimizer in self._optimizers:
-            for state in optimizer.state.values():
-                yield from _tensors_of(state)
+        for optimizer in self._early:
+            yield from optimizer.state_tensors()
 
-    @torch.no_grad()
-    def _restore(self) -> None:
-        kept = {id(tensor) for tensor in self._moved}
-        for optimizer in self._optimizers:  # states that the first step made
-            made = [p for p, state in optimizer.state.items() if not kept.issuperset(map(id, _tensors_of(state)))]
-            for parameter in made:
-                del optimizer.state[parameter]
+    def _put_back(self) -> None:
+        """Undo all at once, on the host."""
         for (owner, name), before in zip(self._buffers, self._moved, strict=False):
             owner[name] = before
-        if self._moved:
-            torch._foreach_copy_(self._moved, self._copies)
-        if self._random is not None:
-            self._random.restore()
+        _copy(self._moved, self._copies)
 
-    def _require(self) -> None:
-        """Look at what was watched, on all ranks together.
+    def _return_buffers(self) -> None:
+        """Bring what a component put in a buffer's place to that place; one of another size stays, if it may."""
+        for (owner, name), place in zip(self._buffers, self._moved, strict=False):
+            now = cast("Tensor", owner[name])
+            if now is place:
+                continue
+            if _place(now) == _place(place):
+                place.copy_(now)
+                owner[name] = place
+            else:
+                self._replaced.append((owner, name, place))
+
+    # -- the flag ---------------------------------------------------------------------------------------------------
+    def _settle(self) -> None:
+        """Make one flag of all that was watched, on all ranks together."""
+        values = torch.stack([value for _, *pair in self._watched for value in pair])
+        self._here = self._everywhere = values.isfinite()
+        if self._ranks() > 1:
+            undrawn = self._here.new_tensor([not self.streams.drew()])
+            everywhere = torch.cat([self._here, undrawn]).to(torch.uint8)
+            torch.distributed.all_reduce(everywhere, torch.distributed.ReduceOp.MIN)
+            self._everywhere = everywhere.bool()
+        self.finite = self._everywhere.all()
+
+    def _ranks(self) -> int:
+        return 1 if self._module._trainer is None else self._module.trainer.world_size
+
+    def step(self, optimizer: OptimizedPart) -> None:
+        """Let an optimizer step by the gradients that are there, if the update is made; after the block."""
+        with torch.no_grad():
+            constrained = [p for part in optimizer.constrained for p in part.parameters()]
+            if optimizer.can_be_gated:
+                before = [parameter.clone() for parameter in constrained]
+                optimizer.step(found_inf=(~self.finite).float())
+                for parameter, copy in zip(constrained, before, strict=True):
+                    _keep_if(self.finite, parameter, copy)
+                return
+            moved = [*optimizer.parameters, *optimizer.state_tensors()]
+            copies = [tensor.clone() for tensor in moved]
+            optimizer.step()
+            for tensor, copy in zip(moved, copies, strict=True):
+                _keep_if(self.finite, tensor, copy)
+
+    @torch.no_grad()
+    def follow(self, slow: nn.Module, fast: nn.Module, rate: float) -> None:
+        """Move a slow copy towards a network by a fraction `rate` (`lit_pwm.optim.follow_`), if the update is made."""
+        places = [parameter for parameter in slow.parameters() if parameter.numel()]
+        for place, moved in zip(places, interpolated(slow, fast, rate), strict=True):
+            place.copy_(torch.where(self.finite, moved, place))
+
+    def require(self) -> None:
+        """Read the flag: the one time that the host waits for an update.
 
         Raises:
-            NonFiniteLossError: any of it is not finite.
-            LitPWMError: something was drawn from a global generator, and there are several ranks.
+            NonFiniteLossError: the update was not made, because a loss or gradient was not finite on some rank.
+            LitPWMError: it was not made, because something drew from a global generator, and there are several ranks.
         """
-        values = torch.stack([value for _, *pair in self._watched for value in pair])
-        finite = values.isfinite()
-        if self._module.trainer.world_size == 1:
-            if not finite.all():
-                self._refuse(finite.tolist(), finite.tolist())
+        if bool(self.finite):
             return
-        drew = self._random != RandomStates.now(self._module.device)
-        found = torch.cat([finite, finite.new_tensor([not drew])]).to(torch.uint8)
-        on_all = found.clone()
-        torch.distributed.all_reduce(on_all, torch.distributed.ReduceOp.MIN)
-        *everywhere, undrawn = on_all.bool().tolist()
-        if not all(everywhere):
-            self._refuse(everywhere, finite.tolist())
-        if not undrawn:
+        for owner, name, before in self._replaced:
+            owner[name] = before
+        everywhere, here = self._everywhere.tolist(), self._here.tolist()
+        if all(everywhere[: len(here)]):
             raise LitPWMError(
-                f"On {self._module.trainer.world_size} ranks the update of {type(self._module).__name__} drew from a "
-                f"global random generator, and the draws of ranks are not yet parts of one whole draw: what is learned "
-                f"would depend on the number of ranks. A dynamics' noise source (source: noise), the times of flow "
-                f"matching (flow_weight above 0) and the directions of sigreg_coef above 0 draw, and so may components "
-                f"of your own (dropout too). Train it on one device (trainer.devices 1), or without them. Nothing was "
-                f"stepped."
+                f"On {self._ranks()} ranks the update of {type(self._module).__name__} drew from a global random "
+                f"generator: what is learned would depend on the number of ranks. {self.streams.drawers()} drew. Let "
+                f"the component declare its noise (noise_shape), of which each rank is then given its share; train it "
+                f"on one device (trainer.devices 1); or leave it out. The update was undone."
             )
-
-    def _refuse(self, everywhere: list[bool], here: list[bool]) -> None:
         index = everywhere.index(False)
         name, loss, norm = self._watched[index // 2]
         elsewhere = " here, and not finite on another rank," if here[index] else ""
@@ -135,9 +176,14 @@ class AtomicUpdate:
         )
 
 
+def _keep_if(finite: Tensor, tensor: Tensor, before: Tensor) -> None:
+    torch.where(finite, tensor, before, out=tensor)
+
+
+def _copy(places: list[Tensor], values: list[Tensor]) -> None:
+    if places:
+        torch._foreach_copy_(places, values)
+
+
 def _place(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
     return tensor.shape, tensor.dtype, tensor.device
-
-
-def _tensors_of(state: dict[str, object]) -> Iterator[Tensor]:
-    yield from (value for value in state.values() if isinstance(value, Tensor))

@@ -51,7 +51,7 @@ def policy_learning():
             "actor": partial(ACTORS[kind], hidden_dims=(12, 8)),
             "critic": partial(CriticEnsemble, hidden_dims=(8,)),
             "horizon": 4,
-            "critic_passes": 2,
+            "critic_optimizer": {"passes": 2},
         }
         return PolicyLearning(str(checkpoint), **{**settings, **options})
 

@@ -111,7 +111,10 @@ def test_a_recorded_policy_update_is_whole_or_none(
     actor, what, call, world_model_files, policy_learning, run, tmp_path
 ):
     def make():
-        options = {"actor_average_rate": 0.1, "target_rate": 0.5, "critic_passes": 2, "critic_minibatches": 4}
+        options = {
+            "actor_optimizer": {"average_rate": 0.1},
+            "critic_optimizer": {"target_rate": 0.5, "passes": 2, "minibatches": 4},
+        }
         return policy_learning(world_model_files["flow"], actor, **options)
 
     refused_and_resumed(run, make, tmp_path, Spoil(what, call))

@@ -106,7 +106,7 @@ def test_the_microbatches_are_parts_of_the_updates_own_gradient(
             gradients.append(torch.cat([p.grad.flatten() for p in parameters]))
 
     monkeypatch.setattr("callbacks.gradient_diagnostics.expected_snr", keep)
-    module = policy_learning(world_model_files["mlp"], "flow", actor_clip_norm=1e9)
+    module = policy_learning(world_model_files["mlp"], "flow", actor_optimizer={"clip_norm": 1e9})
     diagnostics = callbacks.GradientDiagnostics(every_n_updates=1, microbatches=4)
     run(module, tmp_path, [diagnostics, Gradient()], updates=1)
     mean = rows[0].mean(0)

@@ -116,7 +116,10 @@ def test_graphs_train_the_policies_that_updates_without_them_do(
     kind, actor, world_model_files, policy_learning, run, tmp_path, monkeypatch
 ):
     settings = {"accelerator": "gpu", "updates": 10, "limit_val_batches": 0, "batch_size": 16}
-    options = {"actor_average_rate": 0.1, "target_rate": 0.5, "critic_minibatches": 3}  # whose last one is smaller
+    options = {
+        "actor_optimizer": {"average_rate": 0.1},
+        "critic_optimizer": {"target_rate": 0.5, "passes": 2, "minibatches": 3},  # of two sizes
+    }
     plain = run(policy_learning(world_model_files[kind], actor, **options), tmp_path / "plain", measures(), **settings)
     calls = calls_of(monkeypatch, PolicyLearning, "imagined_returns")
     graphs = run(
@@ -175,7 +178,12 @@ def test_an_update_that_is_not_finite_leaves_everything_as_it_was(
     kind, graphs, pretraining, policy_learning, world_model_files, run, tmp_path
 ):
     if kind == "policy":
-        module = policy_learning(world_model_files["flow"], "flow", actor_average_rate=0.1, target_rate=0.5)
+        module = policy_learning(
+            world_model_files["flow"],
+            "flow",
+            actor_optimizer={"average_rate": 0.1},
+            critic_optimizer={"target_rate": 0.5, "passes": 2},
+        )
     elif kind == "sampled":
         module = pretraining(
             dynamics=partial(FlowDynamics, hidden_dim=20, source="noise", energy_weight=1.0, end_weight=0.0)

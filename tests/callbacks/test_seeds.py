@@ -31,7 +31,7 @@ class Noise(Callback):
         self.seen = []
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        self.seen.append(module.update_noise(len(batch["task"])))
+        self.seen.append(module.update_noise(len(batch["task"]))["actor"])
 
 
 @pytest.fixture(scope="module")

@@ -219,9 +219,10 @@ def test_entries_that_say_nothing_are_passed_over_by_name_and_refused_by_file(fi
         (("optimizer_states", 0), None),
         (("lr_schedulers", 0, "lr_lambdas"), None),
         (("callbacks", "ComputeLedger"), {"class_path": "os.system"}),
-        (("callbacks", "RNGState"), {"python": [3, [], None]}),
-        (("callbacks", "RNGState", "numpy"), ["MT19937", None, 0, 0, 0.0]),
-        (("callbacks", "RNGState", "torch"), torch.zeros(3)),
+        (("callbacks", "RNGState", "ranks", 0), {"python": [3, [], None]}),
+        (("callbacks", "RNGState", "ranks", 0, "numpy"), ["MT19937", None, 0, 0, 0.0]),
+        (("callbacks", "RNGState", "ranks"), None),
+        (("callbacks", "RNGState", "ranks", 0, "torch"), torch.zeros(3)),
     ],
 )
 def test_state_of_any_kind_ends_in_a_paragraph_that_names_the_file(fit, trained, tmp_path, place, value):

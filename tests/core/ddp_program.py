@@ -72,8 +72,7 @@ def policy_learning(checkpoint: Path) -> PolicyLearning:
         actor=partial(MLPActor, hidden_dims=(16,), task_dim=4),
         critic=partial(CriticEnsemble, hidden_dims=(16,), task_dim=4),
         horizon=4,
-        critic_passes=2,
-        critic_minibatches=2,
+        critic_optimizer={"passes": 2, "minibatches": 2},
     )
 
 

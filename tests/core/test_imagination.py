@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lit_pwm.imagination import discounted_return, imagine, td_lambda
-from lit_pwm.models import MLPActor, MLPDynamics, WorldModel, symexp
+from lit_pwm.models import CriticEnsemble, FlowActor, MLPActor, MLPDynamics, WorldModel, symexp
 
 TASKS = {"a": (5, 3), "b": (4, 1)}
 
@@ -100,3 +100,63 @@ def test_td_lambda_of_known_numbers():
     assert td_lambda(rewards, values, 0.5, 0.25).flatten().tolist() == pytest.approx(
         [1 + 0.5 * (0.75 * 3 + 0.25 * last), last]
     )
+
+
+def test_discounts_of_each_step_by_hand():
+    rewards, value = torch.tensor([[1.0, 1.0], [2.0, 2.0]]), torch.tensor([4.0, 4.0])
+    discounts = torch.tensor([[0.5, 0.0], [0.25, 0.5]])
+    returns = discounted_return(rewards, value, discounts)
+    assert returns.tolist() == [1 + 0.5 * 2 + 0.125 * 4, 1.0]
+    assert discounted_return(rewards, value, discounts, 1.0).tolist() == [1 + 0.5 * 2 + 4, 5.0]
+    targets = td_lambda(rewards, torch.tensor([[3.0, 3.0], [4.0, 4.0]]), discounts, 0.5)
+    last = [2 + 0.25 * 4, 2 + 0.5 * 4]
+    assert targets.tolist() == [[1 + 0.5 * (0.5 * 3 + 0.5 * last[0]), 1.0], last]
+
+
+@pytest.mark.parametrize("shape", [(6, 7), (6, 3, 7)])
+def test_a_tensor_of_one_discount_gives_what_the_number_does(shape):
+    generator = torch.Generator().manual_seed(0)
+    rewards, values = (torch.randn(shape, generator=generator) for _ in range(2))
+    discounts = torch.full(shape, 0.97)
+    torch.testing.assert_close(
+        discounted_return(rewards, values[-1], discounts), discounted_return(rewards, values[-1], 0.97),
+        atol=1e-6, rtol=1e-6,
+    )  # fmt: skip
+    torch.testing.assert_close(
+        td_lambda(rewards, values, discounts, 0.9), td_lambda(rewards, values, 0.97, 0.9), atol=1e-6, rtol=1e-6
+    )
+
+
+def test_a_number_as_discount_keeps_its_arithmetic_to_the_bit():
+    """As the functions were written when the fixtures of tests/fixtures_v1 were made."""
+    rewards, values = torch.randn(16, 64), torch.randn(16, 64)
+    weights = 0.99 ** torch.arange(16, dtype=rewards.dtype)
+    wanted = (weights[:, None] * rewards).sum(0) + 0.99**16 * values[-1]
+    assert torch.equal(discounted_return(rewards, values[-1], 0.99, 0.99**16), wanted)
+    assert torch.equal(discounted_return(rewards, values[-1], 0.99), wanted)
+    targets = [rewards[-1] + 0.99 * values[-1]]
+    for reward, value in zip(rewards[:-1].flip(0), values[:-1].flip(0), strict=True):
+        targets.append(reward + 0.99 * ((1 - 0.95) * value + 0.95 * targets[-1]))
+    assert torch.equal(td_lambda(rewards, values, 0.99, 0.95), torch.stack(targets[::-1]))
+
+
+@pytest.mark.parametrize("kind", [MLPActor, FlowActor])
+def test_any_leading_axes(parts, kind):
+    """Candidates of a planner beside starts: each row is what it would be alone."""
+    model, _, z, task, _ = parts
+    actor, critic = kind(16, 3, 2, hidden_dims=(12,), task_dim=3), CriticEnsemble(16, 2, hidden_dims=(8,), task_dim=3)
+    actor.set_action_mask(model.action_mask())
+    noise = torch.randn(4, 7, 5, 3)
+    batched = imagine(model, actor, z.expand(7, 5, 16), task, noise, "raw")
+    assert batched.latents.shape == (5, 7, 5, 16)
+    assert batched.actions.shape == (4, 7, 5, 3)
+    assert batched.rewards.shape == (4, 7, 5)
+    values = critic.minimum(batched.latents[-1], task)
+    zs, rewards = model.rollout(z.expand(7, 5, 16), batched.actions, task)
+    torch.testing.assert_close(zs, batched.latents, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(rewards, batched.rewards, atol=1e-5, rtol=1e-5)
+    for candidate in range(7):
+        alone = imagine(model, actor, z, task, noise[:, candidate], "raw")
+        torch.testing.assert_close(batched.latents[:, candidate], alone.latents, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(batched.rewards[:, candidate], alone.rewards, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(values[candidate], critic.minimum(alone.latents[-1], task), atol=1e-5, rtol=1e-5)

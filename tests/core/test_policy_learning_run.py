@@ -17,6 +17,7 @@ from lit_pwm.errors import LitPWMError, NonFiniteLossError
 from lit_pwm.imagination import discounted_return, imagine, td_lambda
 from lit_pwm.models import CriticEnsemble, MLPActor, MLPDynamics, RunningStats
 from lit_pwm.models.actors import LOG_STD_FLOOR
+from lit_pwm.updates.draws import Draws
 
 # The first is Lightning's advice to those who want the weights from before the update, which we do not.
 pytestmark = [
@@ -68,7 +69,7 @@ def learner(path, **options):
         "actor": partial(MLPActor, hidden_dims=(24,), task_dim=4),
         "critic": partial(CriticEnsemble, hidden_dims=(24,), task_dim=4),
         "horizon": 5,
-        "critic_passes": 2,
+        "critic_optimizer": {"passes": 2},
     }
     return PolicyLearning(str(path), **{**settings, **options})
 
@@ -92,7 +93,7 @@ class Record(Callback):
 def test_a_run(world_model_file, linear_store, fit):
     """One run, and what must hold after it."""
     record, updates = Record(), 60
-    module = learner(world_model_file, actor_lr=5e-3, critic_lr=5e-3)
+    module = learner(world_model_file, actor_optimizer={"lr": 5e-3}, critic_optimizer={"lr": 5e-3, "passes": 2})
     trainer = fit(module, data_of(linear_store, batch_size=64), updates, callbacks=[record])
 
     assert trainer.global_step == updates == len(record.returns), "one optimizer ticks, though critics step often"
@@ -135,7 +136,11 @@ def test_float16_is_refused(world_model_file, linear_store, fit):
 
 def test_a_resumed_run_obeys_its_own_learning_rates(world_model_file, linear_store, fit, checkpoint_every, tmp_path):
     fit(learner(world_model_file), data_of(linear_store), 2, callbacks=[checkpoint_every(2)], enable_checkpointing=True)
-    resumed = learner(world_model_file, actor_lr=1e-4, critic_lr=2e-4, final_lr=0.0)
+    resumed = learner(
+        world_model_file,
+        actor_optimizer={"lr": 1e-4, "final_lr": 0.0},
+        critic_optimizer={"lr": 2e-4, "final_lr": 0.0, "passes": 2},
+    )
     trainer = fit(resumed, data_of(linear_store), 4, ckpt_path=tmp_path / "step=2.ckpt", callbacks=[Rates()])
     seen = [rate for rates in trainer.callbacks[0].seen for rate in rates]
     assert seen == pytest.approx([0.5e-4, 1e-4, 0.25e-4, 0.5e-4])
@@ -155,9 +160,13 @@ def test_the_first_update_is_that_of_the_plain_functions(world_model_file, linea
     record = Record()
     options = {
         "horizon": 3, "gamma": 0.9, "lam": 0.7, "reward_scale": 3.0, "reward_space": "raw",
-        "target_rate": 0.25, "actor_average_rate": 0.1,
     }  # fmt: skip
-    module = learner(world_model_file, **options, critic_passes=1, critic_minibatches=1, actor_lr=1e-3, critic_lr=1e-3)
+    module = learner(
+        world_model_file,
+        **options,
+        actor_optimizer={"lr": 1e-3, "average_rate": 0.1},
+        critic_optimizer={"lr": 1e-3, "passes": 1, "minibatches": 1, "target_rate": 0.25},
+    )
     fit(module, data_of(linear_store), 1, callbacks=[record])
 
     world_model = load_world_model(world_model_file).requires_grad_(False)
@@ -169,8 +178,7 @@ def test_the_first_update_is_that_of_the_plain_functions(world_model_file, linea
     actor_optimizer = torch.optim.Adam(actor.parameters(), lr=1e-3, betas=(0.7, 0.95))
     critic_optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3, betas=(0.7, 0.95))
     task = record.batch["task"]
-    generator = torch.Generator().manual_seed(int(record.before["noise_seed"]))
-    noise = torch.randn(3, BATCH, 2, generator=generator)
+    noise = Draws(int(record.before["noise_seed"]), 0).normal("actor", BATCH, (3, 2)).transpose(0, 1)
     rollout = imagine(world_model, actor, world_model.encode(record.batch["obs"][0], task), task, noise, "raw")
     rewards = 3.0 * rollout.rewards
     returns = discounted_return(rewards, critic.minimum(rollout.latents[-1], task), 0.9, 0.9**3)
@@ -233,7 +241,7 @@ def test_noise_is_new_in_every_update(world_model_file, linear_store, fit):
 
     class Noise(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            seen.append(torch.randn(4, generator=pl_module._generator()))
+            seen.append(pl_module.update_noise(4)["actor"].flatten())
 
     fit(learner(world_model_file), data_of(linear_store), 3, callbacks=[Noise()])
     assert len({tuple(row.tolist()) for row in seen}) == 3

@@ -123,9 +123,13 @@ def world_models(linear_store, tmp_path_factory):
 
 
 def policy_learning(world_model, actor, **options):
-    parts = {"critic": partial(CriticEnsemble, hidden_dims=(8,), task_dim=4), "critic_passes": 1, "horizon": 3}
+    parts = {
+        "critic": partial(CriticEnsemble, hidden_dims=(8,), task_dim=4),
+        "horizon": 3,
+        "critic_optimizer": {"passes": 1, "minibatches": 3},
+    }
     actor = partial(actor, hidden_dims=(12, 8), task_dim=4)
-    return PolicyLearning(str(world_model), actor=actor, actor_average_rate=0.5, **parts, **options)
+    return PolicyLearning(str(world_model), actor=actor, actor_optimizer={"average_rate": 0.5}, **parts, **options)
 
 
 @pytest.mark.parametrize("precision", SUPPORTED)

@@ -58,7 +58,9 @@ def policy_learning(world_model, **options):
         "actor": partial(MLPActor, hidden_dims=(8,), task_dim=4),
         "critic": partial(CriticEnsemble, hidden_dims=(8,), task_dim=4),
     }
-    return PolicyLearning(str(world_model), **{**parts, "horizon": 2, "critic_passes": 1, **options})
+    return PolicyLearning(
+        str(world_model), **{**parts, "horizon": 2, "critic_optimizer": {"passes": 1, "minibatches": 2}, **options}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,9 @@ def world_model(world_models):
 @pytest.fixture(scope="module")
 def policy(world_model, data_of, fit, tmp_path_factory):
     path = tmp_path_factory.mktemp("policy") / "policy.ckpt"
-    fit(policy_learning(world_model, actor_average_rate=0.5), data_of("alpha", "beta"), 3).save_checkpoint(path)
+    fit(
+        policy_learning(world_model, actor_optimizer={"average_rate": 0.5}), data_of("alpha", "beta"), 3
+    ).save_checkpoint(path)
     return path
 
 
@@ -169,7 +173,11 @@ def test_a_policy_is_resumed_by_the_names_of_tasks(policy, world_models, data_of
         (world_models["beta", "alpha"], ("alpha", "beta")),
         (world_models["beta", "alpha"], ("beta",)),
     ]:
-        resumed = policy_learning(file, actor_lr=1e-30, critic_lr=1e-30, final_lr=1e-30, actor_average_rate=0.5)
+        resumed = policy_learning(
+            file,
+            actor_optimizer={"lr": 1e-30, "final_lr": 1e-30, "average_rate": 0.5},
+            critic_optimizer={"lr": 1e-30, "final_lr": 1e-30, "passes": 1, "minibatches": 2},
+        )
         fit(resumed, data_of(*names), 4, ckpt_path=policy).save_checkpoint(tmp_path / "resumed.ckpt")
         after = load_policy(tmp_path / "resumed.ckpt")
         assert after.task_names == after.trained_tasks == ("alpha", "beta")
@@ -211,7 +219,7 @@ def test_masks_are_made_from_the_world_model_and_those_of_old_checkpoints_ignore
         content["state_dict"][f"{part}.action_mask"] = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
     old = policy.with_name("old.ckpt")
     torch.save(content, old)
-    resumed = policy_learning(world_model, actor_average_rate=0.5)
+    resumed = policy_learning(world_model, actor_optimizer={"average_rate": 0.5})
     fit(resumed, data_of("alpha", "beta"), 4, ckpt_path=old)
     continued = policy_learning(world_model, initial_policy_checkpoint=str(old))
     fit(continued, data_of("alpha", "beta"), 1)
