@@ -48,7 +48,7 @@ REQUIRED = {
 
 def public_classes():
     found = set(BESIDE)
-    named = ("pretraining", "policy_learning", "open_loop", "decoded_error")
+    named = ("pretraining", "policy_learning", "measures.open_loop", "measures.decoded_error")
     modules = [importlib.import_module(f"lit_pwm.{name}") for name in named]
     for package in (lit_pwm.models, lit_pwm.flow, callbacks, datamodules):
         names = [info.name for info in pkgutil.iter_modules(package.__path__)]
