@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import DTypeLike
 
 from datamodules.check import check
 from datamodules.layout import (
@@ -22,7 +22,8 @@ from datamodules.layout import (
     observation_moments,
     rows_checksum,
 )
-from datamodules.shards import Record, ShardFolder, read
+from datamodules.shard_folder import ShardFolder
+from datamodules.shards import Record, read
 from datamodules.skeleton import PlainFile
 from lit_pwm.errors import LitPWMError
 from lit_pwm.runtime.atomic import replacing
@@ -73,7 +74,9 @@ def assemble(path: Path, tasks: Mapping[str, tuple[int, int]], action_repeat: in
         "checksum": np.zeros(len(rows), np.uint32),
         "obs_count": rows,
     }
-    datasets: dict[str, Any] = {name: ((int(rows.sum()), *widths[name]), dtype) for name, dtype in ROW_COLUMNS.items()}
+    datasets: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
+        name: ((int(rows.sum()), *widths[name]), dtype) for name, dtype in ROW_COLUMNS.items()
+    }
     datasets |= {f"episode/{name}": (values.shape, values.dtype) for name, values in table.items()}
     datasets |= {f"episode/{name}": ((len(rows), obs_dim), np.float64) for name in _SUMS}
     checksums = dict.fromkeys(EPISODE_COLUMNS[FORMAT_VERSION], 0)
@@ -90,9 +93,9 @@ def _attributes(
     action_repeat: int,
     records: Sequence[Record],
     checksums: Mapping[str, int],
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The file's attributes, as it holds them."""
-    attributes: dict[str, Any] = {
+    attributes: dict[str, object] = {
         "format_version": FORMAT_VERSION,
         "task_names": list(tasks),
         "obs_dims": [obs_dim for obs_dim, _ in tasks.values()],

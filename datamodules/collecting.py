@@ -16,7 +16,7 @@ from rich.text import Text
 from datamodules.assembling import finish
 from datamodules.behaviours import behaviour_identity, check_behaviour
 from datamodules.rolling import EPISODE_KEYS, Collector, Diverged, Rolled, Work
-from datamodules.shards import ShardFolder, refuse_existing
+from datamodules.shard_folder import ShardFolder, refuse_existing
 from datamodules.store import EpisodeStore
 from datamodules.writer import store_settings
 from lit_pwm.errors import LitPWMError

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -82,6 +83,15 @@ def mapped(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype, adv
     if advice is not None:
         pages.madvise(advice)
     return np.frombuffer(pages, dtype, math.prod(shape), offset).reshape(shape)
+
+
+def is_cached(size: int) -> bool:
+    """Whether the page cache holds a file of so many bytes as a whole: half of this machine's memory does."""
+    return size < _physical_memory() / 2
+
+
+def _physical_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class ChunkedColumn:

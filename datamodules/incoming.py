@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -48,7 +47,7 @@ def checked_tasks(tasks: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, 
     return checked
 
 
-def checked_action_repeat(action_repeat: Any) -> int:
+def checked_action_repeat(action_repeat: int) -> int:
     """The action repeat.
 
     Raises:
@@ -59,8 +58,8 @@ def checked_action_repeat(action_repeat: Any) -> int:
     return int(action_repeat)
 
 
-def _is_whole(value: Any, largest: int) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 < value <= largest
+def _is_whole(value: object, largest: int) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 < int(value) <= largest
 
 
 def checked_rows(
@@ -144,7 +143,7 @@ def _in_range(arrays: dict[str, np.ndarray], of: str, clamp_rewards: bool) -> Ro
     )  # fmt: skip
 
 
-def _numbers(values: Any, what: str) -> np.ndarray:
+def _numbers(values: ArrayLike, what: str) -> np.ndarray:
     """Real numbers as float32; those beyond its range become infinite.
 
     Raises:

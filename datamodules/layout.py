@@ -24,7 +24,6 @@ import json
 import unicodedata
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -53,7 +52,7 @@ LONGEST_NAME = 1024
 LONGEST_SOURCE = 255
 
 
-def attribute_checksum(attributes: Mapping[str, Any]) -> int:
+def attribute_checksum(attributes: Mapping[str, object]) -> int:
     """CRC-32 of a store's attributes, as plain Python values by name, but for itself."""
     kept = {name: value for name, value in attributes.items() if name != "attribute_checksum"}
     return zlib.crc32(json.dumps({"format": FORMAT, **kept}, sort_keys=True).encode())
@@ -92,7 +91,7 @@ def block_rows(width: int, most: int) -> int:
     return max(1, min(most, _BLOCK_NUMBERS // width))
 
 
-def text_fault(text: Any, longest: int) -> str | None:
+def text_fault(text: object, longest: int) -> str | None:
     """Why something cannot be a name in a store, or None."""
     if not isinstance(text, str):
         return f"is no text but {type(text).__name__}"

@@ -4,31 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from datamodules.guarding import Guard
+from datamodules.numbering import Binding
 from datamodules.sampler import SliceSampler, Windows
 from datamodules.storages import Storage
 from lit_pwm.batch import Batch
 
-
-@dataclass(eq=False)
-class Binding:
-    """How batches number tasks and how wide they are; shared by all loaders of a datamodule.
-
-    Attributes:
-        task_ids: the number of each of the data's tasks [N].
-        obs_dim: width of observations.
-        action_dim: width of actions.
-    """
-
-    task_ids: np.ndarray
-    obs_dim: int
-    action_dim: int
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -152,7 +140,7 @@ class SliceLoader:
         self._loader = DataLoader(
             dataset,
             batch_size=None,
-            collate_fn=_whole,
+            collate_fn=_as_it_is,
             num_workers=num_workers,
             pin_memory=pin_memory,
             generator=torch.Generator(),
@@ -193,14 +181,14 @@ class SliceLoader:
             step += 1
             yield batch
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, int]:
         """How many batches have been handed out since the beginning of the run."""
         return {"next_step": self.next_step}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on after as many batches."""
         self.next_step = int(state["next_step"])
 
 
-def _whole(batch: Any) -> Any:
+def _as_it_is(batch: T) -> T:
     return batch

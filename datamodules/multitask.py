@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -12,11 +13,13 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from datamodules.episodes import EpisodeTable, choose, copies, open_all
+from datamodules.first_rank import from_first_rank
 from datamodules.guarding import Guard
-from datamodules.loader import Binding, DrawnBatches, FixedBatches, SliceDataset, SliceLoader
+from datamodules.loader import DrawnBatches, FixedBatches, SliceDataset, SliceLoader
+from datamodules.numbering import Binding
 from datamodules.observation_statistics import observation_statistics
 from datamodules.sampler import Balance, SliceSampler
-from datamodules.splitting import Split, split
+from datamodules.splitting import Split, require_slices, split
 from datamodules.storages import DeviceStorage, FileStorage, MemoryStorage, Storage, widest
 from datamodules.store import EpisodeStore
 from lit_pwm.errors import LitPWMError
@@ -85,6 +88,7 @@ class MultitaskDataModule(LightningDataModule):
                 f"{self.num_workers} worker processes cannot. Set num_workers to 0."
             )
         self._stores: list[EpisodeStore] | None = None
+        self._statistics: dict[str, tuple[list[float], list[float]]] | None = None
         self._storage: Storage | None = None
 
     # -- what the data holds ----------------------------------------------------------------------------------------
@@ -123,9 +127,18 @@ class MultitaskDataModule(LightningDataModule):
         return self._split.held
 
     def observation_statistics(self) -> dict[str, tuple[list[float], list[float]]]:
-        """Mean and standard deviation of each observation entry over the training episodes, for each chosen task."""
-        stores, table = self._opened()
-        return observation_statistics(stores, table, np.flatnonzero(~self._split.held))
+        """Mean and standard deviation of each observation entry over the training episodes, for each chosen task.
+
+        Made of what the stores hold of each episode, without reading rows. A store of version 1 holds nothing of the
+        kind: its rows are read when this is first asked, on several ranks by the first alone, for which all must ask.
+        """
+        if self._statistics is None:
+            stores, table = self._opened()
+            training = np.flatnonzero(~self._split.held)
+            scans = any(store.version == 1 for store in stores)
+            find = partial(observation_statistics, stores, table, training)
+            self._statistics = from_first_rank(find, self.trainer) if scans else find()
+        return self._statistics
 
     # -- what a model makes of it -----------------------------------------------------------------------------------
     def bind_tasks(self, task_names: Sequence[str], obs_dim: int, action_dim: int) -> None:
@@ -137,24 +150,7 @@ class MultitaskDataModule(LightningDataModule):
             LitPWMError: a chosen task is not among `task_names`, or is wider than the widths.
         """
         self._opened()
-        names = list(task_names)
-        unknown = [name for name in self.tasks if name not in names]
-        if unknown:
-            raise LitPWMError(
-                f"The data has the task{'s' if len(unknown) > 1 else ''} {', '.join(map(repr, unknown))}, which the "
-                f"model does not know. The data's tasks are {', '.join(self.tasks)}; the model's are "
-                f"{', '.join(names) or 'none'}. Choose tasks that the model knows with data.tasks, or train a model "
-                f"on these."
-            )
-        for name, dims in self.tasks.items():
-            if dims[0] > obs_dim or dims[1] > action_dim:
-                raise LitPWMError(
-                    f"The task {name!r} of the data has {dims[0]} observation and {dims[1]} action entries, but the "
-                    f"model takes {obs_dim} and {action_dim}. Leave it out with data.tasks, or train a model that is "
-                    f"wide enough."
-                )
-        self._binding.task_ids = np.array([names.index(name) for name in self.tasks], np.int64)
-        self._binding.obs_dim, self._binding.action_dim = int(obs_dim), int(action_dim)
+        self._binding.bind(self.tasks, task_names, obs_dim, action_dim)
 
     # -- Lightning --------------------------------------------------------------------------------------------------
     def setup(self, stage: str | None = None) -> None:
@@ -170,7 +166,7 @@ class MultitaskDataModule(LightningDataModule):
         # An episode that is not used counts as one without slices, so that windows name episodes of the whole table.
         training = ~self._split.held
         lengths = np.where(training, table.length, 0)
-        self._require_slices(table, lengths)
+        require_slices(table, lengths, self.horizon, self.paths)
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
         sampler = SliceSampler(lengths, self.horizon, table.task, self.balance, seed)
         whole = self.batch_size * world_size
@@ -196,12 +192,8 @@ class MultitaskDataModule(LightningDataModule):
     ) -> FixedBatches | None:
         if not self.val_batches:
             return None
-        if found.limiting_task is not None and self.val_horizon is not None:
-            longest = int(table.length[table.task == list(table.tasks).index(found.limiting_task)].max())
-            raise LitPWMError(
-                f"data.val_horizon is {self.val_horizon}, but the longest episode of {found.limiting_task!r} has "
-                f"{longest} transitions. Use a val_horizon of at most {longest}."
-            )
+        if self.val_horizon is not None:
+            found.require_horizon(table)
         for notice in found.notices:
             rank_zero_info(notice)
         if not found.held.any():
@@ -209,16 +201,6 @@ class MultitaskDataModule(LightningDataModule):
         sampler = SliceSampler(np.where(found.held, table.length, 0), found.horizon, table.task, self.balance)
         batches = FixedBatches(sampler.spread(self.val_batches * whole), whole, rank, world_size)
         return batches if len(batches) else None
-
-    def _require_slices(self, table: EpisodeTable, lengths: np.ndarray) -> None:
-        for task, name in enumerate(table.tasks):
-            longest = int(lengths[table.task == task].max())
-            if longest < self.horizon:
-                raise LitPWMError(
-                    f"data.horizon is {self.horizon}, but the longest training episode of {name!r} in "
-                    f"{', '.join(self.paths)} has {longest} transitions, so that it offers no slice. Use a horizon of "
-                    f"at most {longest}, or leave the task out with data.tasks."
-                )
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import h5py
 import hdf5plugin  # noqa: F401  (registers Blosc, Zstandard and others, as which an archive may be compressed)
 
+from datamodules.attributes import text_attribute, whole_numbers
 from datamodules.layout import FORMAT, FORMAT_VERSION, READ_VERSIONS
 from datamodules.probing import Fault
-from datamodules.structure import one_line, text_attribute, whole_numbers
+from datamodules.structure import one_line
 from lit_pwm.errors import LitPWMError
 from lit_pwm.paths import absolute
 

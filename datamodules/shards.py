@@ -9,28 +9,22 @@ are never written to again: a process that continues opens a new one.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
-import shutil
 import struct
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.paths import absolute
-from lit_pwm.runtime.atomic import replacing
 
 # Magic, CRC-32 of what follows, key, task index, actions T, observation and action width, terminated, clipped actions,
 # clamped rewards, source's bytes.
 _HEADER = struct.Struct("<4sIqiiiiBqqH")
-_MAGIC = b"LPE2"
+MAGIC = b"LPE2"
+"""How every record starts; other formats of shards have other ones."""
 _AFTER_CRC = 8
 
 
@@ -93,11 +87,11 @@ class Shard:
         name = source.encode()
         widths = rows.obs.shape[1], rows.action.shape[1]
         header = _HEADER.pack(
-            _MAGIC, 0, key, task, len(rows.reward), *widths, terminated, rows.clipped, rows.clamped, len(name)
+            MAGIC, 0, key, task, len(rows.reward), *widths, terminated, rows.clipped, rows.clamped, len(name)
         )
         arrays = (np.ascontiguousarray(array, "<f4").tobytes() for array in (rows.obs, rows.action, rows.reward))
         body = b"".join((header[_AFTER_CRC:], name, *arrays))
-        record = memoryview(b"".join((_MAGIC, zlib.crc32(body).to_bytes(4, "little"), body)))
+        record = memoryview(b"".join((MAGIC, zlib.crc32(body).to_bytes(4, "little"), body)))
         size = len(record)
         try:
             self._cut()  # again, where an earlier failure could not
@@ -134,7 +128,7 @@ def scan(path: Path) -> list[Record]:
                 file.read(_HEADER.size)
             )
             size = _HEADER.size + named + 4 * ((length + 1) * obs_dim + length * (action_dim + 1))
-            if magic != _MAGIC or min(length, obs_dim, action_dim) < 1 or position + size > end:
+            if magic != MAGIC or min(length, obs_dim, action_dim) < 1 or position + size > end:
                 break
             source = file.read(named).decode(errors="replace")  # `read` sees whether it was changed
             records.append(
@@ -168,121 +162,6 @@ def read(record: Record) -> Rows:
     return Rows(*arrays, record.clipped, record.clamped)
 
 
-class ShardFolder:
-    """The folder beside a store's final name that holds its shards, locked for one writing command at a time.
-
-    Args:
-        final: the store's final name; the folder's is that with `.shards` appended.
-        settings: what the episodes depend on. Shards made with other settings are refused.
-
-    Attributes:
-        final: the store's final name.
-        path: the folder.
-
-    Raises:
-        LitPWMError: the final file exists, another process is writing, or the shards were made with other settings.
-    """
-
-    def __init__(self, final: Path, settings: Mapping[str, Any]) -> None:
-        final = absolute(final)
-        self.final = final
-        self.path = final.with_name(final.name + ".shards")
-        refuse_existing(final)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / "lock").open("w")
-        except (OSError, ValueError) as error:
-            raise LitPWMError(
-                f"The folder {str(self.path)!r} for the shards of {str(final)!r} could not be made ({error}). Choose "
-                f"a place for the store where you may write."
-            ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise LitPWMError(
-                f"Another process is writing {str(final)!r} (it holds the lock in {str(self.path)!r}). Wait until it "
-                f"has finished, or choose another name."
-            ) from None
-        try:
-            self._agree_on(json.loads(json.dumps({"shards": _MAGIC.decode(), **settings})))
-        except LitPWMError:
-            self.close()
-            raise
-
-    def _agree_on(self, settings: dict[str, Any]) -> None:
-        path = self.path / "settings.json"
-        if not path.exists():
-            with replacing(path, "What an unfinished store depends on") as beside:
-                beside.write_text(json.dumps(settings, indent=1))
-            return
-        try:
-            if not path.is_file():
-                raise ValueError("it is no file")
-            found = json.loads(path.read_bytes())
-            found.keys()
-        except (OSError, ValueError, AttributeError, RecursionError) as error:
-            raise LitPWMError(
-                f"The file {str(path)!r}, which says what the episodes of an unfinished run depend on, is damaged "
-                f"({error}). Remove its folder to start anew."
-            ) from error
-        differing = [key for key in sorted({*found, *settings}) if found.get(key) != settings.get(key)]
-        if differing:
-            raise LitPWMError(
-                f"The folder {str(self.path)!r} holds episodes of an unfinished run with other settings: "
-                + "; ".join(f"{key} was {found.get(key)!r} and is now {settings.get(key)!r}" for key in differing)
-                + ". Continue with the former settings, or remove the folder to start anew."
-            )
-
-    def _shards(self) -> list[Path]:
-        """The shards: files, nothing else of such a name."""
-        return sorted(path for path in self.path.glob("*.shard") if path.is_file())
-
-    def records(self) -> dict[int, Record]:
-        """The complete records of all shards by key, in the order of the keys."""
-        found: dict[int, Record] = {}
-        for shard in self._shards():
-            for record in scan(shard):
-                found.setdefault(record.key, record)
-        return dict(sorted(found.items()))
-
-    def new_shard(self) -> Shard:
-        """A shard with a name that no other has, also when several processes ask."""
-        return new_shard(self.path)
-
-    def publish(self, assembled: Path) -> None:
-        """Give the assembled file its final name, never in the place of another, and remove the shards.
-
-        Raises:
-            LitPWMError: a file of that name has appeared meanwhile.
-        """
-        try:
-            os.link(assembled, self.final)  # unlike a renaming, it replaces no file
-        except FileExistsError as error:
-            raise _exists(self.final) from error
-        except OSError:  # a file system without hard links
-            refuse_existing(self.final)
-            assembled.rename(self.final)
-        shutil.rmtree(self.path)
-        self._lock.close()
-
-    def close(self) -> None:
-        """Leave the shards for another run to continue, or nothing where no episode was begun."""
-        if not self._lock.closed and not any(shard.stat().st_size for shard in self._shards()):
-            shutil.rmtree(self.path)
-        self._lock.close()
-
-    def __enter__(self) -> ShardFolder:
-        """The folder itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close it."""
-        self.close()
-
-
 def new_shard(folder: Path) -> Shard:
     """A shard in a folder, with a name that no other has."""
     number = len(list(folder.glob("*.shard")))
@@ -291,20 +170,3 @@ def new_shard(folder: Path) -> Shard:
             return Shard(folder / f"{number:05d}-{os.getpid()}.shard")
         except FileExistsError:
             number += 1
-
-
-def refuse_existing(final: Path) -> None:
-    """Make sure that there is no file of the store's final name.
-
-    Raises:
-        LitPWMError: there is one.
-    """
-    if os.path.lexists(final):  # a link that leads nowhere counts too
-        raise _exists(final)
-
-
-def _exists(final: Path) -> LitPWMError:
-    return LitPWMError(
-        f"The store {str(final)!r} exists already, and stores are never written over. Choose another name, or remove "
-        f"it first."
-    )

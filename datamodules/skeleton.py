@@ -10,10 +10,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import DTypeLike
 
 _PAGE = 4096
 
@@ -62,7 +62,7 @@ class _Extents:
 
 
 def _structures(
-    datasets: Mapping[str, tuple[tuple[int, ...], Any]], attributes: Mapping[str, Any]
+    datasets: Mapping[str, tuple[tuple[int, ...], DTypeLike]], attributes: Mapping[str, object]
 ) -> tuple[_Extents, dict[str, int]]:
     """A file of some datasets, none of which is written to, and attributes; and where each dataset lies in it."""
     extents, places = _Extents(), {}
@@ -95,7 +95,7 @@ class PlainFile:
     """
 
     def __init__(
-        self, path: Path, datasets: Mapping[str, tuple[tuple[int, ...], Any]], attributes: Mapping[str, Any]
+        self, path: Path, datasets: Mapping[str, tuple[tuple[int, ...], DTypeLike]], attributes: Mapping[str, object]
     ) -> None:
         self._datasets = datasets
         extents, self._places = _structures(datasets, attributes)
@@ -108,7 +108,7 @@ class PlainFile:
         self._file.seek(self._places[name] + start * (data.nbytes // max(len(data), 1)))
         self._file.write(data.data)
 
-    def put_attributes(self, attributes: Mapping[str, Any]) -> None:
+    def put_attributes(self, attributes: Mapping[str, object]) -> None:
         """Write the file's structures, with attributes of the promised shapes and types."""
         extents, places = _structures(self._datasets, attributes)
         if places != self._places:

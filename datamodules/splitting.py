@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from datamodules.episodes import EpisodeTable
+from lit_pwm.errors import LitPWMError
 
 _LONGEST_DEFAULT_VALIDATION = 16
 _SHOWN = 4
@@ -29,6 +30,19 @@ class Split:
     horizon: int
     limiting_task: str | None = None
     notices: list[str] = field(default_factory=list)
+
+    def require_horizon(self, table: EpisodeTable) -> None:
+        """Make sure that validation has slices of the horizon that was asked for.
+
+        Raises:
+            LitPWMError: all episodes of a task are shorter.
+        """
+        if self.limiting_task is not None:
+            longest = int(table.length[table.task == list(table.tasks).index(self.limiting_task)].max())
+            raise LitPWMError(
+                f"data.val_horizon is {self.horizon}, but the longest episode of {self.limiting_task!r} has {longest} "
+                f"transitions. Use a val_horizon of at most {longest}."
+            )
 
 
 def split(table: EpisodeTable, fraction: float, horizon: int, val_horizon: int | None = None) -> Split:
@@ -103,3 +117,25 @@ def _listed(names: Iterable[str]) -> str:
     names = list(names)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(map(repr, names[:_SHOWN])) + more
+
+
+def require_slices(table: EpisodeTable, lengths: np.ndarray, horizon: int, paths: Sequence[str]) -> None:
+    """Make sure that every task offers a training slice.
+
+    Args:
+        table: the episodes.
+        lengths: actions of each episode, 0 for those that are not trained on [E].
+        horizon: transitions of a slice.
+        paths: the stores', for the error.
+
+    Raises:
+        LitPWMError: a task has no episode that is long enough.
+    """
+    for task, name in enumerate(table.tasks):
+        longest = int(lengths[table.task == task].max())
+        if longest < horizon:
+            raise LitPWMError(
+                f"data.horizon is {horizon}, but the longest training episode of {name!r} in {', '.join(paths)} has "
+                f"{longest} transitions, so that it offers no slice. Use a horizon of at most {longest}, or leave the "
+                f"task out with data.tasks."
+            )

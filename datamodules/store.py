@@ -10,8 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from datamodules.columns import ArrayColumn, ChunkedColumn, Column, LargeMappedColumn, mapped
-from datamodules.layout import EPISODE_COLUMNS, MOMENTS, column_checksum
+from datamodules.columns import ArrayColumn, ChunkedColumn, Column, LargeMappedColumn, is_cached, mapped
+from datamodules.layout import EPISODE_COLUMNS, MOMENTS, block_rows, column_checksum
 from datamodules.opening import Identity, open_store, require_unchanged
 from datamodules.probing import Fault
 from datamodules.structure import Structure, checksum_fault, one_line, read_column, read_structure
@@ -19,6 +19,7 @@ from lit_pwm.errors import LitPWMError
 from lit_pwm.paths import absolute
 
 _SHOWN_FAULTS = 3
+_BLOCK_EPISODES = 65_536
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +45,6 @@ class Episode:
     def __len__(self) -> int:
         """The number of actions T."""
         return len(self.reward)
-
-
-def _physical_memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class EpisodeStore:
@@ -156,11 +152,10 @@ class EpisodeStore:
             offset = dataset.id.get_offset()
             if offset is not None and file.userblock_size == 0:
                 place = (self.path, offset, dataset.shape, dataset.dtype)
-                fits = self.identity.size < _physical_memory() / 2
-                return ArrayColumn(mapped(*place)) if fits else LargeMappedColumn(*place)
+                return ArrayColumn(mapped(*place)) if is_cached(self.identity.size) else LargeMappedColumn(*place)
         return ChunkedColumn(self.path, name)
 
-    def _episode_column(self, name: str, rows: Any = ...) -> Any:
+    def _episode_column(self, name: str, rows: slice = slice(None)) -> Any:
         """A per-episode column or some of it, read from the file at each call."""
         self.require_unchanged()
         try:
@@ -187,12 +182,31 @@ class EpisodeStore:
         """
         if self.version == 1:
             return None
+        count, total, squares = zip(*(block[1:] for block in self.moment_blocks()), strict=True)
+        return np.concatenate(count), np.concatenate(total), np.concatenate(squares)
+
+    def moment_blocks(self) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+        """`observation_moments` of a store of version 2 in blocks of about 100 MB, each after its first episode.
+
+        The checksums are those of whole columns, so that they are compared when all blocks have been taken.
+
+        Raises:
+            LitPWMError: they are not what was written.
+        """
+        checksums = dict.fromkeys(MOMENTS, 0)
+        step = block_rows(self.obs_dim, _BLOCK_EPISODES)
+        for first in range(0, len(self), step):
+            block = [self._episode_column(name, slice(first, first + step)) for name in MOMENTS]
+            for name, values in zip(MOMENTS, block, strict=True):
+                checksums[name] = column_checksum(values, checksums[name])
+            other = block[0] != self.length[first : first + step] + 1
+            if other.any():
+                raise self._damaged(f"episode/obs_count is not the rows of episode {first + int(np.argmax(other))}")
+            yield first, *block
         written = dict(zip(EPISODE_COLUMNS[2], (self.content or ())[1:], strict=True))
-        count, total, squares = (self._episode_column(name) for name in MOMENTS)
-        for name, values in zip(MOMENTS, (count, total, squares), strict=True):
-            if column_checksum(values) != written[name]:
+        for name, checksum in checksums.items():
+            if checksum != written[name]:
                 raise self._damaged(checksum_fault(f"episode/{name}"))
-        return count, total, squares
 
     def terminated(self) -> np.ndarray:
         """Whether each episode ended by termination, bool [E]."""

@@ -6,40 +6,29 @@ in other files), of the types and shapes of the layout, and no larger than the f
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 
+from datamodules.attributes import names_attribute, texts, whole_number, whole_numbers
+from datamodules.datasets import look_at_data, look_at_shape, look_at_type, own_dataset
 from datamodules.layout import (
     ATTRIBUTES,
     CHECKSUM_ATTRIBUTES,
     EPISODE_COLUMNS,
-    LONGEST_NAME,
     MOMENTS,
     ROW_COLUMNS,
-    TEXT,
-    WIDE_COLUMNS,
     alike_names,
     attribute_checksum,
     column_checksum,
-    text_fault,
 )
 from datamodules.probing import Fault, require_readable
 
-_LARGEST_CHUNK = 2**30
-_H5_TYPES = {
-    "<f4": h5py.h5t.IEEE_F32LE,
-    "<f8": h5py.h5t.IEEE_F64LE,
-    "<i4": h5py.h5t.STD_I32LE,
-    "<i8": h5py.h5t.STD_I64LE,
-    "<u4": h5py.h5t.STD_U32LE,
-    "|u1": h5py.h5t.STD_U8LE,
-}
+R = TypeVar("R")
 
 
 @dataclass(eq=False)
@@ -84,7 +73,7 @@ def read_structure(file: h5py.File, version: int) -> Structure:
     return found
 
 
-def attempt(faults: list[str], what: str, step: Callable[[], Any]) -> Any:
+def attempt(faults: list[str], what: str, step: Callable[[], R]) -> R | None:
     """What a step of reading returns, or None and a fault.
 
     HDF5 meets a damaged file with exceptions of any class.
@@ -107,13 +96,13 @@ def one_line(error: BaseException) -> str:
 def _attributes(file: h5py.File, found: Structure) -> None:
     """Read the attributes into plain values, of the right types."""
     readers: dict[str, Callable[[h5py.File, str], Any]] = {
-        "task_names": _names,
+        "task_names": names_attribute,
         "obs_dims": whole_numbers,
         "action_dims": whole_numbers,
         "column_checksums": whole_numbers,
     }
     for name in ATTRIBUTES[found.version]:
-        reader = readers.get(name, _whole_number)
+        reader = readers.get(name, whole_number)
         found.attributes[name] = attempt(found.faults, f"the attribute {name!r}", lambda r=reader, n=name: r(file, n))
     found.attributes["format_version"] = found.version
     if found.version == 1:
@@ -128,87 +117,15 @@ def _require_nothing_later(file: h5py.File) -> None:
         raise Fault(f"there are parts of version 2: {', '.join(later)}")
 
 
-def raw_attribute(file: h5py.File, name: str) -> tuple[np.ndarray, np.dtype]:
-    """An attribute's values in one dimension, and their type.
-
-    Raises:
-        Fault: it is missing, empty, claims to be larger than its file, or HDF5 does not come back from reading it.
-    """
-    if name not in file.attrs:
-        raise Fault("is missing")
-    identity = file.attrs.get_id(name)
-    if not isinstance(identity.shape, tuple) or math.prod(identity.shape) == 0:
-        raise Fault("is empty")
-    if identity.get_storage_size() > file.id.get_filesize():
-        raise Fault(f"claims {identity.get_storage_size():,} bytes, more than the file has")
-    require_readable(file, identity.dtype, "attributes")
-    return np.atleast_1d(file.attrs[name]), identity.dtype
-
-
-def texts(values: Sequence[Any]) -> list[str]:
-    """Text that HDF5 gives as bytes (of fixed length) or as str.
-
-    Raises:
-        Fault: it is not UTF-8.
-    """
-    try:
-        decoded = [value.decode() if isinstance(value, bytes) else str(value) for value in values]
-        "".join(decoded).encode()  # what h5py could not decode it turns into surrogates
-    except UnicodeError:
-        raise Fault("is not UTF-8") from None
-    return decoded
-
-
-def text_attribute(file: h5py.File, name: str) -> list[str]:
-    """An attribute of one or more texts.
-
-    Raises:
-        Fault: it is none.
-    """
-    values, dtype = raw_attribute(file, name)
-    if values.ndim != 1 or h5py.check_string_dtype(dtype) is None:
-        raise Fault(f"has type {dtype}, and should be text")
-    return texts(values.tolist())
-
-
-def whole_numbers(file: h5py.File, name: str) -> list[int]:
-    """An attribute of one or more whole numbers.
-
-    Raises:
-        Fault: it is none.
-    """
-    values, dtype = raw_attribute(file, name)
-    if values.ndim != 1 or dtype.kind not in "iu":
-        raise Fault(f"has type {dtype} and {values.ndim} dimensions, and should be whole numbers")
-    return [int(value) for value in values]
-
-
-def _whole_number(file: h5py.File, name: str) -> int:
-    values = whole_numbers(file, name)
-    if len(values) != 1:
-        raise Fault(f"holds {len(values)} numbers, and should hold one")
-    if values[0] < (name == "action_repeat"):
-        raise Fault(f"is {values[0]}, less than {int(name == 'action_repeat')}")
-    return values[0]
-
-
-def _names(file: h5py.File, name: str) -> list[str]:
-    names = text_attribute(file, name)
-    for text in names:
-        if fault := text_fault(text, LONGEST_NAME):
-            raise Fault(f"holds {text[:80]!r}, which {fault}")
-    return names
-
-
 # -- datasets ---------------------------------------------------------------------------------------------------------
 def _datasets(file: h5py.File, found: Structure) -> None:
     """Look at each dataset, and whether those of rows and those of episodes are as long as each other."""
     types = {**ROW_COLUMNS, **{f"episode/{name}": dtype for name, dtype in EPISODE_COLUMNS[found.version].items()}}
     for name, dtype in types.items():
-        dataset = attempt(found.faults, f"the dataset {name!r}", lambda n=name: _own_dataset(file, n))
+        dataset = attempt(found.faults, f"the dataset {name!r}", lambda n=name: own_dataset(file, n))
         if dataset is None:
             continue
-        for look in (_look_at_shape, _look_at_type, _look_at_data):
+        for look in (look_at_shape, look_at_type, look_at_data):
             attempt(found.faults, name, lambda look=look, d=dataset, n=name, t=dtype: look(d, n, t))
         shape = attempt(found.faults, name, lambda d=dataset: d.shape)
         if shape:
@@ -217,62 +134,6 @@ def _datasets(file: h5py.File, found: Structure) -> None:
         lengths = {name: found.shapes[name][0] for name in named if name in found.shapes}
         if len(set(lengths.values())) > 1:
             found.faults.append(f"the datasets of {what} differ in length: {lengths}")
-
-
-def _own_dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """A dataset that lies in this very file, followed through no link but the file's own tree."""
-    where: Any = file
-    for part in name.split("/"):
-        link = where.get(part, getlink=True) if isinstance(where, h5py.Group) else None
-        if link is None:
-            raise Fault("is missing")
-        if not isinstance(link, h5py.HardLink):
-            kind = "an external link to another file" if isinstance(link, h5py.ExternalLink) else "a soft link"
-            raise Fault(f"is {kind}; a store holds its data itself")
-        where = where[part]
-    if not isinstance(where, h5py.Dataset):
-        raise Fault(f"is a {type(where).__name__.lower()}, and should be a dataset")
-    return where
-
-
-def _look_at_shape(dataset: h5py.Dataset, name: str, dtype: str) -> None:
-    wanted, shape = 2 if name in WIDE_COLUMNS else 1, dataset.shape
-    if shape is None or len(shape) != wanted:
-        raise Fault(f"has {'no' if shape is None else len(shape)} dimensions, and should have {wanted}")
-
-
-def _look_at_type(dataset: h5py.Dataset, name: str, dtype: str) -> None:
-    if dtype == TEXT:
-        if h5py.check_string_dtype(dataset.dtype) is None:
-            raise Fault(f"has type {dataset.dtype}, and should be text")
-    # HDF5's own types are compared: it has more than numpy can tell apart, and mapped columns are read by numpy's.
-    elif dataset.id.get_type() != _H5_TYPES[dtype]:
-        raise Fault(f"has type {dataset.dtype}, and should have {np.dtype(dtype)}")
-
-
-def _look_at_data(dataset: h5py.Dataset, name: str, dtype: str) -> None:
-    """Make sure that all data is in the file itself, so that reading allocates no more than there is."""
-    plan, shape, whole = dataset.id.get_create_plist(), dataset.shape or (), dataset.file.id.get_filesize()
-    layout, size = plan.get_layout(), math.prod(shape) * dataset.dtype.itemsize
-    if plan.get_external_count() or layout == h5py.h5d.VIRTUAL:
-        raise Fault("takes its data from other files; a store holds its data itself")
-    if layout != h5py.h5d.CHUNKED:
-        place = dataset.id.get_offset()
-        if size > whole or (place is not None and place + size > whole):
-            raise Fault(f"claims {size:,} bytes of a file of {whole:,}")
-        if place is None and size and layout == h5py.h5d.CONTIGUOUS:
-            raise Fault("was never written")
-        return
-    for number in range(plan.get_nfilters()):
-        code, _, _, label = plan.get_filter(number)
-        if not h5py.h5z.filter_avail(code):
-            raise Fault(f"is compressed by the filter {code} ({label.decode(errors='replace')}), which is not there")
-    chunk = math.prod(dataset.chunks) * dataset.dtype.itemsize
-    wanted = math.prod(-(-length // step) for length, step in zip(shape, dataset.chunks, strict=True))
-    if chunk > _LARGEST_CHUNK:
-        raise Fault(f"has chunks of {chunk:,} bytes, more than {_LARGEST_CHUNK:,}")
-    if dataset.id.get_num_chunks() != wanted:
-        raise Fault(f"has {dataset.id.get_num_chunks():,} chunks, and should have {wanted:,}")
 
 
 # -- what they say together -------------------------------------------------------------------------------------------
@@ -300,7 +161,7 @@ def _tasks(file: h5py.File, found: Structure) -> None:
         faults.append(f"the attribute 'column_checksums' holds not {count} numbers")
 
 
-def read_column(file: h5py.File, name: str, episodes: Any = ...) -> Any:
+def read_column(file: h5py.File, name: str, episodes: slice = slice(None)) -> Any:
     """A per-episode column, or some episodes' part of it: an array, or a list of text.
 
     Raises:

@@ -6,13 +6,12 @@ import itertools
 import os
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
 
 from numpy.typing import ArrayLike
 
 from datamodules.assembling import finish
 from datamodules.incoming import checked_action_repeat, checked_rows, checked_tasks
-from datamodules.shards import ShardFolder
+from datamodules.shard_folder import ShardFolder
 from lit_pwm.errors import LitPWMError
 from lit_pwm.paths import absolute
 
@@ -134,6 +133,6 @@ class EpisodeWriter:
         self._folder.close()
 
 
-def store_settings(tasks: Mapping[str, tuple[int, int]], action_repeat: int) -> dict[str, Any]:
+def store_settings(tasks: Mapping[str, tuple[int, int]], action_repeat: int) -> dict[str, object]:
     """What the shards of a store must agree on."""
     return {"tasks": {name: list(dims) for name, dims in tasks.items()}, "action_repeat": action_repeat}

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from datamodules import EpisodeWriter
+from datamodules.layout import ATTRIBUTES, EPISODE_COLUMNS, ROW_COLUMNS
 
 TASKS = {"cartpole-swingup": (5, 1), "walker-walk": (24, 6), "cup-catch": (8, 2)}
 
@@ -43,3 +45,22 @@ def mixed_store(tmp_path_factory) -> Path:
     names = list(TASKS)
     episodes = [(names[i % 3], 20 + (i * 7) % 40) for i in range(40)]
     return write_store(tmp_path_factory.mktemp("mixed") / "mixed.h5", episodes)
+
+
+@pytest.fixture
+def version_1(tmp_path) -> Callable[[Path], Path]:
+    """Makes a copy of a store as version 1 has it, without checksums and statistics."""
+
+    def make(path: Path) -> Path:
+        old = tmp_path / f"version_1_{path.name}"
+        with h5py.File(path) as file, h5py.File(old, "w") as copy:
+            for name in ROW_COLUMNS:
+                copy[name] = file[name][:]
+            for name in EPISODE_COLUMNS[1]:
+                copy[f"episode/{name}"] = file[f"episode/{name}"][:]
+            for name in ("format", *ATTRIBUTES[1]):
+                copy.attrs[name] = file.attrs[name]
+            copy.attrs["format_version"] = 1
+        return old
+
+    return make

@@ -104,7 +104,7 @@ def test_chunked_stores_give_the_same_batches(mixed_store, tmp_path):
 
 def test_stores_too_large_for_the_page_cache_give_the_same_batches(mixed_store, monkeypatch):
     expected = module(mixed_store)
-    monkeypatch.setattr("datamodules.store._physical_memory", lambda: 10_000)
+    monkeypatch.setattr("datamodules.columns._physical_memory", lambda: 10_000)
     large = module(mixed_store)
     assert_same(list(expected.train_dataloader()), list(large.train_dataloader()))
     assert isinstance(large._stores[0].column("obs"), LargeMappedColumn)

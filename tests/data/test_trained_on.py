@@ -96,8 +96,9 @@ def test_values_of_validation_batches_are_looked_at_too(make_store):
         list(data.val_dataloader())
 
 
-def test_statistics_of_observations_that_are_not_finite_are_refused(make_store):
-    path = make_store([("cup-catch", 30)] * 4)
+def test_statistics_of_observations_that_are_not_finite_are_refused(make_store, version_1):
+    """Where rows are read for them; what a store holds of its rows was made of finite ones."""
+    path = version_1(make_store([("cup-catch", 30)] * 4))
     with h5py.File(path, "r+") as file:
         file["obs"][31 * 2 + 5, 1] = np.inf
     data = module(str(path), val_fraction=0)

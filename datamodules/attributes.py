@@ -1,0 +1,94 @@
+"""Reading the attributes of a store's file into plain values, trusting nothing of it: its sizes, types and text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import h5py
+import numpy as np
+
+from datamodules.layout import LONGEST_NAME, text_fault
+from datamodules.probing import Fault, require_readable
+
+
+def raw_attribute(file: h5py.File, name: str) -> tuple[np.ndarray, np.dtype]:
+    """An attribute's values in one dimension, and their type.
+
+    Raises:
+        Fault: it is missing, empty, claims to be larger than its file, or HDF5 does not come back from reading it.
+    """
+    if name not in file.attrs:
+        raise Fault("is missing")
+    identity = file.attrs.get_id(name)
+    if not isinstance(identity.shape, tuple) or math.prod(identity.shape) == 0:
+        raise Fault("is empty")
+    if identity.get_storage_size() > file.id.get_filesize():
+        raise Fault(f"claims {identity.get_storage_size():,} bytes, more than the file has")
+    require_readable(file, identity.dtype, "attributes")
+    return np.atleast_1d(file.attrs[name]), identity.dtype
+
+
+def texts(values: Sequence[object]) -> list[str]:
+    """Text that HDF5 gives as bytes (of fixed length) or as str.
+
+    Raises:
+        Fault: it is not UTF-8.
+    """
+    try:
+        decoded = [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+        "".join(decoded).encode()  # what h5py could not decode it turns into surrogates
+    except UnicodeError:
+        raise Fault("is not UTF-8") from None
+    return decoded
+
+
+def text_attribute(file: h5py.File, name: str) -> list[str]:
+    """An attribute of one or more texts.
+
+    Raises:
+        Fault: it is none.
+    """
+    values, dtype = raw_attribute(file, name)
+    if values.ndim != 1 or h5py.check_string_dtype(dtype) is None:
+        raise Fault(f"has type {dtype}, and should be text")
+    return texts(values.tolist())
+
+
+def whole_numbers(file: h5py.File, name: str) -> list[int]:
+    """An attribute of one or more whole numbers.
+
+    Raises:
+        Fault: it is none.
+    """
+    values, dtype = raw_attribute(file, name)
+    if values.ndim != 1 or dtype.kind not in "iu":
+        raise Fault(f"has type {dtype} and {values.ndim} dimensions, and should be whole numbers")
+    return [int(value) for value in values]
+
+
+def whole_number(file: h5py.File, name: str) -> int:
+    """An attribute of one whole number, positive where it is a repeat and otherwise not negative.
+
+    Raises:
+        Fault: it is none.
+    """
+    values = whole_numbers(file, name)
+    if len(values) != 1:
+        raise Fault(f"holds {len(values)} numbers, and should hold one")
+    if values[0] < (name == "action_repeat"):
+        raise Fault(f"is {values[0]}, less than {int(name == 'action_repeat')}")
+    return values[0]
+
+
+def names_attribute(file: h5py.File, name: str) -> list[str]:
+    """An attribute of one or more names.
+
+    Raises:
+        Fault: it is none.
+    """
+    names = text_attribute(file, name)
+    for text in names:
+        if fault := text_fault(text, LONGEST_NAME):
+            raise Fault(f"holds {text[:80]!r}, which {fault}")
+    return names
