@@ -14,8 +14,8 @@ import torch
 from stochastic_controls import GaussianDynamics, resampled_residuals
 from stochastic_outcomes import Futures
 from stochastic_samplers import NoisyMLP, NoisyRefinement
-from torch import Tensor
 
+from lit_pwm.measures.linear_probe import LinearProbe
 from lit_pwm.models import Dynamics, FlowDynamics, MLPDynamics, RefinementDynamics, WorldModel
 
 
@@ -87,12 +87,12 @@ class Subject:
 
     Attributes:
         model: the world model, in evaluation mode.
-        probe: [Z + 1, O], the last row being the offset; gives standardised observations.
+        probe: gives standardised observations.
         training: windows of training episodes, for arms that learn from the model's errors there.
     """
 
     model: WorldModel
-    probe: Tensor
+    probe: LinearProbe
     training: Windows = field(repr=False)
 
     @torch.no_grad()
@@ -101,8 +101,7 @@ class Subject:
         task = torch.zeros(samples * len(obs), dtype=torch.int64)
         start = self.model.encode(torch.from_numpy(obs).repeat(samples, 1), task)
         latents, _ = self.model.rollout(start, torch.from_numpy(action).repeat(1, samples, 1), task)
-        decoded = latents[1:] @ self.probe[:-1] + self.probe[-1]
-        return decoded.unflatten(1, (samples, len(obs))).transpose(0, 1).numpy()
+        return self.probe(latents[1:]).unflatten(1, (samples, len(obs))).transpose(0, 1).numpy()
 
 
 Predict = Callable[[Subject, Futures, int], np.ndarray]

@@ -39,6 +39,7 @@ from datamodules import EpisodeStore, collect
 from lit_pwm.checkpoints import load_world_model
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.training import WorldModelPlan, be_quiet, train_world_model
+from lit_pwm.measures.linear_probe import best_probe
 from lit_pwm.measures.scores import crps, energy_score, rank_histogram, spread_error_ratio, spread_ratio
 from lit_pwm.runtime.atomic import replacing
 from lit_pwm.tasks import make_env
@@ -129,8 +130,8 @@ class Study:
         world_model = load_world_model(self.checkpoint(model, seed)).eval()
         few = max(1, len(self.episodes) // 5)  # choose the probe's penalty
         parts = self.episodes[:-few], self.episodes[-few:]
-        probe = fit_probe(*(self._encoded(world_model, part) for part in parts))
-        return Subject(world_model, probe, self._training_windows())
+        fitted, held_out = (self._encoded(world_model, part) for part in parts)
+        return Subject(world_model, best_probe(fitted, held_out), self._training_windows())
 
     @torch.no_grad()
     def _encoded(self, world_model: Any, episodes: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -177,8 +178,7 @@ class Study:
         with torch.no_grad():
             obs = torch.from_numpy(self.futures.obs)
             z = subject.model.encode(obs, torch.zeros(len(obs), dtype=torch.int64))
-            decoded = z @ subject.probe[:-1] + subject.probe[-1]
-        return float(np.square(decoded.numpy() - self.standardise(self.futures.obs)).mean())
+        return subject.probe.error(z, torch.from_numpy(self.standardise(self.futures.obs)))
 
 
 def _run_arms(study: Study, arms: Sequence[str], seed: int) -> None:
@@ -210,21 +210,6 @@ def train_model(model: str, seed: int, store: str, folder: str, updates: int, ac
     record = {"checkpoint": checkpoint, "seconds": trained.seconds, "latent_variance": variance}
     write_record(Path(folder) / "last.json", record)
     return f"{model} seed {seed}"
-
-
-def fit_probe(fitted: tuple[torch.Tensor, torch.Tensor], held_out: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Ridge regression with an offset, [Z + 1, O]; the penalty is the best on held-out episodes."""
-
-    def design(z: torch.Tensor) -> torch.Tensor:
-        return torch.cat([z.double(), torch.ones(len(z), 1, dtype=torch.float64)], dim=1)
-
-    x, y = design(fitted[0]), fitted[1].double()
-    gram, moment = x.T @ x / len(x), x.T @ y / len(x)
-    penalised = torch.eye(len(gram), dtype=torch.float64)
-    penalised[-1, -1] = 0  # not the offset
-    probes = [torch.linalg.solve(gram + penalty * penalised, moment) for penalty in (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)]
-    errors = [float((design(held_out[0]) @ probe - held_out[1].double()).square().mean()) for probe in probes]
-    return probes[int(np.argmin(errors))].float()
 
 
 def scores(samples: np.ndarray, futures: Futures) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lit_pwm.batch import Batch
+from lit_pwm.measures.linear_probe import probe_of_sums, with_one
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.options import Count, NonNegative, checked
 
@@ -17,7 +18,7 @@ class DecodedError(Metric):
     """Squared error of observations decoded from latents after k open-loop steps, relative to their variance.
 
     Latent errors of two world models cannot be compared: each is relative to its own encoder, and slow latents make
-    small errors. Here a ridge regression for each task from encoded latents to standardised observations, fitted on the
+    small errors. Here a linear probe for each task from encoded latents to standardised observations, fitted on the
     held-out slices themselves, decodes the predicted latents; 1 is what the mean observation scores, and step 0 shows
     what the encoder lost. Predictions of a world model that samples are averaged over `samples` rollouts.
 
@@ -80,7 +81,7 @@ class DecodedError(Metric):
                     self._add(row, column, predicted[k, mine], observed[k, mine])
 
     def _add(self, row: int, column: int, latents: Tensor, observed: Tensor) -> None:
-        x = torch.cat([latents, torch.ones_like(latents[:, :1])], dim=-1).to(self.pp.dtype)
+        x = with_one(latents, self.pp.dtype)
         o = observed.to(self.pp.dtype)
         self.count[row, column] += len(x)
         self.pp[row, column] += x.T @ x
@@ -104,20 +105,10 @@ class DecodedError(Metric):
 
     def _errors(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of one task, by key, from the sums of its columns."""
-        probe, errors = self._probe({name: value[0] for name, value in sums.items()}), {}
+        probe, errors = probe_of_sums(sums["pp"][0], sums["po"][0], self.ridge).matrix, {}
         for column, k in enumerate((0, *self.steps)):
             count, pp, po, o, oo = (sums[name][column] for name in ("count", "pp", "po", "o", "oo"))
             if count > 0:
                 explained = 2 * (probe * po).sum() - (probe * (pp @ probe)).sum()
                 errors[f"decoded_error_{k}"] = (oo - explained) / (oo - o.square().sum() / count)
         return errors
-
-    def _probe(self, encoded: dict[str, Tensor]) -> Tensor:
-        """Ridge weights with the intercept in the last row, [Z + 1, O], from the sums over encoded latents."""
-        n, pp, po = encoded["count"], encoded["pp"], encoded["po"]
-        mean_x, mean_o = pp[-1, :-1] / n, encoded["o"] / n
-        covariance = pp[:-1, :-1] / n - torch.outer(mean_x, mean_x)
-        cross = po[:-1] / n - torch.outer(mean_x, mean_o)
-        penalty = self.ridge * covariance.diagonal().mean().clamp_min(1e-12)
-        weights = torch.linalg.solve(covariance + penalty * torch.eye(len(cross)).to(cross), cross)
-        return torch.cat([weights, (mean_o - mean_x @ weights)[None]])

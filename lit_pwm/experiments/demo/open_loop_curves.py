@@ -11,26 +11,10 @@ from torch import Tensor
 
 from datamodules import EpisodeStore, MultitaskDataModule
 from lit_pwm.checkpoints import load_world_model
+from lit_pwm.measures.linear_probe import fit_probe
 from lit_pwm.models import WorldModel
 
 _PROBE_ROWS = 4096
-_RIDGE = 1e-3
-
-
-def linear_probe(latents: Tensor, observations: Tensor) -> Tensor:
-    """Ridge regression from latents [M, Z] and a constant to observations [M, O]; weights [Z+1, O].
-
-    A latent has no units; the linear probe gives predictions in those of the observation, alike for any kind of model.
-    """
-    inputs = torch.cat([latents, torch.ones(len(latents), 1)], dim=1).double()
-    gram = inputs.T @ inputs + _RIDGE * len(inputs) / inputs.shape[1] * torch.eye(inputs.shape[1], dtype=torch.float64)
-    return torch.linalg.solve(gram, inputs.T @ observations.double())
-
-
-def decode(latents: Tensor, weights: Tensor) -> Tensor:
-    """Latents [..., Z] → observations [..., O] by a probe's weights."""
-    ones = torch.ones(*latents.shape[:-1], 1)
-    return (torch.cat([latents, ones], dim=-1).double() @ weights).float()
 
 
 @torch.no_grad()
@@ -63,7 +47,7 @@ def open_loop_curves(
     rng = np.random.default_rng(seed)
     rows = np.concatenate([e.obs for e, out in zip(episodes, held_out, strict=True) if not out])
     rows = torch.from_numpy(rows[rng.integers(len(rows), size=_PROBE_ROWS)])
-    weights = linear_probe(world_model.encode(padded(rows, world_model), task_id), rows)
+    probe = fit_probe(world_model.encode(padded(rows, world_model), task_id), rows)
 
     kept = [e for e, out in zip(episodes, held_out, strict=True) if out and len(e.reward) >= steps]
     windows = [(e, start) for e in kept for start in range(0, len(e.reward) - steps + 1, steps)]
@@ -73,7 +57,7 @@ def open_loop_curves(
     action[:, 0, : episode.action.shape[1]] = episode.action[start : start + steps]
     z0 = world_model.encode(padded(obs[:1], world_model), task_id)
     latents, rewards = world_model.rollout(z0, torch.from_numpy(action), task_id[None])
-    predicted = decode(latents[:, 0], weights)
+    predicted = probe(latents[:, 0])
     shown = obs.std(0).argsort(descending=True)[:dimensions].sort().values.tolist()
     series = [
         {
