@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-import lightning.pytorch as pl
 import numpy as np
 import pytest
+import support
 from lightning.pytorch.loggers import CSVLogger
 
 from datamodules import EpisodeWriter, MultitaskDataModule
@@ -63,17 +63,12 @@ def run(walks):
     """Runs a module for some updates under `root`, with a CSV log, and returns its trainer."""
 
     def fit(module, root, callbacks=(), updates=6, seed=1, batch_size=16, ckpt_path=None, data=None, **options):
-        pl.seed_everything(seed, verbose=False)
         settings = {
-            "max_steps": updates, "val_check_interval": 4, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0,
-            "log_every_n_steps": 1, "enable_progress_bar": False, "enable_model_summary": False,
-            "enable_checkpointing": False, "logger": CSVLogger(root, name="", version=""), "limit_val_batches": 2,
-            "accelerator": "cpu",
+            "val_check_interval": 4, "check_val_every_n_epoch": None, "limit_val_batches": 2,
+            "logger": CSVLogger(root, name="", version=""), "default_root_dir": root, "callbacks": list(callbacks),
         }  # fmt: skip
-        trainer = pl.Trainer(devices=1, default_root_dir=root, callbacks=list(callbacks), **{**settings, **options})
         data = data or MultitaskDataModule(walks, horizon=3, val_horizon=3, batch_size=batch_size, batches_per_epoch=40)
-        trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
-        return trainer
+        return support.fit(module, data, updates, seed, ckpt_path, **{**settings, **options})
 
     return fit
 

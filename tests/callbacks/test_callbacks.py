@@ -7,6 +7,7 @@ import re
 import lightning.pytorch as pl
 import numpy as np
 import pytest
+import support
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from rich.console import Console
@@ -40,15 +41,12 @@ def module(**options):
 
 
 def fit(root, store, extra, steps=6, ckpt_path=None, model=None):
-    trainer = pl.Trainer(
-        accelerator="cpu", max_steps=steps, val_check_interval=2, check_val_every_n_epoch=None, logger=False,
-        num_sanity_val_steps=0, default_root_dir=root, callbacks=extra, enable_progress_bar=any(
-            isinstance(c, callbacks.RunProgress) for c in extra
-        ), enable_model_summary=False, log_every_n_steps=1,
-    )  # fmt: skip
     data = MultitaskDataModule(store, horizon=3, batch_size=8, batches_per_epoch=10, seed=0)
-    trainer.fit(model or module(), datamodule=data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
-    return trainer
+    return support.fit(
+        model or module(), data, steps, None, ckpt_path, val_check_interval=2, check_val_every_n_epoch=None,
+        default_root_dir=root, callbacks=extra, enable_checkpointing=True,
+        enable_progress_bar=any(isinstance(c, callbacks.RunProgress) for c in extra),
+    )  # fmt: skip
 
 
 def test_last_checkpoint_is_the_last_state_and_not_the_best(tmp_path, store):

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import support
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lit_pwm.models import CriticEnsemble, MLPActor, MLPDynamics, WorldModel
@@ -145,27 +147,9 @@ def linear_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def fit() -> Callable[..., object]:
+def fit() -> Callable[..., Trainer]:
     """Runs a module on the CPU for `updates` updates and returns its trainer."""
-    from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
-
-    def run(
-        module: LightningModule,
-        data: LightningDataModule | None,
-        updates: int,
-        seed: int = 1,
-        ckpt_path: Path | None = None,
-        **options: object,
-    ) -> Trainer:
-        seed_everything(seed, verbose=False)
-        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1}
-        settings = quiet | {"enable_checkpointing": False, "num_sanity_val_steps": 0} | options
-        trainer = Trainer(accelerator="cpu", devices=1, max_steps=updates, **settings)
-        # Our checkpoints hold plain values only, so that resuming never has to run code from a file.
-        trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
-        return trainer
-
-    return run
+    return support.fit
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer
+from support import fit
 
 from datamodules import MultitaskDataModule
 from lit_pwm import PolicyLearning, WorldModelPretraining, optim
@@ -35,25 +36,11 @@ class Record(Callback):
 
 def run(name: str, module: LightningModule, store: Path, out: Path, devices: int, validate: bool = False) -> Trainer:
     """Fits `module` and saves this rank's state under `name`."""
-    seed_everything(1, verbose=False)
     record = Record()
     data = MultitaskDataModule(
         store, horizon=4, batch_size=GLOBAL_BATCH // devices, batches_per_epoch=1000, val_batches=2, val_horizon=8
     )
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
-        max_steps=UPDATES,
-        log_every_n_steps=1,
-        callbacks=[record],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    trainer.fit(module, datamodule=data)
+    trainer = fit(module, data, UPDATES, devices=devices, strategy="ddp" if devices > 1 else "auto", callbacks=[record])
     result = {"state": module.state_dict(), "metrics": record.metrics, "global_step": trainer.global_step}
     if validate:
         result["validation"] = trainer.validate(module, datamodule=data, verbose=False)[0]

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from support import quiet_trainer
 from torch import Tensor
 
 import callbacks
@@ -68,11 +69,9 @@ def main(store: Path, out: Path) -> None:
     def run(name: str, module: LightningModule, *extra: Callback, devices: int = 2) -> Trainer:
         """Fits `module` and saves how this rank ended under `name`."""
         seed_everything(1, verbose=False)
-        root = out / name
-        trainer = Trainer(
-            accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", max_steps=BAD + 2,
-            callbacks=[*extra, callbacks.NonFiniteGuard()], logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=root,
+        trainer = quiet_trainer(
+            BAD + 2, devices=devices, strategy="ddp" if devices > 1 else "auto", default_root_dir=out / name,
+            callbacks=[*extra, callbacks.NonFiniteGuard()],
         )  # fmt: skip
         data = MultitaskDataModule(store, horizon=3, batch_size=8, batches_per_epoch=10)
         result: dict[str, Any] = {"error": "", "code": 0}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from support import environment_of_programs
 
 PROGRAM = Path(__file__).with_name("ddp_program.py")
 UPDATES, GLOBAL_BATCH = 5, 16
@@ -20,9 +20,7 @@ pytestmark = pytest.mark.slow
 def results(linear_store, tmp_path_factory):
     """What one process, and each of two, ended with: (job, devices, rank) → saved state."""
     out = tmp_path_factory.mktemp("ddp")
-    root = Path(__file__).parents[2]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PL_", "LOCAL_RANK", "NODE_RANK"))}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    environment = environment_of_programs()
     for devices in (1, 2):
         command = [sys.executable, str(PROGRAM), str(linear_store), str(out), str(devices)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, cwd=out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from functools import partial
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import environment_of_programs
 
 from datamodules import MultitaskDataModule
 from lit_pwm import WorldModelPretraining
@@ -34,8 +34,7 @@ def sampled(linear_store, fit, tmp_path_factory):
 def out(linear_store, sampled, tmp_path_factory):
     """The folder in which each rank of two left how it ended, by job."""
     folder = tmp_path_factory.mktemp("refusals")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PL_", "LOCAL_RANK", "NODE_RANK"))}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = environment_of_programs()
     command = [sys.executable, str(PROGRAM), str(linear_store), str(folder), str(sampled)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, cwd=folder)
     assert done.returncode == 0, f"{done.stdout[-1000:]}\n{done.stderr[-4000:]}"

@@ -7,6 +7,7 @@ from functools import partial
 import lightning.pytorch as pl
 import numpy as np
 import pytest
+import support
 import torch
 from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision
 
@@ -87,18 +88,13 @@ def data_of(store):
 
 def fit(module, store, precision, root, updates=2):
     """A run with every callback that measures."""
-    pl.seed_everything(1, verbose=False)
     measures = [callbacks.DynamicsSmoothness(1, 2), callbacks.ComputeLedger(), callbacks.GradientDiagnostics(1, 2)]
     if isinstance(module, WorldModelPretraining):
         measures.append(callbacks.DecodedErrors(steps=(1, 4)))
-    trainer = pl.Trainer(
-        accelerator="cpu", max_steps=updates, val_check_interval=updates, check_val_every_n_epoch=None,
-        precision=precision, callbacks=measures, num_sanity_val_steps=0, log_every_n_steps=1,
-        logger=pl.loggers.CSVLogger(root), default_root_dir=root, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False,
+    return support.fit(
+        module, data_of(store), updates, val_check_interval=updates, check_val_every_n_epoch=None, precision=precision,
+        callbacks=measures, logger=pl.loggers.CSVLogger(root), default_root_dir=root,
     )  # fmt: skip
-    trainer.fit(module, datamodule=data_of(store))
-    return trainer
 
 
 @pytest.mark.parametrize("precision", SUPPORTED)
@@ -163,7 +159,7 @@ class Quantised(pl.plugins.Precision):
 def test_other_precisions_are_refused_by_name_before_anything_is_built(linear_store, world_models, plugin, reason):
     for module in (pretraining(MLPDynamics), policy_learning(world_models["mlp"], MLPActor)):
         for verb in ("fit", "validate", "test"):
-            trainer = pl.Trainer(accelerator="cpu", plugins=[plugin], logger=False, max_steps=1)
+            trainer = support.quiet_trainer(1, plugins=[plugin])
             with pytest.raises(LitPWMError, match=reason) as caught:
                 getattr(trainer, verb)(module, datamodule=data_of(linear_store))
             assert caught.value.exit_code == 2

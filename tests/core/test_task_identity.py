@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from support import quiet_trainer
 
 from datamodules import EpisodeWriter, MultitaskDataModule
 from lit_pwm import PolicyLearning, WorldModelPretraining
@@ -114,11 +115,9 @@ def test_resuming_keeps_the_checkpoints_order_whatever_the_stores(world_model, d
 
 
 def test_validation_and_test_with_a_checkpoint_measure_the_same_whatever_the_order(world_model, data_of, fit):
-    from lightning.pytorch import Trainer
-
     found = []
     for names in (("alpha", "beta"), ("beta", "alpha")):
-        trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+        trainer = quiet_trainer(1)
         keywords = {"datamodule": data_of(*names), "ckpt_path": world_model, "verbose": False, "weights_only": True}
         (validated,) = trainer.validate(pretraining(), **keywords)
         (tested,) = trainer.test(pretraining(), **keywords)
@@ -137,12 +136,10 @@ def test_a_model_that_exists_already_is_bound_to_the_data_of_every_run(world_mod
 
 
 def test_bare_loaders_are_refused_because_nobody_knows_how_they_number_tasks(world_model, data_of):
-    from lightning.pytorch import Trainer
-
     data = data_of("beta", "alpha")
     data.setup()
     module = WorldModelPretraining.load_from_checkpoint(world_model)
-    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer = quiet_trainer(1)
     with pytest.raises(LitPWMError, match=r"names of tasks from the data.*NoneType.*MultitaskDataModule"):
         trainer.validate(module, dataloaders=data.val_dataloader(), verbose=False)
 

@@ -1,13 +1,15 @@
 """Real Lightning runs: resuming to the batch, and ranks that share a batch."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import support
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules import MultitaskDataModule
@@ -26,8 +28,11 @@ class Recorder(LightningModule):
 
     def configure_model(self) -> None:
         """As the project's modules do: tell the data which tasks there are, after its setup."""
-        names = ["walker-walk", *reversed([name for name in self.trainer.datamodule.tasks if name != "walker-walk"])]
-        self.trainer.datamodule.bind_tasks(names, 24, 6)
+        data = self.trainer.datamodule
+        names = ["walker-walk", *reversed([name for name in data.tasks if name != "walker-walk"])]
+        data.bind_tasks(names, 24, 6)
+        self.statistics = data.observation_statistics()
+        self.rows_were_read = any("obs" in store._columns for store in data._opened()[0])
 
     def training_step(self, batch, batch_idx):
         assert batch["obs"].shape[-1] == 24
@@ -44,24 +49,12 @@ class Recorder(LightningModule):
 def fit(store, root, max_steps, *, ckpt_path=None, every=1, data_options=None, **options):
     module = Recorder()
     keeper = ModelCheckpoint(root, "{step}", save_top_k=-1, every_n_train_steps=every, auto_insert_metric_name=True)
-    trainer = Trainer(
-        **{
-            "accelerator": "cpu",
-            "max_steps": max_steps,
-            "max_epochs": -1,
-            "logger": False,
-            "callbacks": [keeper],
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "num_sanity_val_steps": 0,
-        }
-        | options
-    )
     data = MultitaskDataModule(
         **{"store": str(store), "horizon": 5, "batch_size": 8, "batches_per_epoch": 6, "val_batches": 2}
         | (data_options or {})
     )
-    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
+    settings = {"max_epochs": -1, "callbacks": [keeper], "enable_checkpointing": True}
+    support.fit(module, data, max_steps, None, ckpt_path, **settings | options)
     return module
 
 
@@ -141,25 +134,32 @@ def test_the_run_without_validation_data(make_store, tmp_path):
 
 DDP = """
 import json, sys
-sys.path.insert(0, sys.argv[1])
 from test_data_in_training import fit
 
 if __name__ == "__main__":
-    module = fit(sys.argv[2], sys.argv[3], 9, data_options={"batch_size": 4}, strategy="ddp", devices=2)
-    with open(f"{sys.argv[3]}/rank{module.global_rank}.json", "w") as file:
-        json.dump([module.seen, module.validated], file)
+    module = fit(sys.argv[1], sys.argv[2], 9, data_options={"batch_size": 4}, strategy="ddp", devices=2)
+    with open(f"{sys.argv[2]}/rank{module.global_rank}.json", "w") as file:
+        json.dump([module.seen, module.validated, module.statistics, module.rows_were_read], file)
 """
 
 
 @pytest.mark.slow
-def test_two_ranks_with_half_the_batch_see_what_one_process_sees(straight, mixed_store, tmp_path):
+def test_two_ranks_with_half_the_batch_see_what_one_process_sees(straight, mixed_store, version_1, tmp_path):
+    """Of a store of version 1, whose rows are read for its statistics on the first rank alone."""
     module, _ = straight
     script = tmp_path / "run.py"
     script.write_text(DDP)
-    arguments = [str(Path(__file__).parent), str(mixed_store), str(tmp_path)]
-    subprocess.run([sys.executable, str(script), *arguments], check=True, timeout=120)
-    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
-    both = [first + second for (_, first), (_, second) in zip(*(seen for seen, _ in ranks), strict=True)]
+    environment = support.environment_of_programs()
+    environment["PYTHONPATH"] += os.pathsep + str(Path(__file__).parent)
+    arguments = [str(version_1(mixed_store)), str(tmp_path)]
+    subprocess.run([sys.executable, str(script), *arguments], check=True, timeout=120, env=environment)
+    seen, validated, statistics, read = zip(
+        *(json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)), strict=True
+    )
+    both = [first + second for (_, first), (_, second) in zip(*seen, strict=True)]
     assert both == [seen for _, seen in module.seen[:9]]
-    validated = [first + second for first, second in zip(*(validated for _, validated in ranks), strict=True)]
-    assert validated == module.validated[:2]
+    assert [first + second for first, second in zip(*validated, strict=True)] == module.validated[:2]
+    assert read == (True, False)
+    of_one = {name: list(found) for name, found in module.statistics.items()}
+    assert [*statistics] == [of_one, of_one]
+    assert not module.rows_were_read  # version 2
