@@ -6,10 +6,11 @@ import json
 from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 
 from callbacks.measuring import write_metrics
@@ -17,7 +18,7 @@ from lit_pwm.batch import Batch
 from lit_pwm.errors import LitPWMError
 from lit_pwm.measures.compute import Stopwatch, UpdateCost, cost_of_update, device_name, peak_memory
 from lit_pwm.models.component import Component
-from lit_pwm.models.parity import count_parameters
+from lit_pwm.models.parity import ParityRecord, count_parameters
 from lit_pwm.optim import logs_now
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.pretraining import WorldModelPretraining
@@ -35,6 +36,31 @@ class Totals:
     samples: int = 0
     seconds: float = 0.0
     flops: float = 0.0
+
+
+class ComputeRecord(TypedDict):
+    """The content of compute.json, which docs/metrics.md explains."""
+
+    format: int
+    module: str
+    components: dict[str, dict[str, Any]]
+    parameters: dict[str, int]
+    parity: ParityRecord | None
+    updates: int
+    samples: int
+    seconds: float
+    flops: float
+    flops_per_update: int | None
+    nfe_per_update: int
+    nfe_per_update_by_part: dict[str, int]
+    seconds_per_update: float | None
+    samples_per_second: float | None
+    peak_memory_bytes: int
+    device: str
+    world_size: int
+    threads: int
+    precision: str
+    torch: str
 
 
 class ComputeLedger(Callback):
@@ -100,7 +126,7 @@ class ComputeLedger(Callback):
             self.totals.seconds += self._watch.take()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         """Log the sums."""
         if not logs_now(pl_module):
@@ -150,7 +176,7 @@ class ComputeLedger(Callback):
             with replacing(Path(trainer.default_root_dir) / RECORD, "The record of what a run costs") as beside:
                 beside.write_text(json.dumps(self.record(trainer, module), indent=1) + "\n", encoding="utf-8")
 
-    def record(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+    def record(self, trainer: Trainer, module: LightningModule) -> ComputeRecord:
         """The content of compute.json, plain values."""
         self._settle()
         totals, last, parts = self.totals, self._last, swapped_parts(module)
@@ -162,7 +188,10 @@ class ComputeLedger(Callback):
             "components": {name: part.description() for name, part in parts.items() if isinstance(part, Component)},
             "parameters": parameters_by_part(module),
             "parity": None if parity is None else parity.to_json(),
-            **asdict(totals),
+            "updates": totals.updates,
+            "samples": totals.samples,
+            "seconds": totals.seconds,
+            "flops": totals.flops,
             "flops_per_update": None if last is None else last.flops * trainer.world_size,
             "nfe_per_update": sum(nfe.values()),
             "nfe_per_update_by_part": nfe,

@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from callbacks.measuring import random_streams_kept
+from lit_pwm.batch import Batch
 from lit_pwm.errors import LitPWMError
 from lit_pwm.measures.diagnostics import jacobian_square_norms
 from lit_pwm.options import Count, checked
@@ -46,8 +48,8 @@ class DynamicsSmoothness(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:

@@ -10,9 +10,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from callbacks.intervals import ValidationInterval, validates
 from callbacks.stop_on_signals import signal_on_any_rank
+from lit_pwm.batch import Batch
 from lit_pwm.errors import LitPWMError, RunStopped
 from lit_pwm.evaluation.evaluator import EvaluationResult, Evaluator
 from lit_pwm.evaluation.model_gap import STEPS
@@ -149,7 +151,7 @@ class EnvironmentEvaluation(Callback):
                 logger.log_metrics(metrics, step=0)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         """Evaluate the policy as it is now, if it is due and no validation does it."""
         due = self._interval.reached(trainer) and not validates(trainer)

@@ -8,9 +8,11 @@ from typing import Any, cast
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from callbacks.checkpoint_io import write_whole_checkpoints
 from callbacks.intervals import ValidationInterval, validates
+from lit_pwm.batch import Batch
 from lit_pwm.errors import RunStopped
 from lit_pwm.options import Count, Positive, checked
 
@@ -59,7 +61,7 @@ class LastCheckpoint(ModelCheckpoint):
         self._interval, self._saved_at, self._has_trained = ValidationInterval(), time.monotonic(), False
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         """Save where it is due and no validation follows, which would save by itself."""
         self._has_trained = True

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from callbacks.checkpoint_io import write_tensors, write_whole_checkpoints
+from lit_pwm.batch import Batch
 from lit_pwm.errors import NonFiniteLossError
 from lit_pwm.runtime.atomic import replacing_part
 
@@ -24,12 +26,12 @@ class NonFiniteGuard(Callback):
     def __init__(self) -> None:
         self._batch: Any = None
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Remember the batch; no copy is made."""
         self._batch = batch
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         """Forget it."""
         self._batch = None

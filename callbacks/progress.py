@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lit_pwm.batch import Batch
 from lit_pwm.options import NonNegative, checked
 from lit_pwm.runtime.consoles import ProgressConsole
 
@@ -70,7 +72,7 @@ class RunProgress(ProgressBar):
             self._progress.start()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         """Count the batch, and refresh when it is time."""
         if not self._enabled or not trainer.is_global_zero:

@@ -12,9 +12,11 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.requeueing import requeue
+from lit_pwm.batch import Batch
 from lit_pwm.errors import RunStopped
 from lit_pwm.runtime import run_signals
 
@@ -85,7 +87,7 @@ class StopOnSignals(Callback):
             self._let_the_run_end(trainer)  # what there was to evaluate has been done in this hook of another callback
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         """Agree; the run ends when Lightning has done with this update."""
         self._agreed = signal_on_any_rank(trainer)
@@ -103,8 +105,8 @@ class StopOnSignals(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:

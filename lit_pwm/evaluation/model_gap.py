@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -20,6 +20,16 @@ STEPS = 16
 """Steps of each comparison: PWM's horizon."""
 EVERY = 50
 """Steps of an episode between the states that comparisons start from."""
+
+
+class GapRecord(TypedDict):
+    """A `ModelGap` in JSON."""
+
+    steps: int
+    starts: int
+    imagined_return: float
+    real_return: float
+    gap: float
 
 
 @dataclass(frozen=True)
@@ -43,10 +53,15 @@ class ModelGap:
         """What the model promises too much; negative if too little."""
         return self.imagined - self.real
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> GapRecord:
         """Plain values."""
-        returns = {"imagined_return": self.imagined, "real_return": self.real, "gap": self.gap}
-        return {"steps": self.steps, "starts": self.starts, **returns}
+        return {
+            "steps": self.steps,
+            "starts": self.starts,
+            "imagined_return": self.imagined,
+            "real_return": self.real,
+            "gap": self.gap,
+        }
 
 
 def merge_gaps(gaps: Sequence[ModelGap]) -> ModelGap | None:

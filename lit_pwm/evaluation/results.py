@@ -6,18 +6,43 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lit_pwm.evaluation.model_gap import ModelGap
+from lit_pwm.evaluation.model_gap import GapRecord, ModelGap
 from lit_pwm.measures.statistics import Interval, t_interval
 from lit_pwm.provenance import versions
 from lit_pwm.runtime.atomic import replacing
 from lit_pwm.runtime.consoles import ResultConsole
+
+
+class TaskRecord(TypedDict):
+    """A `TaskResult` in JSON."""
+
+    returns: list[float]
+    mean: float
+    std: float
+    """With divisor N."""
+    normalised: float
+    interval_95: list[float] | None
+    """None with a single episode."""
+    diverged: int
+    """Episodes whose simulation diverged: their returns are those up to there."""
+    model_gap: GapRecord | None
+
+
+class EvaluationRecord(TypedDict):
+    """An `EvaluationResult` in JSON: what `lit-pwm evaluate --out` writes."""
+
+    tasks: dict[str, TaskRecord]
+    checkpoint: str | None
+    seeds: list[int]
+    deterministic: bool
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -82,11 +107,8 @@ class EvaluationResult:
         """The mean over tasks of their mean returns."""
         return float(np.mean([result.mean for result in self.tasks.values()]))
 
-    def to_json(self) -> dict[str, Any]:
-        """The result as plain values; `std` has divisor N, and `interval_95` is null with a single episode.
-
-        `diverged` counts the episodes whose simulation diverged: their returns are those up to there.
-        """
+    def to_json(self) -> EvaluationRecord:
+        """The result as plain values."""
         return {
             "tasks": {
                 name: {

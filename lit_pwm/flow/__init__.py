@@ -5,7 +5,7 @@ Mathematics only: the networks behind a velocity, and what a state means, belong
 
 from lit_pwm.flow.density import log_abs_det_jacobian
 from lit_pwm.flow.integration import Method, Solver, integrate
-from lit_pwm.flow.paths import TauDistribution, sample_tau, straight_path
+from lit_pwm.flow.probability_paths import TauDistribution, sample_tau, straight_path
 from lit_pwm.flow.velocity import TimeEmbedding, TimeFeatures, TimeWidth, VelocityField
 
 __all__ = [

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from torch import nn
@@ -20,6 +20,18 @@ _ROUND = 8
 def count_parameters(module: nn.Module) -> int:
     """The number of parameters; one that is shared counts once."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+class ParityRecord(TypedDict):
+    """A `Parity` in JSON, with its difference."""
+
+    component: str
+    width_option: str | None
+    width: int | list[int] | None
+    parameters: int
+    reference: str
+    reference_parameters: int
+    difference: float
 
 
 @dataclass(frozen=True)
@@ -60,9 +72,17 @@ class Parity:
                 f"{abs(self.difference) + 0.001:.3f}."
             )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ParityRecord:
         """The attributes and the difference."""
-        return asdict(self) | {"difference": self.difference}
+        return {
+            "component": self.component,
+            "width_option": self.width_option,
+            "width": self.width,
+            "parameters": self.parameters,
+            "reference": self.reference,
+            "reference_parameters": self.reference_parameters,
+            "difference": self.difference,
+        }
 
     def __str__(self) -> str:
         return (

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from lit_pwm.batch import Batch
 from lit_pwm.errors import LitPWMError
 from lit_pwm.measures.decoded_error import DecodedError
 from lit_pwm.models.accumulation import accumulation_dtype
@@ -34,8 +36,8 @@ class DecodedErrors(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
