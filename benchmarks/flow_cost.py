@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import datamodules
 from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.experiments.training import be_quiet
-from lit_pwm.flow import Solver, integrate
+from lit_pwm.flow import FixedStep, integrate
 from lit_pwm.flow.integration import integrate_torchdiffeq
 from lit_pwm.measures.compute import FlopCounter
 from lit_pwm.models.conditioned_field import ConditionedField
@@ -176,7 +176,7 @@ def solver(turns: int) -> dict[str, float]:
         for _ in range(turns):
             for name, function in functions.items():
                 started = time.process_time()
-                end = function(lambda tau, y: field(tau, y, condition), x, Solver(method, substeps))
+                end = function(lambda tau, y: field(tau, y, condition), x, FixedStep(method, substeps))
                 end.sum().backward()
                 seconds[name].append(time.process_time() - started)
         pairs = zip(seconds["torchdiffeq"], seconds["lean"], strict=True)

@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from lit_pwm.models import Dynamics, FlowDynamics, MLPDynamics, RefinementDynamics
+from lit_pwm.flow import FixedStep
+from lit_pwm.models import (
+    ChainedMatching,
+    Dynamics,
+    EndPointError,
+    FlowDynamics,
+    FlowMatching,
+    LatentSource,
+    MLPDynamics,
+    NoiseSource,
+    RefinementDynamics,
+)
 
 
 @dataclass(frozen=True)
@@ -67,22 +78,26 @@ ARMS: dict[str, Arm] = {
     "refinement-end": Arm(
         "refinement, last read-out alone", partial(RefinementDynamics, readout_weight=0.0), control=True
     ),
-    "flow-k1": Arm("flow at K = 1", partial(FlowDynamics, substeps=1), control=True),
+    "flow-k1": Arm("flow at K = 1", partial(FlowDynamics, solver=FixedStep(substeps=1)), control=True),
     "flow": _flow("logit space, zero source, end point, K = 2 (the default)"),
-    "flow-k4": _flow("K = 4", substeps=4),
-    "flow-end": _flow("last read-out alone", readout_weight=0.0),
+    "flow-k4": _flow("K = 4", solver=FixedStep(substeps=4)),
+    "flow-end": _flow("last read-out alone", loss=EndPointError(readout_weight=0.0)),
     "flow-velocity": _flow("velocity instead of end point", parametrisation="velocity"),
     "flow-residual": _flow("residual end point", parametrisation="residual"),
-    "flow-latent-source": _flow("source is the latent", source="latent"),
+    "flow-latent-source": _flow("source is the latent", source=LatentSource),
     "flow-simplex": _flow("simplex space", space="latent"),
-    "flow-matching": _flow("with flow matching, w = 1", flow_weight=1.0),
-    "flow-matching-early": _flow("with flow matching, w = 1, early times", flow_weight=1.0, tau="early"),
-    "flow-noise-end": _flow("noise source, loss through the solver", source="noise", samples=8),
+    "flow-matching": _flow("with flow matching, w = 1", loss=EndPointError(matching=FlowMatching())),
+    "flow-matching-early": _flow(
+        "with flow matching, w = 1, early times", loss=EndPointError(matching=FlowMatching(tau="early"))
+    ),
+    "flow-noise-end": _flow("noise source, loss through the solver", source=NoiseSource, samples=8),
     "flow-noise": _flow(
         "noise source, flow matching on one-step estimates",
-        source="noise", rollout="estimate", end_weight=0.0, flow_weight=1.0, samples=8,
+        source=NoiseSource, loss=ChainedMatching(), samples=8,
     ),
-    "flow-teacher": _flow("with flow matching, w = 1, teacher-forced", flow_weight=1.0, starts="teacher_forced"),
+    "flow-teacher": _flow(
+        "with flow matching, w = 1, teacher-forced", loss=EndPointError(matching=FlowMatching(starts="teacher_forced"))
+    ),
     "flow-ema": _flow("target encoder is an average (rate .01)", {"target_encoder_rate": 0.01}),
     "flow-sigreg": _flow("SIGReg before SimNorm, weight .1", {"sigreg_coef": 0.1}),
 }  # fmt: skip

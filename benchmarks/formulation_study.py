@@ -36,6 +36,7 @@ from lit_pwm.experiments.training import be_quiet
 from lit_pwm.losses import world_model_loss
 from lit_pwm.measures.compute import device_name
 from lit_pwm.models import MLPDynamics, WorldModel
+from lit_pwm.models.noise import seed_noise
 from lit_pwm.models.parity import count_parameters, match_parameters
 from lit_pwm.runtime.atomic import replacing
 
@@ -133,7 +134,7 @@ def train(
         enable_model_summary=False,
         callbacks=[callbacks.DecodedErrors(samples=arm.samples)],
     )
-    torch.manual_seed(seed)
+    seed_noise(module, seed)
     scores = scorer.validate(module, datamodule=data, verbose=False)[0]
     return {
         "arm": name,

@@ -22,7 +22,7 @@ from torch import Tensor
 
 import datamodules
 from lit_pwm.experiments.training import be_quiet
-from lit_pwm.flow import Solver, integrate
+from lit_pwm.flow import FixedStep, integrate
 from lit_pwm.losses import world_model_loss
 from lit_pwm.models import Dynamics, FlowDynamics, WorldModel
 from lit_pwm.models.conditioned_field import ConditionedField
@@ -58,7 +58,7 @@ class UnprojectedFlow(Dynamics):
             value = self.field(tau, x, condition)
             return simnorm(value) if self.simnorm_head else value
 
-        return integrate(velocity, z, Solver("heun", 2))
+        return integrate(velocity, z, FixedStep("heun", 2))
 
 
 def model_of(dynamics: Any, data: datamodules.MultitaskDataModule) -> WorldModel:

@@ -15,8 +15,19 @@ from stochastic_controls import GaussianDynamics, resampled_residuals
 from stochastic_outcomes import Futures
 from stochastic_samplers import NoisyMLP, NoisyRefinement
 
+from lit_pwm.flow import FixedStep
 from lit_pwm.measures.linear_probe import LinearProbe
-from lit_pwm.models import Dynamics, FlowDynamics, MLPDynamics, RefinementDynamics, WorldModel
+from lit_pwm.models import (
+    ChainedMatching,
+    Dynamics,
+    EnergyLoss,
+    FlowDynamics,
+    GroupScore,
+    MLPDynamics,
+    NoiseSource,
+    RefinementDynamics,
+    WorldModel,
+)
 
 
 @dataclass(frozen=True)
@@ -34,13 +45,12 @@ class ModelArm:
     batch_size: int = 128
 
 
-SAMPLED = {"hidden_dim": 216, "source": "noise", "end_weight": 0.0, "readout_weight": 0.0}
+HEAVY = partial(NoiseSource, power=3.0, dim=4)
+"""Noise in few directions with heavy tails, because kicks are rare."""
 
-HEAVY = SAMPLED | {
-    "energy_weight": 1.0, "energy_group_weight": 1.0, "readout_weight": 0.5, "noise_dim": 4, "noise_power": 3.0,
-}  # fmt: skip
-
-SHARP = HEAVY | {"energy_group_exponent": 0.5}
+SHARP = {"hidden_dim": 216, "source": HEAVY, "loss": EnergyLoss(groups=GroupScore(exponent=0.5))}
+"""Also scores the first estimate, and each group of the latent by distances to the power 1/2: what is almost certain
+stays sharp."""
 
 MODELS: dict[str, ModelArm] = {
     "mlp": ModelArm(partial(MLPDynamics, hidden_dim=256, rescale_inputs=True)),
@@ -48,19 +58,23 @@ MODELS: dict[str, ModelArm] = {
     "gaussian": ModelArm(partial(GaussianDynamics, hidden_dim=228), horizon=1, batch_size=512),
     "gaussian-chained": ModelArm(partial(GaussianDynamics, hidden_dim=228)),
     # Flow matching on one-step estimates, as one would train a generative model of one step.
-    "flow-matching": ModelArm(partial(FlowDynamics, **SAMPLED, rollout="estimate", flow_weight=1.0, substeps=4)),
+    "flow-matching": ModelArm(
+        partial(FlowDynamics, hidden_dim=216, source=NoiseSource, solver=FixedStep(substeps=4), loss=ChainedMatching())
+    ),
     # The energy score of two rolled-out samples: a proper score of the rollout's distribution at every step of a slice.
-    "flow-energy": ModelArm(partial(FlowDynamics, **SAMPLED, energy_weight=1.0)),
-    # A source in few directions with heavy tails, because kicks are rare; the first estimate is scored too, and each
-    # group of the latent by distances to the power 1/2, which keeps what is almost certain sharp.
+    "flow-energy": ModelArm(
+        partial(FlowDynamics, hidden_dim=216, source=NoiseSource, loss=EnergyLoss(readout_weight=0.0))
+    ),
     "flow-energy-sharp": ModelArm(partial(FlowDynamics, **SHARP)),
-    # The same with one part left out: the power; the tails; the groups.
-    "flow-energy-heavy": ModelArm(partial(FlowDynamics, **HEAVY)),
-    "flow-energy-normal": ModelArm(partial(FlowDynamics, **SHARP | {"noise_power": 1.0})),
-    "flow-energy-joint": ModelArm(partial(FlowDynamics, **SHARP | {"energy_group_weight": 0.0})),
+    # The same with one part left out: the power of the distances; the tails; the groups.
+    "flow-energy-heavy": ModelArm(
+        partial(FlowDynamics, **SHARP | {"loss": EnergyLoss(groups=GroupScore(exponent=1.0))})
+    ),
+    "flow-energy-normal": ModelArm(partial(FlowDynamics, **SHARP | {"source": partial(NoiseSource, dim=4)})),
+    "flow-energy-joint": ModelArm(partial(FlowDynamics, **SHARP | {"loss": EnergyLoss()})),
     # Samplers without an ODE, with the noise and the score of flow-energy-sharp: its own field at one Euler step (one
     # evaluation of noise, latent and action), a refinement that starts at noise, an MLP with noise beside its inputs.
-    "one-step-energy": ModelArm(partial(FlowDynamics, **SHARP, substeps=1)),
+    "one-step-energy": ModelArm(partial(FlowDynamics, **SHARP, solver=FixedStep(substeps=1))),
     "refinement-energy": ModelArm(partial(NoisyRefinement, hidden_dim=219)),
     "mlp-energy": ModelArm(partial(NoisyMLP, hidden_dim=256)),
 }
@@ -117,7 +131,7 @@ class Arm:
 
 
 def rollouts(subject: Subject, futures: Futures, samples: int) -> np.ndarray:
-    """Independent rollouts, which draw their noise from torch's global generator."""
+    """Independent rollouts, which draw the dynamics' own noise."""
     return subject.predict(futures.obs, futures.action, samples)
 
 

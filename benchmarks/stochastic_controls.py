@@ -6,7 +6,6 @@ Controls of the study in `stochastic_study.py`; no part of the package.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +36,7 @@ class GaussianDynamics(Dynamics):
 
     The next latent is S(B y), y ~ N(μ, diag σ²) of 7 coordinates for each SimNorm group of 8, where μ and σ come from
     one network, B is `simplex_basis` and S the group softmax. Targets are the encoder's logits in these coordinates,
-    without gradient. Sampling is by reparameterisation, with noise from torch's global generator, in training too.
+    without gradient. Sampling is by reparameterisation, in training too.
 
     Trained on slices of one transition this is the one-step likelihood. On longer ones, each later step's start is a
     sample of the step before, which need not be the one that led to the target, so that it fits the marginals of the
@@ -58,17 +57,12 @@ class GaussianDynamics(Dynamics):
 
     def __init__(self, latent_dim: int, action_dim: int, task_dim: int, hidden_dim: int = 256) -> None:
         super().__init__(latent_dim, action_dim, task_dim)
-        self.hidden_dim = hidden_dim
         coordinates = latent_dim // SIMNORM_GROUP * (SIMNORM_GROUP - 1)
         head = nn.Linear(hidden_dim, 2 * coordinates)
         self.net = mlp(latent_dim + task_dim + action_dim, [hidden_dim] * 2, head)
         init_tdmpc2_(self)
         self.register_buffer("basis", simplex_basis(), persistent=False)
-
-    @property
-    def init_args(self) -> dict[str, Any]:
-        """The options this was built with."""
-        return {"hidden_dim": self.hidden_dim}
+        self.noise_shape = (coordinates,)
 
     def moments(self, z: Tensor, action: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the coordinates, [..., C] each."""
@@ -76,13 +70,13 @@ class GaussianDynamics(Dynamics):
         low, high = _LOG_VARIANCE
         return mean, (low + (high - low) * raw.sigmoid()).exp()
 
-    def _sample(self, mean: Tensor, variance: Tensor) -> Tensor:
-        y = (mean + variance.sqrt() * torch.randn_like(mean)).unflatten(-1, (-1, SIMNORM_GROUP - 1))
+    def _sample(self, mean: Tensor, variance: Tensor, noise: Tensor | None) -> Tensor:
+        y = (mean + variance.sqrt() * self.noise_for(mean, noise)).unflatten(-1, (-1, SIMNORM_GROUP - 1))
         return simnorm((y @ self.basis.T).flatten(-2))
 
-    def forward(self, z: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, z: Tensor, action: Tensor, embedding: Tensor, noise: Tensor | None = None) -> Tensor:
         """A sample of the next latent: z [..., Z], action [..., A], embedding [..., E] → [..., Z]."""
-        return self._sample(*self.moments(z, action, embedding))
+        return self._sample(*self.moments(z, action, embedding), noise)
 
     def predict_with_loss(
         self, z: Tensor, action: Tensor, embedding: Tensor, target: LatentTarget
@@ -91,7 +85,7 @@ class GaussianDynamics(Dynamics):
         mean, variance = self.moments(z, action, embedding)
         y = (target.logits.unflatten(-1, (-1, SIMNORM_GROUP)) @ self.basis).flatten(-2)
         surprise = 0.5 * ((y - mean).square() / variance + variance.log() + math.log(2 * math.pi))
-        return self._sample(mean, variance), _LOSS_SCALE * surprise.mean(-1)
+        return self._sample(mean, variance, target.noise), _LOSS_SCALE * surprise.mean(-1)
 
 
 def resampled_residuals(

@@ -7,25 +7,27 @@ latent and action (engression, arXiv 2307.00835), is `FlowDynamics` itself at on
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lit_pwm.models import Dynamics, LatentTarget
+from lit_pwm.models import Dynamics, GroupScore, LatentTarget, NoiseSource
+from lit_pwm.models.component import made
 from lit_pwm.models.conditioned_field import ConditionedField
-from lit_pwm.models.energy_score import EnergyScore, ProperExponent
+from lit_pwm.models.energy_score import energy_score
 from lit_pwm.models.latent_spaces import SPACES
 from lit_pwm.models.layers import NormedLinear, init_tdmpc2_, mlp, rescaled, simnorm
 from lit_pwm.models.running_stats import RunningVariance
-from lit_pwm.models.sources import NoisePower, NoiseSource
+from lit_pwm.models.sources import NoisePower
 from lit_pwm.options import Count, NonNegative
 
 
 class EnergySampler(Dynamics):
     """A network of latent, action and noise, whose rolled-out samples are trained by their energy score.
 
-    The loss is that of `FlowDynamics` with `energy_weight` 1: the score of whole latents and of SimNorm groups, of the
+    The loss is that of `FlowDynamics` with an `EnergyLoss`: the score of whole latents and of SimNorm groups, of the
     last read-out and, with `readout_weight`, of the mean over those before it, in units of squared error.
 
     Args:
@@ -34,13 +36,13 @@ class EnergySampler(Dynamics):
         task_dim: width of the task embedding.
         hidden_dim: width of the two hidden layers.
         readout_weight: weight of the earlier read-outs' scores, where there are several.
-        energy_group_weight: weight of the groups' scores.
-        energy_group_exponent: β of these scores.
+        groups: how groups are scored.
         noise_dim: dimensions of the noise.
         noise_power: p; the noise is sign(ε) |ε|^p of a normal ε, scaled to unit variance.
     """
 
     samples = 2
+    averages_over_ranks = True
 
     def __init__(
         self,
@@ -49,31 +51,23 @@ class EnergySampler(Dynamics):
         task_dim: int,
         hidden_dim: Count = 256,
         readout_weight: NonNegative = 0.5,
-        energy_group_weight: NonNegative = 1.0,
-        energy_group_exponent: ProperExponent = 0.5,
+        groups: Callable[[], GroupScore] | None = GroupScore,
         noise_dim: Count = 4,
         noise_power: NoisePower = 3.0,
     ) -> None:
         super().__init__(latent_dim, action_dim, task_dim)
         self.hidden_dim, self.readout_weight = hidden_dim, readout_weight
-        self.noise_dim, self.noise_power = noise_dim, noise_power
-        self.energy = EnergyScore(energy_group_weight, energy_group_exponent)
+        self.noise_power, self.noise_shape = noise_power, (noise_dim,)
+        self.groups = None if groups is None else made(groups, GroupScore)
         self.latent_variance = RunningVariance()
 
-    @property
-    def init_args(self) -> dict[str, Any]:
-        """The options this was built with."""
-        names = "hidden_dim", "readout_weight", "noise_dim", "noise_power"
-        groups = {f"energy_{name}": getattr(self.energy, name) for name in ("group_weight", "group_exponent")}
-        return {name: getattr(self, name) for name in names} | groups
-
     @abstractmethod
-    def read_outs(self, z: Tensor, action: Tensor, embedding: Tensor) -> list[Tensor]:
+    def read_outs(self, z: Tensor, action: Tensor, embedding: Tensor, noise: Tensor | None) -> list[Tensor]:
         """z [..., Z], action [..., A], embedding [..., E] → samples of the next latent [..., Z], the last the best."""
 
-    def forward(self, z: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, z: Tensor, action: Tensor, embedding: Tensor, noise: Tensor | None = None) -> Tensor:
         """z [..., Z], action [..., A], embedding [..., E] → a sample of the next latent [..., Z]."""
-        return self.read_outs(z, action, embedding)[-1]
+        return self.read_outs(z, action, embedding, noise)[-1]
 
     def predict_with_loss(
         self, z: Tensor, action: Tensor, embedding: Tensor, target: LatentTarget
@@ -81,12 +75,12 @@ class EnergySampler(Dynamics):
         """Samples of the next latent [2, B, Z] and their energy score, the same for both [2, B]."""
         if self.training and target.step == 0:
             self.latent_variance.update(target.pooled().latent)
-        *earlier, last = self.read_outs(z, action, embedding)
+        *earlier, last = self.read_outs(z, action, embedding, target.noise)
         deviation = self.latent_variance.value.sqrt()
-        score = self.energy(last, target.latent, deviation)
+        score = energy_score(last, target.latent, deviation, self.groups)
         for latent in earlier if self.readout_weight else []:
             weight = self.readout_weight / len(earlier)
-            score = score.add(self.energy(latent, target.latent, deviation), alpha=weight)
+            score = score.add(energy_score(latent, target.latent, deviation, self.groups), alpha=weight)
         return last, score.expand(last.shape[:-1])
 
 
@@ -95,15 +89,16 @@ class NoisyMLP(EnergySampler):
 
     def __init__(self, latent_dim: int, action_dim: int, task_dim: int, **options: Any) -> None:
         super().__init__(latent_dim, action_dim, task_dim, **options)
-        self.source = NoiseSource(SPACES["logit"], self.noise_dim, 1.0, self.noise_power, 0)
-        width = latent_dim + task_dim + action_dim + self.noise_dim
+        (noise_dim,) = self.noise_shape
+        self.source = NoiseSource(noise_dim, SPACES["logit"], power=self.noise_power)
+        width = latent_dim + task_dim + action_dim + noise_dim
         self.net = mlp(width, [self.hidden_dim] * 2, NormedLinear(self.hidden_dim, latent_dim, nn.Identity()))
         init_tdmpc2_(self)
 
-    def read_outs(self, z: Tensor, action: Tensor, embedding: Tensor) -> list[Tensor]:
+    def read_outs(self, z: Tensor, action: Tensor, embedding: Tensor, noise: Tensor | None = None) -> list[Tensor]:
         """As `EnergySampler`; there is one."""
-        noise = self.source.noise(z)
-        return [simnorm(self.net(torch.cat([rescaled(z), embedding, action, noise], dim=-1)))]
+        shaped = self.source.shaped(self.noise_for(z, noise))
+        return [simnorm(self.net(torch.cat([rescaled(z), embedding, action, shaped], dim=-1)))]
 
 
 class NoisyRefinement(EnergySampler):
@@ -114,12 +109,14 @@ class NoisyRefinement(EnergySampler):
 
     def __init__(self, latent_dim: int, action_dim: int, task_dim: int, **options: Any) -> None:
         super().__init__(latent_dim, action_dim, task_dim, **options)
-        self.source = NoiseSource(SPACES["logit"], latent_dim, 1.0, self.noise_power, self.noise_dim)
+        (noise_dim,) = self.noise_shape
+        self.source = NoiseSource(latent_dim, SPACES["logit"], power=self.noise_power, dim=noise_dim)
         self.field = ConditionedField(latent_dim, latent_dim + task_dim + action_dim, self.hidden_dim, 2)
 
-    def read_outs(self, z: Tensor, action: Tensor, embedding: Tensor) -> list[Tensor]:
+    def read_outs(self, z: Tensor, action: Tensor, embedding: Tensor, noise: Tensor | None = None) -> list[Tensor]:
         """As `EnergySampler`; there are two."""
-        condition, x, latents = self.field.condition(rescaled(z), embedding, action), self.source(z), []
+        condition, latents = self.field.condition(rescaled(z), embedding, action), []
+        x = self.source(z, self.noise_for(z, noise))
         for k in range(2):
             x = x + self.field(k / 2, rescaled(simnorm(x)), condition)
             latents.append(simnorm(x))

@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import seed_everything
 from stochastic_arms import ARMS, MODELS, REFERENCES, Subject, Windows
 from stochastic_outcomes import Futures
 from stochastic_table import RESULTS, write_table
@@ -41,6 +40,7 @@ from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.training import WorldModelPlan, be_quiet, train_world_model
 from lit_pwm.measures.linear_probe import best_probe
 from lit_pwm.measures.scores import crps, energy_score, rank_histogram, spread_error_ratio, spread_ratio
+from lit_pwm.models.noise import seed_noise
 from lit_pwm.runtime.atomic import replacing
 from lit_pwm.tasks import make_env
 
@@ -164,7 +164,7 @@ class Study:
             samples = REFERENCES[arm](self.futures, SAMPLES)
         else:
             subject = self.subject(ARMS[arm].model, seed)
-            seed_everything(seed, verbose=False)  # of the samples
+            seed_noise(subject.model, seed)
             samples = ARMS[arm].predict(subject, self.futures, SAMPLES)
             record |= {
                 "parameters": sum(p.numel() for p in subject.model.dynamics.parameters()),

@@ -16,7 +16,16 @@ from torch import nn
 from callbacks.measuring import write_metrics
 from lit_pwm.batch import Batch
 from lit_pwm.errors import LitPWMError
-from lit_pwm.measures.compute import Stopwatch, UpdateCost, cost_of_update, device_name, peak_memory
+from lit_pwm.measures.compute import (
+    KnownCosts,
+    Stopwatch,
+    UpdateCost,
+    cost_of_update,
+    counting,
+    decides_evaluations,
+    device_name,
+    peak_memory,
+)
 from lit_pwm.models.component import Component
 from lit_pwm.models.parity import ParityRecord, count_parameters
 from lit_pwm.optim import logs_now
@@ -50,9 +59,9 @@ class ComputeRecord(TypedDict):
     samples: int
     seconds: float
     flops: float
-    flops_per_update: int | None
-    nfe_per_update: int
-    nfe_per_update_by_part: dict[str, int]
+    flops_per_update: float | None
+    nfe_per_update: float
+    nfe_per_update_by_part: dict[str, float]
     seconds_per_update: float | None
     samples_per_second: float | None
     peak_memory_bytes: int
@@ -74,7 +83,9 @@ class ComputeLedger(Callback):
     Seconds are those within training steps (on a GPU, of the kernels they launch): data, validation and other
     callbacks are left out. FLOPs and evaluations are counted in the first update with each shape of batch, which is
     slower for it: its seconds are those of the updates beside it. While training, the module's `training_step` is
-    wrapped, so that what other callbacks compute is never counted. Weights are the same to the bit with and without it.
+    wrapped, so that what other callbacks compute is never counted. The evaluations of a part whose solver chooses its
+    steps by what it computes are counted in every update, and its FLOPs follow from them. Weights are the same to the
+    bit with and without it.
 
     Hooks: `on_train_start`, `on_train_batch_end`, `on_train_end`, `on_exception`, `teardown`. The sums are in
     checkpoints. Under several ranks, FLOPs and samples are this rank's times their number.
@@ -82,8 +93,10 @@ class ComputeLedger(Callback):
 
     def __init__(self) -> None:
         self.totals = Totals()
-        self._costs: dict[tuple[int, ...], UpdateCost] = {}
+        self._costs: dict[tuple[int, ...], KnownCosts] = {}
         self._last: UpdateCost | None = None
+        self._evaluations: dict[str, int] = {}
+        self._updates_evaluated = 0
         self._measured_uncounted = 0
         self._logged = Totals()
         self._watch: Stopwatch | None = None
@@ -92,6 +105,7 @@ class ComputeLedger(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wrap the training step."""
         parts = swapped_parts(pl_module)
+        varying = {name: part for name, part in parts.items() if decides_evaluations(part)}
         step, watch = pl_module.training_step, Stopwatch(pl_module.device)
         self._watch = watch
         if pl_module.device.type == "cuda":
@@ -100,16 +114,19 @@ class ComputeLedger(Callback):
 
         @wraps(step)
         def measured(batch: Batch, *arguments: Any, **options: Any) -> Any:
-            shape = tuple(batch["action"].shape)
-            if shape in self._costs:
-                watch.start()
-                result = step(batch, *arguments, **options)
-                watch.stop(1 + self._measured_uncounted)  # updates that were counted take the time of the next
+            costs = self._costs.setdefault(tuple(batch["action"].shape), KnownCosts(list(varying)))
+            if costs.settled:
+                with counting(varying) as evaluated:
+                    watch.start()
+                    result = step(batch, *arguments, **options)
+                    watch.stop(1 + self._measured_uncounted)  # updates that were counted take the time of the next
                 self._measured_uncounted = 0
+                cost = costs.of(evaluated)
             else:
-                result, self._costs[shape] = cost_of_update(lambda: step(batch, *arguments, **options), parts)
+                result, cost = cost_of_update(lambda: step(batch, *arguments, **options), parts)
+                costs.add(cost)
                 self._measured_uncounted += 1
-            self._add(trainer, self._costs[shape], batch["task"].numel())
+            self._add(trainer, cost, batch["task"].numel())
             return result
 
         cast("Any", pl_module).training_step = measured
@@ -119,6 +136,9 @@ class ComputeLedger(Callback):
         totals.updates += 1
         totals.samples += samples * trainer.world_size
         totals.flops += cost.flops * trainer.world_size
+        self._updates_evaluated += 1
+        for name, evaluations in cost.nfe.items():
+            self._evaluations[name] = self._evaluations.get(name, 0) + evaluations
 
     def _settle(self) -> None:
         """Add the seconds of the updates since the last time, which waits for a GPU to have done them."""
@@ -155,11 +175,15 @@ class ComputeLedger(Callback):
     def state_dict(self) -> dict[str, Any]:
         """The sums."""
         self._settle()
-        return asdict(self.totals)
+        evaluated = {"updates": self._updates_evaluated, "by_part": dict(self._evaluations)}
+        return asdict(self.totals) | {"evaluated": evaluated}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the sums of the run that is resumed."""
-        self.totals = Totals(**state_dict)
+        totals = dict(state_dict)
+        evaluated = totals.pop("evaluated", {"updates": 0, "by_part": {}})  # which older checkpoints do not hold
+        self.totals = Totals(**totals)
+        self._updates_evaluated, self._evaluations = evaluated["updates"], dict(evaluated["by_part"])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the record."""
@@ -179,9 +203,10 @@ class ComputeLedger(Callback):
     def record(self, trainer: Trainer, module: LightningModule) -> ComputeRecord:
         """The content of compute.json, plain values."""
         self._settle()
-        totals, last, parts = self.totals, self._last, swapped_parts(module)
+        totals, parts = self.totals, swapped_parts(module)
         parity = module.parity() if isinstance(module, (WorldModelPretraining, PolicyLearning)) else None
-        nfe = {} if last is None else last.nfe
+        updates = max(1, self._updates_evaluated)
+        nfe = {name: _plain(total / updates) for name, total in self._evaluations.items()}
         return {
             "format": FORMAT_VERSION,
             "module": type(module).__name__,
@@ -192,8 +217,8 @@ class ComputeLedger(Callback):
             "samples": totals.samples,
             "seconds": totals.seconds,
             "flops": totals.flops,
-            "flops_per_update": None if last is None else last.flops * trainer.world_size,
-            "nfe_per_update": sum(nfe.values()),
+            "flops_per_update": _plain(totals.flops / totals.updates) if totals.updates else None,
+            "nfe_per_update": _plain(sum(nfe.values())),
             "nfe_per_update_by_part": nfe,
             "seconds_per_update": totals.seconds / totals.updates if totals.updates else None,
             "samples_per_second": totals.samples / totals.seconds if totals.seconds else None,
@@ -204,6 +229,11 @@ class ComputeLedger(Callback):
             "precision": str(trainer.precision),
             "torch": torch.__version__,
         }
+
+
+def _plain(mean: float) -> float:
+    """A mean of whole numbers that are the same as a whole number."""
+    return int(mean) if mean == int(mean) else mean
 
 
 def swapped_parts(module: LightningModule) -> dict[str, nn.Module]:

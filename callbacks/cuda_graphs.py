@@ -57,12 +57,12 @@ class CUDAGraphs(Callback):
             )
         _check_solvers(pl_module)
         dynamics = pl_module.world_model.dynamics
-        averages = isinstance(dynamics, FlowDynamics) and (dynamics.flow_weight or dynamics.energy_weight)
+        averages = dynamics.averages_over_ranks
         if trainer.world_size > 1 and averages and isinstance(pl_module, WorldModelPretraining):
             raise LitPWMError(
-                f"CUDAGraphs cannot record a loss that averages over ranks, as that of FlowDynamics does with "
-                f"flow_weight or energy_weight, and there are {trainer.world_size} ranks. Remove the callback from "
-                f"trainer.callbacks, or train on one device."
+                f"CUDAGraphs cannot record a loss that averages over ranks, as that of {type(dynamics).__name__} does "
+                f"with flow matching or an energy score, and there are {trainer.world_size} ranks. Remove the callback "
+                f"from trainer.callbacks, or train on one device."
             )
 
     def on_train_batch_end(
@@ -97,11 +97,12 @@ class CUDAGraphs(Callback):
 def _check_solvers(module: WorldModelPretraining | PolicyLearning) -> None:
     flows = [part for part in module.modules() if isinstance(part, (FlowDynamics, FlowActor))]
     for flow in flows:
-        if flow.solver.method == "dopri5" or flow.solver.adjoint:
+        adjoint = getattr(flow, "adjoint", False)
+        if flow.solver.evaluations is None or adjoint:
             raise LitPWMError(
                 f"CUDAGraphs records a fixed sequence of kernels, but {type(flow).__name__} integrates by "
-                f"{'the adjoint' if flow.solver.adjoint else flow.solver.method}, which looks at what it computes. "
-                f"Choose method euler, midpoint, heun or rk4 without adjoint, or remove the callback."
+                f"{'the adjoint' if adjoint else type(flow.solver).__name__}, which looks at what it computes. "
+                f"Choose the solver FixedStep without adjoint, or remove the callback."
             )
 
 

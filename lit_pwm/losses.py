@@ -76,7 +76,11 @@ def world_model_loss(
         actions = actions[:, None].expand(-1, samples, -1, -1)
     for t, action in enumerate(actions):
         current = targets[t - 1] if t else latents[0].detach()
-        target = LatentTarget(targets[t], target_logits[t], current, step=t, steps=(targets, target_logits))
+        noise = (
+            None if shape is None else torch.randn(*latents[-1].shape[:-1], *shape, device=current.device).to(current)
+            for shape in (world_model.dynamics.noise_shape, world_model.dynamics.loss_noise_shape)
+        )
+        target = LatentTarget(targets[t], target_logits[t], current, t, (targets, target_logits), *noise)
         z, error = world_model.dynamics.predict_with_loss(latents[-1], action, embedding, target)
         latents.append(z)
         consistency.append(error)

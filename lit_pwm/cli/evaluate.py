@@ -67,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from lit_pwm.checkpoints import load_policy
     from lit_pwm.evaluation.evaluator import evaluate_policy, print_result, record_video, write_result
+    from lit_pwm.models.noise import seed_noise
 
     torch.set_num_threads(1)
     policy = load_policy(arguments.checkpoint)
@@ -77,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     torch.manual_seed(arguments.seed)
+    seed_noise(policy, arguments.seed)
     result = evaluate_policy(
         policy,
         tasks,

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from lit_pwm.imagination import imagine
+from lit_pwm.models.noise import seed_noise
 from lit_pwm.models.policy import Policy
 
 STEPS = 16
@@ -82,7 +83,7 @@ def imagined_rewards(policy: Policy, task: str, obs: np.ndarray, steps: int, see
         task: the task.
         obs: unpadded observations [N, obs_dim] to start from.
         steps: H.
-        seed: of world models that sample; the global random stream is left alone.
+        seed: of world models that sample.
 
     Returns:
         Rewards in environment units [H, N].
@@ -93,10 +94,9 @@ def imagined_rewards(policy: Policy, task: str, obs: np.ndarray, steps: int, see
     padded[:, : obs.shape[1]] = torch.from_numpy(np.asarray(obs, np.float32)).to(device)
     task_id = torch.full((len(obs),), policy.task_names.index(task), device=device)
     noise = torch.zeros(steps, len(obs), model.action_dim, device=device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        z = model.encode(padded, task_id)
-        return imagine(model, policy.actor, z, task_id, noise, "raw", deterministic=True).rewards.cpu().numpy()
+    seed_noise(model, seed)
+    z = model.encode(padded, task_id)
+    return imagine(model, policy.actor, z, task_id, noise, "raw", deterministic=True).rewards.cpu().numpy()
 
 
 class VisitedStates:

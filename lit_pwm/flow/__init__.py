@@ -4,12 +4,13 @@ Mathematics only: the networks behind a velocity, and what a state means, belong
 """
 
 from lit_pwm.flow.density import log_abs_det_jacobian
-from lit_pwm.flow.integration import Method, Solver, integrate
-from lit_pwm.flow.probability_paths import TauDistribution, sample_tau, straight_path
+from lit_pwm.flow.integration import Dopri5, FixedStep, Solver, integrate
+from lit_pwm.flow.probability_paths import TauDistribution, straight_path, times
 from lit_pwm.flow.velocity import TimeEmbedding, TimeFeatures, TimeWidth, VelocityField
 
 __all__ = [
-    "Method",
+    "Dopri5",
+    "FixedStep",
     "Solver",
     "TauDistribution",
     "TimeEmbedding",
@@ -18,6 +19,6 @@ __all__ = [
     "VelocityField",
     "integrate",
     "log_abs_det_jacobian",
-    "sample_tau",
     "straight_path",
+    "times",
 ]

@@ -7,58 +7,80 @@ The adaptive method and the adjoint are torchdiffeq's.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from lit_pwm.options import Count, Positive, check_options
+from lit_pwm.options import Count, OptionObject, Positive
 
-Method = Literal["euler", "midpoint", "heun", "rk4", "dopri5"]
 Velocity = Callable[[float, Tensor], Tensor]
 """(τ, x [..., D]) → dx/dτ [..., D]."""
 
 _TORCHDIFFEQ_NAMES: dict[str, str] = {"heun": "heun2"}
 
 
-@dataclass(frozen=True)
-class Solver:
-    """How to integrate.
-
-    Attributes:
-        method: `euler` and `midpoint` and `heun` and `rk4` (the 3/8 rule) take `substeps` equal steps; `dopri5` chooses
-            its own from `rtol` and `atol`.
-        substeps: K, the number of equal steps.
-        rtol: relative tolerance of dopri5.
-        atol: absolute tolerance of dopri5.
-        adjoint: compute gradients by integrating backwards instead of through the steps. It needs less memory only
-            when there are very many steps, is slower (torchdiffeq #243, #259), and its gradients carry the solver's
-            error.
-
-    Raises:
-        LitPWMError: an unknown method, no steps, or a tolerance that is not positive.
-    """
-
-    method: Method = "euler"
-    substeps: Count = 2
-    rtol: Positive = 1e-5
-    atol: Positive = 1e-5
-    adjoint: bool = False
-
-    def __post_init__(self) -> None:
-        check_options(Solver, vars(self))
+class Solver(OptionObject, ABC):
+    """How to integrate."""
 
     @property
+    @abstractmethod
     def evaluations(self) -> int | None:
-        """How often a fixed-step method evaluates the field; None for dopri5, which decides itself."""
-        return {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}.get(self.method, 0) * self.substeps or None
+        """How often the field is evaluated; None if the solver decides that by what it computes."""
+
+    @property
+    @abstractmethod
+    def reads_end(self) -> bool:
+        """Whether the velocity at τ = 1 is evaluated, where an end-point parametrisation has none."""
+
+
+@dataclass(frozen=True)
+class FixedStep(Solver):
+    """Equal steps.
+
+    Attributes:
+        method: `euler`, `midpoint`, `heun` or `rk4` (the 3/8 rule).
+        substeps: K, the number of steps.
+    """
+
+    method: Literal["euler", "midpoint", "heun", "rk4"] = "euler"
+    substeps: Count = 2
+
+    @property
+    def evaluations(self) -> int:
+        """As `Solver`."""
+        return {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}[self.method] * self.substeps
 
     @property
     def reads_end(self) -> bool:
-        """Whether the velocity at τ = 1 is evaluated, where an end-point parametrisation has none."""
-        return self.adjoint or self.method in ("heun", "rk4", "dopri5")  # the adjoint starts there, backwards
+        """As `Solver`."""
+        return self.method in ("heun", "rk4")
+
+
+@dataclass(frozen=True)
+class Dopri5(Solver):
+    """Steps of its own choice, by an embedded Runge–Kutta pair of order 5.
+
+    Attributes:
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+    """
+
+    rtol: Positive = 1e-5
+    atol: Positive = 1e-5
+
+    @property
+    def evaluations(self) -> None:
+        """As `Solver`."""
+        return None
+
+    @property
+    def reads_end(self) -> bool:
+        """As `Solver`."""
+        return True
 
 
 def _euler(f: Velocity, t: float, dt: float, x: Tensor) -> Tensor:
@@ -91,17 +113,20 @@ _STEPS: dict[str, Callable[[Velocity, float, float, Tensor], Tensor]] = {
 }
 
 
-def integrate(velocity: Velocity, x: Tensor, solver: Solver, depends_on: Iterable[Tensor] = ()) -> Tensor:
+def integrate(velocity: Velocity, x: Tensor, solver: Solver, adjoint_through: Iterable[Tensor] | None = None) -> Tensor:
     """x(1) of dx/dτ = velocity(τ, x) from x(0) = x; gradients flow through the steps.
 
     Args:
         velocity: the field.
         x: x(0) [..., D].
-        solver: method and number of steps.
-        depends_on: parameters and other tensors that the field reads; only the adjoint needs to be told.
+        solver: how.
+        adjoint_through: compute gradients by integrating backwards instead of through the steps: all tensors that the
+            field reads and that are to get gradients, none of them a function of another, which would count twice. It
+            needs less memory only where there are very many steps, is slower (torchdiffeq #243, #259), and its
+            gradients carry the solver's error.
     """
-    if solver.adjoint or solver.method == "dopri5":
-        return integrate_torchdiffeq(velocity, x, solver, depends_on)
+    if not isinstance(solver, FixedStep) or adjoint_through is not None:
+        return integrate_torchdiffeq(velocity, x, solver, adjoint_through)
     step, dt = _STEPS[solver.method], 1 / solver.substeps
     for k in range(solver.substeps):
         x = step(velocity, k * dt, dt, x)
@@ -119,24 +144,26 @@ class _Field(nn.Module):
         return self.function(cast("float", t), x)
 
 
-def integrate_torchdiffeq(velocity: Velocity, x: Tensor, solver: Solver, depends_on: Iterable[Tensor] = ()) -> Tensor:
-    """As `integrate`, by torchdiffeq for every method.
+def integrate_torchdiffeq(
+    velocity: Velocity, x: Tensor, solver: Solver, adjoint_through: Iterable[Tensor] | None = None
+) -> Tensor:
+    """As `integrate`, by torchdiffeq for every solver.
 
     Where dopri5 finds no step small enough, as for states and fields that are not finite, the result is not a number.
     """
     from torchdiffeq import odeint, odeint_adjoint
 
-    steps = 1 if solver.method == "dopri5" else solver.substeps
+    options: dict[str, Any] = {"method": "dopri5"}
+    steps = 1
+    if isinstance(solver, FixedStep):
+        options["method"], steps = _TORCHDIFFEQ_NAMES.get(solver.method, solver.method), solver.substeps
+    elif isinstance(solver, Dopri5):
+        options |= {"rtol": solver.rtol, "atol": solver.atol}
     # linspace and not `step_size`, which takes 62 steps at K = 61.
     times = torch.linspace(0, 1, steps + 1, dtype=x.dtype, device=x.device)
-    options = {
-        "method": _TORCHDIFFEQ_NAMES.get(solver.method, solver.method),
-        "rtol": solver.rtol,
-        "atol": solver.atol,
-    }
     try:
-        if solver.adjoint:
-            parameters = tuple(tensor for tensor in depends_on if tensor.requires_grad)
+        if adjoint_through is not None:
+            parameters = tuple(tensor for tensor in adjoint_through if tensor.requires_grad)
             return odeint_adjoint(_Field(velocity), x, times, adjoint_params=parameters, **options)[-1]
         return odeint(velocity, x, times, **options)[-1]
     except AssertionError as error:

@@ -10,18 +10,17 @@ from torch import Tensor
 TauDistribution = Literal["uniform", "logit_normal", "early"]
 
 
-def sample_tau(distribution: TauDistribution, shape: torch.Size | tuple[int, ...], like: Tensor) -> Tensor:
-    """Times in [0, 1) to train at, from the global generator.
+def times(distribution: TauDistribution, normal: Tensor) -> Tensor:
+    """Times in [0, 1) to train at, from standard normal numbers of any shape.
 
     Args:
         distribution: `uniform`; `logit_normal` (sigmoid of a standard normal, most often in the middle); `early`
             (density 2(1 − τ), most often near the source, where most is unknown).
-        shape: shape of the result.
-        like: gives dtype and device.
+        normal: standard normal numbers, as every draw of an update is handed in.
     """
     if distribution == "logit_normal":
-        return torch.randn(shape, dtype=like.dtype, device=like.device).sigmoid()
-    u = torch.rand(shape, dtype=like.dtype, device=like.device)
+        return normal.sigmoid().clamp(max=1 - torch.finfo(normal.dtype).eps / 2)
+    u = torch.special.ndtr(normal).clamp(max=1 - torch.finfo(normal.dtype).eps / 2)
     return 1 - (1 - u).sqrt() if distribution == "early" else u
 
 

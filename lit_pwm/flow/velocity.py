@@ -1,7 +1,8 @@
-"""Velocity fields dx/dτ = v(τ, x, context), which count their evaluations, and the embedding of τ."""
+"""Velocity fields dx/dτ = v(τ, x, context), and the embedding of τ."""
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from typing import Annotated, Any
@@ -10,30 +11,27 @@ import torch
 from torch import Tensor, nn
 
 from lit_pwm.options import Range
+from lit_pwm.runtime.transforms import is_eager
 
 TimeWidth = Annotated[int, Range(0, multiple=2)]
 """Features of τ: as many sines as cosines."""
 
 
 class VelocityField(nn.Module, ABC):
-    """A network that is evaluated several times per step; `nfe` counts the evaluations and only grows.
+    """A network that is evaluated several times per step.
 
-    Whoever wants the number of function evaluations (NFE) of some work takes the difference before and after it.
+    Calls are what a number of function evaluations (NFE) counts: `lit_pwm.measures.compute.counting` does, by hooks, so
+    that the module keeps no count that a compiler would have to follow.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.nfe = 0
-
     def forward(self, tau: float | Tensor, x: Tensor | None, context: Any) -> Tensor:
-        """Evaluate the field and count it.
+        """Evaluate the field.
 
         Args:
             tau: time in [0, 1], one for all or one for each sample [...].
             x: state [..., D]; None where it is known to be zero, which saves a matrix product.
             context: what the field is conditioned on, in the field's own form.
         """
-        self.nfe += 1
         return self.velocity(tau, x, context)
 
     @abstractmethod
@@ -48,27 +46,30 @@ class TimeFeatures(nn.Module):
         dim: number of features, even.
     """
 
-    frequencies: Tensor
-
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.register_buffer("frequencies", math.pi * torch.arange(1, dim // 2 + 1), persistent=False)
-        self._grid: dict[tuple[float, torch.dtype, torch.device], Tensor] = {}
+        self.dim = dim
 
     def forward(self, tau: float | Tensor, like: Tensor) -> Tensor:
         """A number → [dim]; tensor [...] → [..., dim]; of the dtype and on the device of `like`."""
         if isinstance(tau, Tensor):
-            return self._features(tau.to(like))
-        # A fixed-step solver asks for the same few times for ever.
-        key = (tau, like.dtype, like.device)
-        if key not in self._grid:
-            with torch.inference_mode(False):  # or a validation before the first update would break its backward
-                self._grid[key] = self._features(torch.tensor(tau, dtype=like.dtype, device=like.device))
-        return self._grid[key]
+            return _features(tau.to(like), self.dim)
+        if not is_eager():  # what a transform makes must not outlive it
+            return _features(torch.as_tensor(tau, dtype=like.dtype, device=like.device), self.dim)
+        return _features_of_number(tau, self.dim, like.dtype, like.device)
 
-    def _features(self, tau: Tensor) -> Tensor:
-        angles = tau[..., None] * self.frequencies
-        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+@functools.lru_cache(maxsize=1024)
+def _features_of_number(tau: float, dim: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Kept, because a fixed-step solver asks for the same few times for ever."""
+    with torch.inference_mode(False):  # or a validation before the first update would break its backward
+        return _features(torch.tensor(tau, dtype=dtype, device=device), dim)
+
+
+def _features(tau: Tensor, dim: int) -> Tensor:
+    frequencies = math.pi * torch.arange(1, dim // 2 + 1, dtype=tau.dtype, device=tau.device)
+    angles = tau[..., None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 class TimeEmbedding(nn.Module):

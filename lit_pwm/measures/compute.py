@@ -5,16 +5,18 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from lit_pwm.flow import VelocityField
+from lit_pwm.flow import Solver, VelocityField
 
 R = TypeVar("R")
 
@@ -55,6 +57,39 @@ class FlopCounter(TorchDispatchMode):
         return result
 
 
+@contextmanager
+def counting(parts: Mapping[str, nn.Module]) -> Generator[dict[str, int], None, None]:
+    """Within the block, counts the evaluations of networks: name → calls of its velocity fields, or else of the part.
+
+    By hooks, so that modules keep no count: one would be state that `torch.compile` guards, and each new value another
+    compilation. What a CUDA graph replays calls no hook.
+    """
+    counts = dict.fromkeys(parts, 0)
+
+    def counter(name: str) -> Callable[..., None]:
+        def called(*_: object) -> None:
+            counts[name] += 1
+
+        return called
+
+    handles = [
+        module.register_forward_pre_hook(counter(name))
+        for name, part in parts.items()
+        for module in [found for found in part.modules() if isinstance(found, VelocityField)] or [part]
+    ]
+    try:
+        yield counts
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def decides_evaluations(part: nn.Module) -> bool:
+    """Whether the part's number of evaluations depends on what it computes, as that of an adaptive solver does."""
+    solvers = [getattr(module, "solver", None) for module in part.modules()]
+    return any(isinstance(solver, Solver) and solver.evaluations is None for solver in solvers)
+
+
 def cost_of_update(update: Callable[[], R], parts: Mapping[str, nn.Module]) -> tuple[R, UpdateCost]:
     """Run an update, forward and backward, and count what it costs; it computes what it would, but slower.
 
@@ -65,28 +100,48 @@ def cost_of_update(update: Callable[[], R], parts: Mapping[str, nn.Module]) -> t
     Returns:
         What the update returned, and its cost.
     """
-    calls = dict.fromkeys(parts, 0)
-    fields = {name: [m for m in part.modules() if isinstance(m, VelocityField)] for name, part in parts.items()}
-    before = {name: sum(field.nfe for field in found) for name, found in fields.items()}
-
-    def count(name: str) -> Callable[..., None]:
-        def called(*_: object) -> None:
-            calls[name] += 1
-
-        return called
-
-    handles = [part.register_forward_hook(count(name)) for name, part in parts.items()]
-    try:
-        with FlopCounter() as counter:
-            result = update()
-    finally:
-        for handle in handles:
-            handle.remove()
-    nfe = {
-        name: sum(field.nfe for field in found) - before[name] if found else calls[name]
-        for name, found in fields.items()
-    }
+    with counting(parts) as nfe, FlopCounter() as counter:
+        result = update()
     return result, UpdateCost(counter.flops, nfe)
+
+
+class KnownCosts:
+    """What updates with one shape of batch cost, from a few that were counted.
+
+    Where a part decides itself how often it evaluates its network, FLOPs are a constant and so many for each of its
+    evaluations, which as many counted updates as there are unknowns settle; its evaluations are counted in each update.
+
+    Args:
+        varying: names of such parts.
+    """
+
+    def __init__(self, varying: Sequence[str]) -> None:
+        self.varying = tuple(varying)
+        self._counted: list[UpdateCost] = []
+
+    def add(self, cost: UpdateCost) -> None:
+        """An update that was counted."""
+        self._counted.append(cost)
+
+    @property
+    def settled(self) -> bool:
+        """Whether no more need be counted: they tell the unknowns apart, or have not differed for long."""
+        unknowns = 1 + len(self.varying)
+        return len(self._counted) >= 4 * unknowns or bool(
+            self._counted and np.linalg.matrix_rank(self._evaluations(self._counted)) == unknowns
+        )
+
+    def of(self, nfe: Mapping[str, int]) -> UpdateCost:
+        """The cost of an update in which the varying parts had these evaluations."""
+        cost = UpdateCost(self._counted[0].flops, self._counted[0].nfe | dict(nfe))
+        if not self.varying:
+            return cost
+        flops = np.array([counted.flops for counted in self._counted], float)
+        (solution, *_) = np.linalg.lstsq(self._evaluations(self._counted), flops)
+        return UpdateCost(round(float((self._evaluations([cost]) @ solution)[0])), cost.nfe)
+
+    def _evaluations(self, costs: Sequence[UpdateCost]) -> np.ndarray:
+        return np.array([[1, *(cost.nfe[name] for name in self.varying)] for cost in costs], float)
 
 
 class Stopwatch:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lit_pwm.models.component import Component
 from lit_pwm.models.layers import Constrained, Mish, TaskEmbedding
+from lit_pwm.models.noise import OwnNoise
 from lit_pwm.options import Count, CountOrZero, Length, LogDeviation
 
 Widths = Annotated[Sequence[Count], Length(1)]
@@ -37,6 +38,7 @@ class Actor(Component):
         num_tasks: number of tasks that task ids count.
     """
 
+    dimensions: ClassVar[tuple[str, ...]] = ("latent_dim", "action_dim", "num_tasks")
     action_mask: Tensor
 
     def __init__(self, latent_dim: Count, action_dim: Count, num_tasks: Count) -> None:
@@ -44,6 +46,7 @@ class Actor(Component):
         self.latent_dim, self.action_dim, self.num_tasks = latent_dim, action_dim, num_tasks
         self.register_buffer("action_mask", torch.ones(num_tasks, action_dim), persistent=False)
         self.register_load_state_dict_pre_hook(_without_mask)
+        self.own_noise = OwnNoise()
 
     def set_action_mask(self, mask: Tensor) -> None:
         """Let actions of padded dimensions be zero: mask [N, A] of ones and zeros."""
@@ -57,7 +60,7 @@ class Actor(Component):
             z: latents [B, Z].
             task: task ids [B].
             deterministic: act without noise.
-            noise: standard normal noise [B, A] to use; drawn if not given.
+            noise: standard normal noise [B, A] to use; without it, `own_noise` is drawn from.
 
         Returns:
             Actions [B, A] in (-1, 1), zero where masked.
@@ -121,22 +124,11 @@ class MLPActor(Actor):
         self.trunk = policy_trunk(latent_dim + task_dim, self.hidden_dims)
         self.mean = nn.Linear(self.hidden_dims[-1], action_dim)
         self.log_std = LogStd(action_dim, log_std_init, log_std_floor)
-        self._log_std_init = log_std_init
-
-    @property
-    def init_args(self) -> dict[str, Any]:
-        """The options this was built with."""
-        return {
-            "hidden_dims": list(self.hidden_dims),
-            "task_dim": self.task_dim,
-            "log_std_init": self._log_std_init,
-            "log_std_floor": self.log_std.floor,
-        }
 
     def forward(self, z: Tensor, task: Tensor, deterministic: bool = False, noise: Tensor | None = None) -> Tensor:
         """z [B, Z], task [B] → actions [B, A] in (-1, 1)."""
         pre_tanh = self.mean(self.trunk(torch.cat([z, self.task_embedding(task)], dim=-1)))
         if not deterministic:
-            noise = torch.randn_like(pre_tanh) if noise is None else noise
+            noise = self.own_noise.normal(*pre_tanh.shape, like=pre_tanh) if noise is None else noise
             pre_tanh = pre_tanh + self.log_std().exp() * noise
         return self.action_mask[task] * pre_tanh.tanh()

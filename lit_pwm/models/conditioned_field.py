@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lit_pwm.flow import TimeEmbedding, VelocityField
 from lit_pwm.models.layers import SIMNORM_GROUP, Constrained, NormedLinear, init_tdmpc2_, mish
+from lit_pwm.runtime.transforms import added
 
 
 def centred(x: Tensor, group: int = SIMNORM_GROUP) -> Tensor:
@@ -64,6 +65,11 @@ class ConditionedField(VelocityField):
         """Tensors [..., *] that together are the condition → its part of the first layer [..., hidden_dim]."""
         return self.from_condition(torch.cat(parts, dim=-1))
 
+    def read_by_velocity(self) -> list[nn.Parameter]:
+        """The parameters that `velocity` reads: all but those behind the condition."""
+        behind = {id(parameter) for parameter in self.from_condition.parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in behind]
+
     def velocity(self, tau: float | Tensor, x: Tensor | None, context: Tensor) -> Tensor:
         """State [..., state_dim] or None, and what `condition` returned → [..., state_dim], each group of mean zero.
 
@@ -73,6 +79,6 @@ class ConditionedField(VelocityField):
         if x is None or self.from_state is None:
             first = context if time is None else context + time
         else:  # sums in place, which take a third of the time
-            first = self.from_state(x).add_(context)
-            first = first if time is None else first.add_(time)
+            first = added(self.from_state(x), context)
+            first = first if time is None else added(first, time)
         return self.head(self.hidden(mish(self.ln(first)))).to(self.head.weight.dtype)

@@ -10,10 +10,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_pwm.runtime.transforms import is_eager
+
 
 def is_for_cpu(x: Tensor) -> bool:
-    """Whether these functions are the ones to use: elsewhere, in half precision and under autocast, torch's are."""
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    """Whether these functions are the ones to use.
+
+    Elsewhere, in half precision, under autocast, and while tensors are transformed or compiled, torch's are.
+    """
+    return (
+        is_eager()
+        and x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 _ONE, _TWO = ({d: torch.tensor(value, dtype=d) for d in (torch.float32, torch.float64)} for value in (1.0, 2.0))

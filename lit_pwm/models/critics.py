@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,7 @@ class CriticEnsemble(Component):
         task_dim: width of the critics' own task embedding; 0 for critics that do not look at the task.
     """
 
+    dimensions: ClassVar[tuple[str, ...]] = ("latent_dim", "num_tasks")
     width_option = "hidden_dims"
 
     def __init__(
@@ -74,11 +75,6 @@ class CriticEnsemble(Component):
         for a, b in pairwise(dims):
             blocks += [BatchedLinear(num_critics, a, b), Mish(), BatchedLayerNorm(num_critics, b)]
         self.net = nn.Sequential(*blocks, BatchedLinear(num_critics, dims[-1], 1))
-
-    @property
-    def init_args(self) -> dict[str, Any]:
-        """The options this was built with."""
-        return {"num_critics": self.num_critics, "hidden_dims": list(self.hidden_dims), "task_dim": self.task_dim}
 
     def forward(self, z: Tensor, task: Tensor) -> Tensor:
         """z [..., Z], task ids that broadcast to [...] → values of each member [num_critics, ...]."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch.nn.functional import mse_loss
 
 from lit_pwm.models.component import Component
 from lit_pwm.models.layers import LatentWidth, NormedLinear, init_tdmpc2_, mlp, rescaled, simnorm
+from lit_pwm.models.noise import OwnNoise
 from lit_pwm.options import Count, CountOrZero
 
 
@@ -26,6 +27,9 @@ class LatentTarget:
         step: which step of the update's rollout this is, from 0.
         steps: `latent` and `logits` of all steps of the update, [H, B, Z] each, for what moves once per update at the
             first step; this step's alone if not given.
+        noise: this step's numbers of `Dynamics.noise_shape` for each state that is predicted from, [..., B, *shape];
+            None where the dynamics declare none, or are to draw their own.
+        loss_noise: likewise those of `Dynamics.loss_noise_shape`.
     """
 
     latent: Tensor
@@ -33,6 +37,8 @@ class LatentTarget:
     current: Tensor
     step: int = 0
     steps: tuple[Tensor, Tensor] | None = None
+    noise: Tensor | None = None
+    loss_noise: Tensor | None = None
 
     def pooled(self) -> LatentTarget:
         """The targets of all steps of the update as one of [H·B, Z]; `current` stays this step's."""
@@ -48,6 +54,11 @@ def consistency_error(predicted: Tensor, target: Tensor) -> Tensor:
 class Dynamics(Component):
     """Maps a latent, an action and a task embedding to the next latent.
 
+    What is random about a step enters as an argument. Dynamics that draw declare how many standard normal numbers they
+    need for each state, and `forward` then takes `noise` [..., *noise_shape] as a fourth argument, with z's leading
+    axes; without it they draw from `own_noise`, never from torch's global generator. Dynamics that declare nothing are
+    called with three arguments.
+
     Args:
         latent_dim: width Z of the latent, a multiple of the SimNorm group of 8.
         action_dim: width A of the padded action.
@@ -55,18 +66,37 @@ class Dynamics(Component):
 
     Attributes:
         samples: rollouts of each slice that the loss compares; training's leading axes are [samples, B] above one.
+        noise_shape: shape of the noise of one prediction from one state; None where nothing is drawn.
+        loss_noise_shape: shape of what the loss of one step draws besides, for each state; None where it draws nothing.
+        averages_over_ranks: whether the loss reduces statistics over ranks.
     """
 
+    dimensions: ClassVar[tuple[str, ...]] = ("latent_dim", "action_dim", "task_dim")
     samples: int = 1
     noise_shape: tuple[int, ...] | None = None
+    loss_noise_shape: tuple[int, ...] | None = None
+    averages_over_ranks: bool = False
 
     def __init__(self, latent_dim: LatentWidth, action_dim: Count, task_dim: CountOrZero) -> None:
         super().__init__()
         self.latent_dim, self.action_dim, self.task_dim = latent_dim, action_dim, task_dim
+        self.own_noise = OwnNoise()
 
     @abstractmethod
     def forward(self, z: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
         """z [..., Z], action [..., A], embedding [..., E] → next latent [..., Z], each group summing to one."""
+
+    def noise_for(self, z: Tensor, noise: Tensor | None) -> Tensor | None:
+        """The noise of predictions from z [..., Z], [..., *noise_shape]: what is handed in, or the dynamics' own."""
+        if noise is None and self.noise_shape is not None:
+            return self.own_noise.normal(*z.shape[:-1], *self.noise_shape, like=z)
+        return noise
+
+    def loss_noise_for(self, z: Tensor, noise: Tensor | None) -> Tensor | None:
+        """Likewise what the loss draws, [..., *loss_noise_shape]."""
+        if noise is None and self.loss_noise_shape is not None:
+            return self.own_noise.normal(*z.shape[:-1], *self.loss_noise_shape, like=z)
+        return noise
 
     def predict_with_loss(
         self, z: Tensor, action: Tensor, embedding: Tensor, target: LatentTarget
@@ -76,6 +106,10 @@ class Dynamics(Component):
         Kinds with losses of their own (flow matching, supervised read-outs) override this; the rollout and the weights
         over time are the world model's. A kind with several `samples` is given [samples, B, ...] and one target [B, Z].
         Statistics of targets that a kind keeps move once per update, at `target.step` 0, by `target.pooled()`.
+
+        The loss is a mean over samples, so that an update does not depend on how many ranks share its batch: what an
+        override takes over the whole batch (a variance, a contrast between samples) it must reduce over the ranks
+        itself, as `lit_pwm.models.running_stats.update_together` does.
         """
         predicted = self(z, action, embedding)
         return predicted, consistency_error(predicted, target.latent)
@@ -110,11 +144,6 @@ class MLPDynamics(Dynamics):
         width = latent_dim + task_dim + action_dim
         self.net = mlp(width, [hidden_dim] * layers, NormedLinear(hidden_dim, latent_dim, torch.nn.Identity()))
         init_tdmpc2_(self)
-
-    @property
-    def init_args(self) -> dict[str, Any]:
-        """The options this was built with."""
-        return {"hidden_dim": self.hidden_dim, "layers": self.layers, "rescale_inputs": self.rescale_inputs}
 
     def forward(self, z: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
         """z [..., Z], action [..., A], embedding [..., E] → next latent [..., Z]."""

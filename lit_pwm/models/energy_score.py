@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_pwm.models.layers import SIMNORM_GROUP
-from lit_pwm.options import NonNegative, Range, check_options
+from lit_pwm.options import OptionObject, Positive, Range
 
 ProperExponent = Annotated[float, Range(0, 2, open_least=True, open_most=True)]
 """The energy score is proper for exponents between these."""
@@ -35,28 +35,34 @@ def energy_error(predicted: Tensor, target: Tensor, groups: int = 1, exponent: f
 
 
 @dataclass(frozen=True)
-class EnergyScore:
-    """The score of whole latents, and that of their SimNorm groups beside it.
+class GroupScore(OptionObject):
+    """The mean of the energy scores of SimNorm groups, to be added to that of whole latents.
 
     Attributes:
-        group_weight: weight of the mean of the groups' scores.
-        group_exponent: β of the groups' distances; whole latents have β = 1.
-
-    Raises:
-        LitPWMError: an exponent for which the score is not proper.
+        weight: of the mean.
+        exponent: β of its distances, see `energy_error`: with 0.5 samples stay sharp where little is uncertain.
     """
 
-    group_weight: NonNegative = 0.0
-    group_exponent: ProperExponent = 1.0
+    weight: Positive = 1.0
+    exponent: ProperExponent = 0.5
 
-    def __post_init__(self) -> None:
-        check_options(EnergyScore, vars(self))
+    def score(self, samples: Tensor, target: Tensor, deviation: Tensor) -> Tensor:
+        """As `energy_score`, of the groups alone."""
+        groups = target.shape[-1] // SIMNORM_GROUP
+        return self.weight * deviation ** (2 - self.exponent) * energy_error(samples, target, groups, self.exponent)
 
-    def __call__(self, samples: Tensor, target: Tensor, deviation: Tensor) -> Tensor:
-        """Samples [M, ..., Z], target [..., Z], the latents' standard deviation → in units of squared error [...]."""
-        total = deviation * energy_error(samples, target)
-        if self.group_weight:
-            groups, exponent = target.shape[-1] // SIMNORM_GROUP, self.group_exponent
-            in_groups = energy_error(samples, target, groups, exponent)
-            total = total + self.group_weight * deviation ** (2 - exponent) * in_groups
-        return total
+
+def energy_score(samples: Tensor, target: Tensor, deviation: Tensor, groups: GroupScore | None = None) -> Tensor:
+    """The score of whole latents, with β = 1, and that of their groups if it is asked for, in units of squared error.
+
+    Args:
+        samples: M latents [M, ..., Z].
+        target: [..., Z].
+        deviation: the latents' standard deviation.
+        groups: how SimNorm groups are scored.
+
+    Returns:
+        [...].
+    """
+    total = deviation * energy_error(samples, target)
+    return total if groups is None else total + groups.score(samples, target, deviation)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_pwm.flow import Method, Solver, TimeFeatures, TimeWidth, VelocityField, integrate, log_abs_det_jacobian
+from lit_pwm.flow import FixedStep, Solver, TimeFeatures, TimeWidth, VelocityField, integrate, log_abs_det_jacobian
+from lit_pwm.flow.density import of_autograd
 from lit_pwm.models.actors import LOG_STD_FLOOR, LOG_STD_INIT, Actor, LogStd, Widths, policy_trunk
+from lit_pwm.models.component import made
 from lit_pwm.models.layers import TaskEmbedding, mish
-from lit_pwm.options import Count, CountOrZero, LogDeviation, Positive
+from lit_pwm.options import Count, CountOrZero, LogDeviation
+from lit_pwm.runtime.transforms import added
 
 VelocityForm = Literal["plain", "gated"]
 
@@ -62,14 +65,14 @@ class ActorField(VelocityField):
             values.uniform_(-bound, bound)
 
     def condition(self, z: Tensor, embedding: Tensor) -> Tensor:
-        """z [B, Z] and task embedding [B, E] → their part of the last hidden layer [B, hidden]."""
+        """z [..., Z] and task embedding [..., E] → their part of the last hidden layer [..., hidden]."""
         return self.from_condition(self.trunk(torch.cat([z, embedding], dim=-1)))
 
     def velocity(self, tau: float | Tensor, x: Tensor | None, context: Tensor) -> Tensor:
-        """State [B, A], zeros if None, and what `condition` returned → dx/dτ [B, A]."""
-        x = context.new_zeros(len(context), self.action_dim) if x is None else x
-        state_and_time = torch.cat([x, self.time(tau, x).expand(len(x), -1)], dim=-1)
-        first = self.from_state_and_time(state_and_time).add_(context)
+        """State [..., A], zeros if None, and what `condition` returned → dx/dτ [..., A]."""
+        x = context.new_zeros(*context.shape[:-1], self.action_dim) if x is None else x
+        state_and_time = torch.cat([x, self.time(tau, x).expand(*x.shape[:-1], -1)], dim=-1)
+        first = added(self.from_state_and_time(state_and_time), context)
         value = self.head(self.ln(mish(first)))
         if self.form == "plain":
             return value
@@ -92,10 +95,7 @@ class FlowActor(Actor):
         time_dim: features of τ.
         form: `plain` or `gated` velocity, see `ActorField`. A plain one passes the noise on whole, as an MLP actor
             does; half-open gates, as at the start, halve it on its way to the action (K = 2), and the goal too.
-        method: how the ODE is integrated.
-        substeps: K.
-        rtol: relative tolerance of dopri5.
-        atol: absolute tolerance of dopri5.
+        solver: how the ODE is integrated: `FixedStep` or `Dopri5`.
         log_std_init: initial log σ.
         log_std_floor: lowest log σ.
     """
@@ -111,51 +111,32 @@ class FlowActor(Actor):
         task_dim: CountOrZero = 0,
         time_dim: TimeWidth = 8,
         form: VelocityForm = "plain",
-        method: Method = "euler",
-        substeps: Count = 2,
-        rtol: Positive = 1e-5,
-        atol: Positive = 1e-5,
+        solver: Callable[[], Solver] = FixedStep,
         log_std_init: LogDeviation = LOG_STD_INIT,
         log_std_floor: LogDeviation = LOG_STD_FLOOR,
     ) -> None:
         super().__init__(latent_dim, action_dim, num_tasks)
-        self.hidden_dims, self.task_dim, self.time_dim = tuple(hidden_dims), task_dim, time_dim
-        self.solver = Solver(method, substeps, rtol, atol)
+        self.hidden_dims, self.task_dim = tuple(hidden_dims), task_dim
+        self.solver = made(solver, Solver, option="solver", owner=type(self).__name__)
         self.task_embedding = TaskEmbedding(num_tasks, task_dim)
         self.field = ActorField(action_dim, latent_dim + task_dim, self.hidden_dims, time_dim, form)
         self.log_std = LogStd(action_dim, log_std_init, log_std_floor)
-        self._log_std_init = log_std_init
-
-    @property
-    def init_args(self) -> dict[str, Any]:
-        """The options this was built with."""
-        return {
-            "hidden_dims": list(self.hidden_dims),
-            "task_dim": self.task_dim,
-            "time_dim": self.time_dim,
-            "form": self.field.form,
-            "method": self.solver.method,
-            "substeps": self.solver.substeps,
-            "rtol": self.solver.rtol,
-            "atol": self.solver.atol,
-            "log_std_init": self._log_std_init,
-            "log_std_floor": self.log_std.floor,
-        }
 
     def forward(self, z: Tensor, task: Tensor, deterministic: bool = False, noise: Tensor | None = None) -> Tensor:
-        """z [B, Z], task [B] → actions [B, A] in (-1, 1)."""
+        """z [..., Z], task ids that broadcast to [...] → actions [..., A] in (-1, 1)."""
+        task = task.expand(z.shape[:-1])
         mask = self.action_mask[task]
         return mask * self._flow(z, task, mask, self._start(mask, deterministic, noise)).tanh()
 
     def _start(self, mask: Tensor, deterministic: bool, noise: Tensor | None) -> Tensor:
-        """x_0 [B, A]."""
+        """x_0 [..., A]."""
         if deterministic:
             return torch.zeros_like(mask)
-        noise = torch.randn_like(mask) if noise is None else noise
+        noise = self.own_noise.normal(*mask.shape, like=mask) if noise is None else noise
         return mask * self.log_std().exp() * noise
 
     def _flow(self, z: Tensor, task: Tensor, mask: Tensor, start: Tensor) -> Tensor:
-        """Φ_K(x_0) [B, A]; padded dimensions stay at zero, so that they cannot influence others."""
+        """Φ_K(x_0) [..., A]; padded dimensions stay at zero, so that they cannot influence others."""
         condition = self.field.condition(z, self.task_embedding(task))
         return integrate(lambda tau, x: mask * self.field(tau, x, condition), start, self.solver)
 
@@ -163,22 +144,25 @@ class FlowActor(Actor):
         """The actions that follow from `noise`, and the logarithm of their density, exact for the K-step map.
 
         log N(x_0) − log |det ∂Φ_K/∂x_0| − Σ log(1 − a²), over the dimensions that are not padding. It is the density
-        while the map does not fold, as continuous flows never do and a few large steps may.
+        while the map does not fold, as continuous flows never do and a few large steps may. In inference mode too.
 
         Args:
-            z: latents [B, Z].
-            task: task ids [B].
-            noise: standard normal noise [B, A].
+            z: latents [..., Z].
+            task: task ids that broadcast to [...].
+            noise: standard normal noise [..., A].
             create_graph: keep the result differentiable.
 
         Returns:
-            Actions [B, A] and log densities [B].
+            Actions [..., A] and log densities [...].
         """
-        mask, scale = self.action_mask[task], self.log_std()
-        start = self._start(mask, deterministic=False, noise=noise)
-        end, log_det = log_abs_det_jacobian(lambda x: self._flow(z, task, mask, x), start, mask, create_graph)
-        log_source = mask * (-0.5 * noise.square() - scale - 0.5 * math.log(2 * math.pi))
-        # log(1 − tanh²x), which underflows as written.
-        log_squash = mask * 2 * (math.log(2) - end - F.softplus(-2 * end))
-        log_density = (log_source - log_squash).sum(-1) - log_det
-        return mask * end.tanh(), log_density if create_graph else log_density.detach()
+        differentiable = torch.is_grad_enabled()
+        with torch.inference_mode(False), torch.set_grad_enabled(differentiable):
+            z, noise, task = of_autograd(z), of_autograd(noise), of_autograd(task).expand(z.shape[:-1])
+            mask, scale = self.action_mask[task], self.log_std()
+            start = self._start(mask, deterministic=False, noise=noise)
+            end, log_det = log_abs_det_jacobian(lambda x: self._flow(z, task, mask, x), start, mask, create_graph)
+            log_source = mask * (-0.5 * noise.square() - scale - 0.5 * math.log(2 * math.pi))
+            # log(1 − tanh²x), which underflows as written.
+            log_squash = mask * 2 * (math.log(2) - end - F.softplus(-2 * end))
+            log_density = (log_source - log_squash).sum(-1) - log_det
+            return mask * end.tanh(), log_density if create_graph else log_density.detach()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -48,17 +46,6 @@ class RefinementDynamics(Dynamics):
         self.readout_weight, self.rescale_inputs = readout_weight, rescale_inputs
         width, sees_state = latent_dim + task_dim + action_dim, substeps > 1 or not rescale_inputs
         self.field = ConditionedField(latent_dim, width, hidden_dim, layers, sees_state=sees_state)
-
-    @property
-    def init_args(self) -> dict[str, Any]:
-        """The options this was built with."""
-        return {
-            "hidden_dim": self.hidden_dim,
-            "layers": self.layers,
-            "substeps": self.substeps,
-            "readout_weight": self.readout_weight,
-            "rescale_inputs": self.rescale_inputs,
-        }
 
     def _seen(self, z: Tensor) -> Tensor:
         return rescaled(z) if self.rescale_inputs else z

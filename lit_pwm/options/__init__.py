@@ -1,5 +1,6 @@
 """Options: the ranges that their type hints give, and how they are checked."""
 
+from lit_pwm.options.objects import OptionObject
 from lit_pwm.options.ranges import (
     Beta,
     Count,
@@ -32,6 +33,7 @@ __all__ = [
     "Length",
     "LogDeviation",
     "NonNegative",
+    "OptionObject",
     "Positive",
     "Range",
     "Rate",

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ import torch
 from stochastic_arms import ARMS, MODELS, SHARP, rollouts
 from stochastic_samplers import NoisyMLP, NoisyRefinement
 
+from lit_pwm.flow import FixedStep
 from lit_pwm.losses import world_model_loss
 from lit_pwm.models import Dynamics, FlowDynamics, LatentTarget, WorldModel
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.energy_score import energy_error
 from lit_pwm.models.layers import simnorm
+from lit_pwm.models.noise import seed_noise
 
 SAMPLERS = "one-step-energy", "refinement-energy", "mlp-energy"
 DIMENSIONS = 16, 2, 3
@@ -39,14 +42,13 @@ def inputs(samples=2, batch=6):
 @pytest.mark.parametrize("name", [*SAMPLERS, "flow-energy-sharp"])
 def test_the_loss_is_the_energy_score_of_latents_and_groups_at_every_read_out(name):
     dynamics, (given, target) = made(name), inputs()
-    torch.manual_seed(1)
-    predicted, loss = dynamics.predict_with_loss(*given, target)
-    torch.manual_seed(1)
+    noise = torch.randn(2, 6, *dynamics.noise_shape)
+    predicted, loss = dynamics.predict_with_loss(*given, replace(target, noise=noise))
     if isinstance(dynamics, FlowDynamics):
-        estimates = dynamics._solve(dynamics.start(given[0]), dynamics._condition(*given))[1]
+        estimates = dynamics.solve(dynamics.start(given[0], noise), dynamics.condition(*given))[1]
         *earlier, last = map(simnorm, estimates)
     else:
-        *earlier, last = dynamics.read_outs(*given)
+        *earlier, last = dynamics.read_outs(*given, noise)
     assert len(earlier) == {"refinement-energy": 1, "flow-energy-sharp": 1}.get(name, 0)
     torch.testing.assert_close(predicted, last)
     scale = target.latent.var(0, unbiased=False).mean().sqrt()
@@ -61,27 +63,24 @@ def test_the_loss_is_the_energy_score_of_latents_and_groups_at_every_read_out(na
 
 def test_one_step_is_one_evaluation_of_the_flows_own_field(monkeypatch):
     flow, twin = made("flow-energy-sharp"), made("one-step-energy")
-    assert flow.init_args | {"substeps": 1} == twin.init_args
+    assert flow.init_args | {"solver": twin.init_args["solver"]} == twin.init_args
+    assert twin.solver == FixedStep("euler", 1)
     twin.load_state_dict(flow.state_dict())
     calls, (given, _) = [], inputs()
     field = twin.field.velocity
     monkeypatch.setattr(twin.field, "velocity", lambda tau, *rest: (calls.append(tau), field(tau, *rest))[1])
-    torch.manual_seed(1)
-    sample = twin(*given)
+    numbers = torch.randn(2, 6, 4)
+    sample = twin(*given, numbers)
     assert calls == [0.0]
-    torch.manual_seed(1)
-    noise = twin.start(given[0])
-    torch.testing.assert_close(sample, simnorm(field(0.0, 8 * simnorm(noise) - 1, twin._condition(*given))))
+    noise = twin.start(given[0], numbers)
+    torch.testing.assert_close(sample, simnorm(field(0.0, 8 * simnorm(noise) - 1, twin.condition(*given))))
 
 
 def test_a_refinement_starts_at_the_flows_noise_and_adds_two_corrections():
     dynamics, (given, _) = made("refinement-energy"), inputs()
-    torch.manual_seed(1)
-    noise = FlowDynamics(*DIMENSIONS, **SHARP).start
-    torch.manual_seed(1)
-    first, second = dynamics.read_outs(*given)
-    torch.manual_seed(1)
-    x, condition = noise(given[0]), dynamics.field.condition(8 * given[0] - 1, *reversed(given[1:]))
+    start, noise = FlowDynamics(*DIMENSIONS, **SHARP).start, torch.randn(2, 6, 4)
+    first, second = dynamics.read_outs(*given, noise)
+    x, condition = start(given[0], noise), dynamics.field.condition(8 * given[0] - 1, *reversed(given[1:]))
     for k, read_out in ((0, first), (1, second)):
         x = x + dynamics.field(k / 2, 8 * simnorm(x) - 1, condition)
         torch.testing.assert_close(read_out, simnorm(x))
@@ -107,7 +106,7 @@ def test_samples_differ_a_seed_repeats_them_and_a_description_rebuilds_them(name
     again.load_state_dict(dynamics.state_dict())
     draws = []
     for seed, network in ((0, dynamics), (0, again), (1, dynamics)):
-        torch.manual_seed(seed)
+        seed_noise(network, seed)
         draws.append(network(*given))
     torch.testing.assert_close(draws[0], draws[1], rtol=0, atol=0)
     assert (draws[0] - draws[2]).abs().max() > 1e-3

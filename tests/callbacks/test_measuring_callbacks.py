@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 
 import callbacks
 from lit_pwm.errors import LitPWMError
-from lit_pwm.models import FlowDynamics
+from lit_pwm.models import ChainedMatching, FlowDynamics, NoiseSource
 
 
 def columns(root):
@@ -57,7 +57,7 @@ def assert_same_training(make, run, root):
 
 def test_pre_training_does_not_notice(pretraining, run, tmp_path):
     noisy = lambda *dimensions: FlowDynamics(  # noqa: E731
-        *dimensions, hidden_dim=20, source="noise", rollout="estimate", end_weight=0.0, flow_weight=1.0
+        *dimensions, hidden_dim=20, source=NoiseSource, loss=ChainedMatching()
     )
     assert_same_training(lambda: pretraining(dynamics=noisy), run, tmp_path)
     logged = columns(tmp_path / "with")

@@ -16,8 +16,9 @@ import callbacks
 from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.checkpoints import load_policy, load_world_model
 from lit_pwm.errors import LitPWMError, NonFiniteLossError
+from lit_pwm.flow import Dopri5
 from lit_pwm.measures.compute import Stopwatch
-from lit_pwm.models import FlowDynamics
+from lit_pwm.models import EnergyLoss, FlowDynamics, NoiseSource
 
 pytestmark = [
     pytest.mark.gpu,
@@ -142,9 +143,7 @@ def test_graphs_train_the_policies_that_updates_without_them_do(
 
 
 def test_graphs_pre_train_sampled_flows(pretraining, run, tmp_path):
-    module = pretraining(
-        dynamics=partial(FlowDynamics, hidden_dim=20, source="noise", energy_weight=1.0, end_weight=0.0), lr=3e-3
-    )
+    module = pretraining(dynamics=partial(FlowDynamics, hidden_dim=20, source=NoiseSource, loss=EnergyLoss), lr=3e-3)
     run(module, tmp_path, [callbacks.CUDAGraphs()], accelerator="gpu", updates=40, limit_val_batches=0)
     losses = logged(tmp_path, "train/consistency")
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
@@ -185,9 +184,7 @@ def test_an_update_that_is_not_finite_leaves_everything_as_it_was(
             critic_optimizer={"target_rate": 0.5, "passes": 2},
         )
     elif kind == "sampled":
-        module = pretraining(
-            dynamics=partial(FlowDynamics, hidden_dim=20, source="noise", energy_weight=1.0, end_weight=0.0)
-        )
+        module = pretraining(dynamics=partial(FlowDynamics, hidden_dim=20, source=NoiseSource, loss=EnergyLoss))
     else:
         module = pretraining(kind)
     spoil, guard = Spoil(3), callbacks.NonFiniteGuard()
@@ -208,7 +205,7 @@ def test_an_update_that_is_not_finite_leaves_everything_as_it_was(
 
 
 def test_graphs_do_not_integrate_adaptively(pretraining, run, tmp_path):
-    module = pretraining(dynamics=partial(FlowDynamics, hidden_dim=20, parametrisation="velocity", method="dopri5"))
+    module = pretraining(dynamics=partial(FlowDynamics, hidden_dim=20, parametrisation="velocity", solver=Dopri5))
     with pytest.raises(LitPWMError, match="FlowDynamics integrates by dopri5"):
         run(module, tmp_path, [callbacks.CUDAGraphs()], accelerator="gpu")
 

@@ -19,7 +19,7 @@ from support import fit
 from datamodules import MultitaskDataModule
 from lit_pwm import PolicyLearning, WorldModelPretraining, optim
 from lit_pwm.errors import LitPWMError
-from lit_pwm.models import CriticEnsemble, Dynamics, FlowDynamics, MLPActor, MLPDynamics
+from lit_pwm.models import CriticEnsemble, Dynamics, EndPointError, FlowDynamics, FlowMatching, MLPActor, MLPDynamics
 
 GLOBAL_BATCH, UPDATES = 16, 5
 
@@ -71,7 +71,13 @@ def main(store: Path, out: Path, devices: int) -> None:
     run("pretraining-flow", pretraining(FlowDynamics), store, out, devices)
     if devices > 1:
         try:
-            run("pretraining-matching", pretraining(FlowDynamics, flow_weight=1.0), store, out, devices)
+            run(
+                "pretraining-matching",
+                pretraining(FlowDynamics, loss=EndPointError(matching=FlowMatching())),
+                store,
+                out,
+                devices,
+            )
         except LitPWMError as error:
             torch.save({"error": str(error)}, out / f"refused-{devices}-{trainer.global_rank}.pt")
         # The same without our one reduction: what the tests must be able to notice.

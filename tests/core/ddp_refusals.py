@@ -21,7 +21,17 @@ import callbacks
 from datamodules import MultitaskDataModule
 from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.errors import LitPWMError
-from lit_pwm.models import CriticEnsemble, Dynamics, FlowDynamics, MLPActor, MLPDynamics
+from lit_pwm.models import (
+    CriticEnsemble,
+    Dynamics,
+    EndPointError,
+    EnergyLoss,
+    FlowDynamics,
+    FlowMatching,
+    MLPActor,
+    MLPDynamics,
+    NoiseSource,
+)
 
 BAD = 2
 
@@ -90,8 +100,8 @@ def main(store: Path, out: Path) -> None:
     run("critic", policy_learning(plain), Plant("critic_loss", 17))
 
     drawing: dict[str, Callable[[], LightningModule]] = {
-        "noise": lambda: pretraining(FlowDynamics, source="noise", end_weight=0.0, energy_weight=1.0),
-        "matching": lambda: pretraining(FlowDynamics, flow_weight=1.0),
+        "noise": lambda: pretraining(FlowDynamics, source=NoiseSource, loss=EnergyLoss),
+        "matching": lambda: pretraining(FlowDynamics, loss=EndPointError(matching=FlowMatching())),
         "sigreg": lambda: pretraining(sigreg_coef=0.1),
         "own": lambda: pretraining(DroppingOut),
     }

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 
 import pytest
 import torch
 
+from lit_pwm.flow import FixedStep
 from lit_pwm.models import Actor, FlowActor, MLPActor
 from lit_pwm.models.actors import LOG_STD_FLOOR, LOG_STD_INIT
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.layers import constrain_, simnorm
+from lit_pwm.models.noise import seed_noise
 
 FACTORIES = {
     "mlp": partial(MLPActor, hidden_dims=(24, 16)),
     "mlp-tasks": partial(MLPActor, hidden_dims=(24,), task_dim=7),
     "flow": partial(FlowActor, hidden_dims=(24, 16)),
     "flow-tasks-gated": partial(FlowActor, hidden_dims=(24,), task_dim=7, form="gated"),
-    "flow-heun": partial(FlowActor, hidden_dims=(24, 16), method="heun", substeps=3),
+    "flow-heun": partial(FlowActor, hidden_dims=(24, 16), solver=FixedStep("heun", substeps=3)),
 }
 Z, A, N = 32, 4, 3
 MASK = torch.tensor([[1.0, 1, 1, 1], [1, 0, 0, 0], [1, 1, 0, 0]])
@@ -71,17 +74,22 @@ def test_deterministic_action_ignores_noise(actor):
     torch.testing.assert_close(actor(latents(), TASK, deterministic=True), first, rtol=0, atol=0)
 
 
-def test_given_noise_is_used_and_drawn_noise_comes_from_torchs_generator(actor):
+def test_given_noise_is_used_and_drawn_noise_is_the_actors_own(actor):
     noise = torch.randn(33, A)
     first = actor(latents(), TASK, noise=noise)
     torch.testing.assert_close(actor(latents(), TASK, noise=noise), first, rtol=0, atol=0)
     assert (actor(latents(), TASK, noise=-noise) - first)[MASK[TASK] == 1].abs().min() > 0
 
-    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    seed_noise(actor, 7)
     drawn = actor(latents(), TASK)
-    torch.manual_seed(7)
+    copied = copy.deepcopy(actor)
+    then = actor(latents(), TASK)
+    torch.testing.assert_close(copied(latents(), TASK), then, rtol=0, atol=0)
+    assert (then - drawn).abs().max() > 0
+    seed_noise(actor, 7)
     torch.testing.assert_close(actor(latents(), TASK), drawn, rtol=0, atol=0)
-    assert (actor(latents(), TASK) - drawn).abs().max() > 0
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_noise_in_a_masked_dimension_changes_nothing(actor):

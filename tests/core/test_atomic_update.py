@@ -14,8 +14,9 @@ import callbacks
 from datamodules import MultitaskDataModule
 from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.errors import NonFiniteLossError
+from lit_pwm.flow import Dopri5
 from lit_pwm.losses import WorldModelLoss
-from lit_pwm.models import CriticEnsemble, FlowDynamics, MLPActor, MLPDynamics
+from lit_pwm.models import CriticEnsemble, EndPointError, FlowDynamics, FlowMatching, MLPActor, MLPDynamics, NoiseSource
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks"),
@@ -115,10 +116,13 @@ def policy_learning(world_model):
     )
 
 
+SAMPLED = {"source": NoiseSource, "loss": EndPointError(matching=FlowMatching())}
+
+
 @pytest.fixture(scope="module")
 def world_models(linear_store, fit, tmp_path_factory):
     folder, files = tmp_path_factory.mktemp("models"), {}
-    for kind, options in {"plain": {}, "sampled": {"source": "noise", "flow_weight": 1.0}}.items():
+    for kind, options in {"plain": {}, "sampled": SAMPLED}.items():
         files[kind] = folder / f"{kind}.ckpt"
         module = pretraining(FlowDynamics, **options) if options else pretraining()
         fit(module, data_of(linear_store), 3).save_checkpoint(files[kind])
@@ -137,7 +141,7 @@ CASES = {
 def module_of(kind, world_models):
     return {
         "pretraining": pretraining,
-        "pretraining-flow": lambda: pretraining(FlowDynamics, source="noise", flow_weight=1.0),
+        "pretraining-flow": lambda: pretraining(FlowDynamics, **SAMPLED),
         "policy": lambda: policy_learning(world_models["plain"]),
         "policy-sampled": lambda: policy_learning(world_models["sampled"]),
     }[kind]()
@@ -216,7 +220,7 @@ def test_a_solver_that_finds_no_step_refuses_the_update_like_any_number_that_is_
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             batch["obs"][:, 0] *= torch.nan
 
-    module = pretraining(FlowDynamics, method="dopri5", parametrisation="velocity")
+    module = pretraining(FlowDynamics, solver=Dopri5, parametrisation="velocity")
     with pytest.raises(NonFiniteLossError, match="world-model loss is nan"):
         fit(module, data_of(linear_store), 1, callbacks=[Spoil()])
 

@@ -13,7 +13,7 @@ from support import environment_of_programs
 
 from datamodules import MultitaskDataModule
 from lit_pwm import WorldModelPretraining
-from lit_pwm.models import FlowDynamics
+from lit_pwm.models import EnergyLoss, FlowDynamics, NoiseSource
 
 PROGRAM, BAD = Path(__file__).with_name("ddp_refusals.py"), 2
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.long]
 @pytest.fixture(scope="module")
 def sampled(linear_store, fit, tmp_path_factory):
     """A world model that samples, trained by one process."""
-    dynamics = partial(FlowDynamics, hidden_dim=16, source="noise", end_weight=0.0, energy_weight=1.0)
+    dynamics = partial(FlowDynamics, hidden_dim=16, source=NoiseSource, loss=EnergyLoss)
     module = WorldModelPretraining(dynamics=dynamics, latent_dim=16, encoder_dim=16, reward_dim=16, task_dim=4)
     path = tmp_path_factory.mktemp("sampled") / "sampled.ckpt"
     fit(module, MultitaskDataModule(linear_store, horizon=3, batch_size=8), 2).save_checkpoint(path)

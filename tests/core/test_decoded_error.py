@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from lit_pwm.measures.decoded_error import DecodedError
-from lit_pwm.models import FlowDynamics, MLPDynamics, WorldModel
+from lit_pwm.models import ChainedMatching, FlowDynamics, MLPDynamics, NoiseSource, WorldModel
+from lit_pwm.models.noise import seed_noise
 
 TASKS = {"a": (5, 2), "b": (3, 1), "never-seen": (4, 2)}
 
@@ -70,10 +71,10 @@ def test_agrees_with_a_ridge_regression_in_numpy():
 
 
 def test_samples_are_averaged():
-    options = {"source": "noise", "rollout": "estimate", "end_weight": 0, "flow_weight": 1}
+    options = {"source": NoiseSource, "loss": ChainedMatching()}
     model, errors = make_model(FlowDynamics, **options), []
     for samples in (1, 32):
-        torch.manual_seed(0)
+        seed_noise(model, 0)
         metric = DecodedError(TASKS, 16, 5, samples=samples)
         metric.update(model, make_batch(1, size=200))
         errors.append(metric.compute()["decoded_error_4"].item())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lit_pwm.flow import FixedStep
 from lit_pwm.measures.diagnostics import expected_snr, jacobian_square_norms, watching_substeps
 from lit_pwm.models import FlowActor, FlowDynamics, MLPActor, MLPDynamics
 
@@ -54,7 +55,7 @@ def test_random_products_give_the_frobenius_norm_of_the_full_jacobian(kind):
 
 def test_the_gradients_of_substeps_are_those_of_the_states():
     torch.manual_seed(0)
-    actor = FlowActor(16, 3, 2, hidden_dims=(8,), substeps=2)
+    actor = FlowActor(16, 3, 2, hidden_dims=(8,), solver=FixedStep(substeps=2))
     z, task, noise = torch.randn(4, 16), torch.tensor([0, 1, 0, 1]), torch.randn(4, 3)
     with watching_substeps(actor) as found:
         actor(z, task, noise=noise).square().sum().backward()

@@ -11,28 +11,44 @@ import torch
 
 from lit_pwm import models
 from lit_pwm.errors import LitPWMError
+from lit_pwm.flow import Dopri5, FixedStep
 from lit_pwm.losses import world_model_loss
-from lit_pwm.models import Actor, Dynamics, FlowDynamics, LatentTarget, MLPDynamics, RefinementDynamics, WorldModel
+from lit_pwm.models import (
+    Actor,
+    Dynamics,
+    EndPointError,
+    FlowDynamics,
+    FlowMatching,
+    LatentSource,
+    LatentTarget,
+    MLPDynamics,
+    RefinementDynamics,
+    WorldModel,
+)
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.layers import simnorm
 
+MATCHED = EndPointError(matching=FlowMatching())
 FACTORIES = {
     "mlp": partial(MLPDynamics, hidden_dim=48),
     "mlp-plain-inputs": partial(MLPDynamics, hidden_dim=32, layers=1, rescale_inputs=False),
     "refinement": partial(RefinementDynamics, hidden_dim=48),
     "refinement-one-step-plain": partial(RefinementDynamics, hidden_dim=48, substeps=1, rescale_inputs=False),
     "flow": partial(FlowDynamics, hidden_dim=48),
-    "flow-one-step": partial(FlowDynamics, hidden_dim=48, substeps=1),
+    "flow-one-step": partial(FlowDynamics, hidden_dim=48, solver=FixedStep(substeps=1)),
     "flow-plain-inputs": partial(FlowDynamics, hidden_dim=48, rescale_inputs=False),
-    "flow-velocity-matching": partial(FlowDynamics, hidden_dim=48, parametrisation="velocity", flow_weight=1.0),
-    "flow-velocity-heun": partial(FlowDynamics, hidden_dim=48, parametrisation="velocity", method="heun"),
+    "flow-velocity-matching": partial(FlowDynamics, hidden_dim=48, parametrisation="velocity", loss=MATCHED),
+    "flow-velocity-heun": partial(FlowDynamics, hidden_dim=48, parametrisation="velocity", solver=FixedStep("heun")),
     "flow-velocity-rk4-latent-source": partial(
-        FlowDynamics, hidden_dim=48, parametrisation="velocity", method="rk4", source="latent"
+        FlowDynamics, hidden_dim=48, parametrisation="velocity", solver=FixedStep("rk4"), source=LatentSource
     ),
-    "flow-midpoint": partial(FlowDynamics, hidden_dim=48, method="midpoint"),
-    "flow-residual": partial(FlowDynamics, hidden_dim=48, parametrisation="residual", flow_weight=1.0),
-    "flow-simplex-space": partial(FlowDynamics, hidden_dim=48, space="latent", source="latent"),
-    "flow-dopri5": partial(FlowDynamics, hidden_dim=48, parametrisation="velocity", method="dopri5"),
+    "flow-midpoint": partial(FlowDynamics, hidden_dim=48, solver=FixedStep("midpoint")),
+    "flow-residual": partial(FlowDynamics, hidden_dim=48, parametrisation="residual", loss=MATCHED),
+    "flow-simplex-space": partial(FlowDynamics, hidden_dim=48, space="latent", source=LatentSource),
+    "flow-dopri5": partial(FlowDynamics, hidden_dim=48, parametrisation="velocity", solver=Dopri5),
+    "flow-adjoint": partial(
+        FlowDynamics, hidden_dim=48, parametrisation="velocity", adjoint=True, loss=EndPointError(readout_weight=0.0)
+    ),
 }
 Z, A, E = 32, 3, 5
 TASKS = {"one": (6, 3), "two": (4, 2)}
@@ -148,7 +164,7 @@ def test_under_bfloat16_autocast_predictions_are_latents_in_full_precision_near_
     assert predicted.dtype == loss.dtype == torch.float32
     assert_on_simplex(predicted)
     torch.testing.assert_close(predicted, expected, atol=0.02, rtol=0)
-    if not getattr(dynamics, "flow_weight", 0):  # whose times are drawn
+    if dynamics.loss_noise_shape is None:  # whose times are drawn
         torch.testing.assert_close(loss, expected_loss, atol=1e-3, rtol=0.05)
     (loss.sum() + (predicted * torch.randn(16, Z)).sum()).backward()
     for name, tensor in [("z", z), ("action", action), ("embedding", embedding), *dynamics.named_parameters()]:

@@ -11,7 +11,16 @@ import torch
 from datamodules import MultitaskDataModule
 from lit_pwm import WorldModelPretraining
 from lit_pwm.losses import sigreg, world_model_loss
-from lit_pwm.models import FlowDynamics, LatentTarget, MLPDynamics, WorldModel
+from lit_pwm.models import (
+    EnergyLoss,
+    FlowDynamics,
+    FlowMatching,
+    GroupScore,
+    LatentTarget,
+    MLPDynamics,
+    NoiseSource,
+    WorldModel,
+)
 from lit_pwm.models.dynamics import consistency_error
 from lit_pwm.models.energy_score import energy_error
 from lit_pwm.models.layers import simnorm
@@ -166,18 +175,16 @@ def test_energy_score_of_groups_is_the_mean_of_their_own():
 
 def test_earlier_estimates_and_groups_are_part_of_the_energy_score():
     torch.manual_seed(0)
-    options = {"hidden_dim": 16, "source": "noise", "end_weight": 0.0, "energy_weight": 1.0, "substeps": 2}
-    plain = FlowDynamics(16, 1, 1, **options, readout_weight=0.0)
-    whole = FlowDynamics(16, 1, 1, **options, readout_weight=0.25, energy_group_weight=0.5, energy_group_exponent=0.5)
+    options = {"hidden_dim": 16, "source": NoiseSource}
+    plain = FlowDynamics(16, 1, 1, **options, loss=EnergyLoss(readout_weight=0.0))
+    whole = FlowDynamics(16, 1, 1, **options, loss=EnergyLoss(readout_weight=0.25, groups=GroupScore(0.5, 0.5)))
     whole.load_state_dict(plain.state_dict())
     z, zero = simnorm(torch.randn(2, 6, 16)), torch.zeros(2, 6, 1)
     logits = torch.randn(6, 16)
-    target, losses = LatentTarget(simnorm(logits), logits, z[0]), []
-    for dynamics in (plain, whole):
-        torch.manual_seed(1)
-        losses.append(dynamics.predict_with_loss(z, zero, zero, target)[1])
-    torch.manual_seed(1)
-    end, estimates = whole._solve(whole.start(z), whole._condition(z, zero, zero))
+    noise = torch.randn(2, 6, 16)
+    target = LatentTarget(simnorm(logits), logits, z[0], noise=noise)
+    losses = [dynamics.predict_with_loss(z, zero, zero, target)[1] for dynamics in (plain, whole)]
+    end, estimates = whole.solve(whole.start(z, noise), whole.condition(z, zero, zero))
 
     def groups(samples):
         return 0.5 * scale**0.5 * energy_error(samples, target.latent, groups=2, exponent=0.5)
@@ -189,9 +196,7 @@ def test_earlier_estimates_and_groups_are_part_of_the_energy_score():
 
 
 def test_a_kind_with_two_samples_rolls_two_out_and_scores_them():
-    dynamics = partial(
-        FlowDynamics, hidden_dim=16, source="noise", end_weight=0.0, energy_weight=1.0, readout_weight=0.0
-    )
+    dynamics = partial(FlowDynamics, hidden_dim=16, source=NoiseSource, loss=EnergyLoss(readout_weight=0.0))
     model, batch = make_model(dynamics), make_batch()
     assert model.dynamics.samples == 2
     torch.manual_seed(1)
@@ -206,7 +211,7 @@ def test_a_kind_with_two_samples_rolls_two_out_and_scores_them():
         action = batch["action"][t].expand(2, -1, -1)
         logits = model.reward_logits_embedded(z, action, embedding)
         reward = reward + 0.9**t * model.two_hot.cross_entropy(logits, batch["reward"][t].expand(2, -1)).mean() / 3
-        z = model.dynamics(z, action, embedding)
+        z = model.dynamics(z, action, embedding, torch.randn(z.shape))
         total = total + 0.9**t * (scale * energy_error(z, targets[t])).mean() / 3
     torch.testing.assert_close(loss.consistency, total)
     torch.testing.assert_close(loss.reward, reward)
@@ -216,7 +221,7 @@ def test_a_kind_with_two_samples_rolls_two_out_and_scores_them():
 
 def test_the_energy_score_learns_two_outcomes():
     torch.manual_seed(0)
-    dynamics = FlowDynamics(8, 1, 1, hidden_dim=64, source="noise", end_weight=0.0, energy_weight=1.0)
+    dynamics = FlowDynamics(8, 1, 1, hidden_dim=64, source=NoiseSource, loss=EnergyLoss)
     z, zero = simnorm(torch.zeros(2, 256, 8)), torch.zeros(2, 256, 1)
     up = torch.tensor([3.0, 0, 0, 0, 0, 0, 0, -3])
     optimizer = torch.optim.Adam(dynamics.parameters(), lr=3e-3)
@@ -240,9 +245,11 @@ def test_squared_error_is_a_mean_over_entries():
 
 def test_two_samples_and_flow_matching_from_the_encoders_own_starts_go_together():
     dynamics = partial(
-        FlowDynamics, hidden_dim=16, source="noise", end_weight=0.0, energy_weight=1.0, flow_weight=1.0,
-        starts="teacher_forced",
-    )  # fmt: skip
+        FlowDynamics,
+        hidden_dim=16,
+        source=NoiseSource,
+        loss=EnergyLoss(matching=FlowMatching(starts="teacher_forced")),
+    )
     model = make_model(dynamics)
     world_model_loss(model, make_batch()).total.backward()
     assert model.dynamics.latent_variance.updates == 1  # once for all steps

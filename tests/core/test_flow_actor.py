@@ -11,14 +11,15 @@ import torch
 from scipy import stats
 
 from lit_pwm.errors import LitPWMError
+from lit_pwm.flow import FixedStep
 from lit_pwm.models import FlowActor, MLPActor
 from lit_pwm.models.actors import LOG_STD_FLOOR, LOG_STD_INIT
 
 KINDS = {
     "euler": partial(FlowActor),
     "euler-gated": partial(FlowActor, form="gated"),
-    "heun-gated": partial(FlowActor, method="heun", form="gated"),
-    "rk4": partial(FlowActor, method="rk4", substeps=1),
+    "heun-gated": partial(FlowActor, solver=FixedStep("heun"), form="gated"),
+    "rk4": partial(FlowActor, solver=FixedStep("rk4", substeps=1)),
 }
 
 
@@ -119,7 +120,7 @@ def test_density_is_differentiable_on_request(make):
 
 
 def test_a_gate_that_is_open_contracts_to_the_goal_and_one_that_is_shut_changes_nothing():
-    actor = FlowActor(16, 2, 1, hidden_dims=(8,), substeps=4, form="gated")
+    actor = FlowActor(16, 2, 1, hidden_dims=(8,), solver=FixedStep(substeps=4), form="gated")
     torch.nn.init.zeros_(actor.field.head.weight)
     z, task, noise = torch.randn(5, 16), torch.zeros(5, dtype=torch.int64), torch.randn(5, 2)
     goal = torch.tensor([0.3, -0.6])
@@ -174,3 +175,27 @@ def test_the_velocity_is_that_of_one_layer_over_state_time_and_trunk():
 def test_any_number_of_hidden_layers(hidden_dims):
     actor = FlowActor(16, 2, 1, hidden_dims=hidden_dims)
     assert actor(torch.randn(4, 16), torch.zeros(4, dtype=torch.int64)).shape == (4, 2)
+
+
+def test_the_density_in_inference_mode_is_that_outside(make):
+    """Lightning validates in inference mode, whose tensors no backward pass may see."""
+    actor = make(2)
+    actor.set_action_mask(torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
+    z, task, noise = torch.randn(6, 16), torch.tensor([0, 1, 0, 1, 0, 1]), torch.randn(6, 2)
+    expected = actor.log_prob(z, task, noise)
+    with torch.inference_mode():
+        found = actor.log_prob(z.clone(), task.clone(), noise.clone())
+        after = found[1] + 1
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert not after.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(actor.log_prob(z, task, noise), expected, rtol=0, atol=0)
+
+
+def test_any_leading_axes(make):
+    actor = make(2)
+    z, task, noise = torch.randn(3, 4, 16), torch.tensor([0, 1, 0, 1]), torch.randn(3, 4, 2)
+    flat = z.flatten(0, 1), task.expand(3, 4).flatten(), noise.flatten(0, 1)
+    torch.testing.assert_close(actor(z, task, noise=noise).flatten(0, 1), actor(*flat[:2], noise=flat[2]))
+    for ours, theirs in zip(actor.log_prob(z, task, noise), actor.log_prob(*flat), strict=True):
+        torch.testing.assert_close(ours.flatten(0, 1), theirs)

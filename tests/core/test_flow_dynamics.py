@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 
 from lit_pwm.errors import LitPWMError
+from lit_pwm.flow import Dopri5, FixedStep
 from lit_pwm.flow.integration import integrate_torchdiffeq
-from lit_pwm.models import FlowDynamics, LatentTarget, RefinementDynamics
+from lit_pwm.measures.compute import counting
+from lit_pwm.models import (
+    ChainedMatching,
+    EndPointError,
+    EnergyLoss,
+    FlowDynamics,
+    FlowMatching,
+    GroupScore,
+    LatentSource,
+    LatentTarget,
+    NoiseSource,
+    RefinementDynamics,
+    ZeroSource,
+)
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.conditioned_field import ConditionedField, centred
 from lit_pwm.models.dynamics import Dynamics, consistency_error
+from lit_pwm.models.flow_losses import FlowStep
 from lit_pwm.models.latent_spaces import SPACES
 from lit_pwm.models.layers import NormedLinear, simnorm
-from lit_pwm.models.parametrisations import PARAMETRISATIONS
 from lit_pwm.models.running_stats import RunningVariance
 
 Z, A, E = 32, 3, 5
@@ -57,12 +74,11 @@ def test_the_field_is_normed_linear_layers_over_everything_concatenated():
     torch.testing.assert_close(field(0.3, x, field.condition(c)), expected, atol=1e-6, rtol=1e-5)
     assert expected.unflatten(-1, (-1, 8)).mean(-1).abs().max() < 1e-5
     torch.testing.assert_close(field(0.3, None, field.condition(c)), field(0.3, 0 * x, field.condition(c)))
-    assert field.nfe == 3
 
 
 def test_one_euler_step_from_zero_is_an_mlp_of_the_condition():
     torch.manual_seed(0)
-    dynamics = large(FlowDynamics(Z, A, E, hidden_dim=24, substeps=1))
+    dynamics = large(FlowDynamics(Z, A, E, hidden_dim=24, solver=FixedStep(substeps=1)))
     z, action, embedding = inputs()
     field = dynamics.field
     assert field.from_state is None
@@ -78,9 +94,9 @@ def test_refinement_adds_full_steps_to_one_estimate():
     for _ in range(3):
         x = x + dynamics.field(0.0, 8 * simnorm(x) - 1, condition)
     torch.testing.assert_close(dynamics(z, action, embedding), simnorm(x), atol=1e-6, rtol=1e-5)
-    nfe = dynamics.field.nfe
-    dynamics(z, action, embedding)
-    assert dynamics.field.nfe == nfe + 3
+    with counting({"dynamics": dynamics}) as evaluated:
+        dynamics(z, action, embedding)
+    assert evaluated == {"dynamics": 3}
 
 
 def test_the_residual_flow_of_two_euler_steps_is_the_refinement():
@@ -124,17 +140,16 @@ def test_the_end_point_flow_by_hand():
 
 
 @pytest.mark.parametrize("space", ["logit", "latent"])
-@pytest.mark.parametrize("source", ["zero", "latent"])
+@pytest.mark.parametrize("source", [ZeroSource, LatentSource])
 def test_flow_matching_is_zero_for_the_velocity_of_the_straight_path(source, space, monkeypatch):
     torch.manual_seed(0)
     dynamics = FlowDynamics(
-        Z, A, E, hidden_dim=8, parametrisation="velocity", source=source, space=space, end_weight=0, flow_weight=1
+        Z, A, E, hidden_dim=8, parametrisation="velocity", source=source, space=space, loss=FlowMatching()
     )
     z, action, embedding = inputs()
     target = target_of()
-    space_of = dynamics._space
-    begin = dynamics.start(z)
-    straight = space_of.of_target(target) - begin
+    begin = dynamics.start(z, None)
+    straight = dynamics.space.of_target(target) - begin
     monkeypatch.setattr(dynamics.field, "velocity", lambda tau, x, context: straight)
     predicted, loss = dynamics.predict_with_loss(z, action, embedding, target)
     assert loss.abs().max() < 1e-9
@@ -146,7 +161,7 @@ def test_flow_matching_is_zero_for_the_velocity_of_the_straight_path(source, spa
 
 def test_the_weight_is_a_ratio_of_relative_errors():
     """Scaling the logits leaves the flow-matching term of a field that is off by a fixed fraction as it is."""
-    dynamics = FlowDynamics(Z, A, E, hidden_dim=8, parametrisation="velocity", end_weight=0, flow_weight=1)
+    dynamics = FlowDynamics(Z, A, E, hidden_dim=8, parametrisation="velocity", loss=FlowMatching())
     target = target_of(batch=512)
     dynamics.predict_with_loss(*inputs(512), target)
     expected = target.latent.var(0, unbiased=False).mean() / centred(target.logits).var(0, unbiased=False).mean()
@@ -157,43 +172,34 @@ def test_the_weight_is_a_ratio_of_relative_errors():
     torch.testing.assert_close(dynamics.state_variance.value, before, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("rollout", ["solver", "estimate"])
-@pytest.mark.parametrize("starts", ["rolled_out", "teacher_forced"])
-@pytest.mark.parametrize("source", ["zero", "latent", "noise"])
-def test_stop_gradients(source, starts, rollout):
+@pytest.mark.parametrize(
+    "loss", [FlowMatching(), FlowMatching(starts="teacher_forced"), ChainedMatching()], ids=lambda loss: str(loss)[:60]
+)
+@pytest.mark.parametrize("source", [ZeroSource, LatentSource, NoiseSource])
+def test_stop_gradients(source, loss):
     """No gradient reaches a target or the encoder's own start; flow matching moves no source."""
     torch.manual_seed(0)
-    dynamics = large(
-        FlowDynamics(
-            Z, A, E, hidden_dim=16, source=source, starts=starts, rollout=rollout, end_weight=0, readout_weight=0,
-            flow_weight=1, parametrisation="velocity",
-        )
-    )  # fmt: skip
+    dynamics = large(FlowDynamics(Z, A, E, hidden_dim=16, source=source, parametrisation="velocity", loss=loss))
     z, action, embedding = inputs()
     z.requires_grad_()
     target = target_of()
     tensors = [x.requires_grad_() for x in (target.latent, target.logits, target.current)]
     dynamics.predict_with_loss(z, action, embedding, target)[1].sum().backward()
     assert all(x.grad is None or x.grad.abs().max() == 0 for x in tensors)
-    if starts == "teacher_forced":
+    if getattr(loss, "starts", "rolled_out") == "teacher_forced":
         assert z.grad is None or z.grad.abs().max() == 0
     else:  # through the condition alone: the source is detached
         again = z.detach().requires_grad_()
-        condition = dynamics.field.condition(8 * again - 1, embedding, action)
-        torch.manual_seed(1)
-        start = dynamics.start(again).detach()
-        dynamics._match(again, action, embedding, condition, start, target)[0].sum().backward()
+        condition = dynamics.condition(again, action, embedding)
+        start = dynamics.start(again, dynamics.noise_for(again, None)).detach()
+        dynamics.match(FlowStep(again, action, embedding, condition, start, target), "uniform")[0].sum().backward()
         assert again.grad.abs().max() > 0
 
 
-def test_a_noise_source_gives_samples_that_the_global_seed_repeats():
+def test_a_noise_source_gives_samples_of_the_noise_that_it_is_given():
     torch.manual_seed(0)
-    options = {"source": "noise", "rollout": "estimate", "end_weight": 0, "flow_weight": 1}
-    dynamics = large(FlowDynamics(Z, A, E, hidden_dim=24, **options))
-    draws = []
-    for seed in (0, 0, 1):
-        torch.manual_seed(seed)
-        draws.append(dynamics(*inputs()))
+    dynamics = large(FlowDynamics(Z, A, E, hidden_dim=24, source=NoiseSource, loss=ChainedMatching()))
+    draws = [dynamics(*inputs(), torch.randn(16, Z, generator=torch.Generator().manual_seed(k))) for k in (0, 0, 1)]
     torch.testing.assert_close(draws[0], draws[1], rtol=0, atol=0)
     assert (draws[0] - draws[2]).abs().max() > 1e-3
     z = inputs()[0]
@@ -209,9 +215,9 @@ def test_a_noise_source_gives_samples_that_the_global_seed_repeats():
 
 
 def test_noise_of_few_dimensions_spans_so_many_directions_and_has_unit_variance():
-    dynamics = FlowDynamics(Z, A, E, hidden_dim=8, source="noise", noise_dim=3)
-    torch.manual_seed(0)
-    noise = dynamics.start.noise(torch.zeros(4000, Z))
+    dynamics = FlowDynamics(Z, A, E, hidden_dim=8, source=partial(NoiseSource, dim=3))
+    assert dynamics.noise_shape == (3,)
+    noise = dynamics.start.shaped(torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)))
     assert torch.linalg.matrix_rank(noise) == 3
     assert noise.var(0).mean().item() == pytest.approx(1, abs=0.05)
     again = factory_from(dynamics.description(), Dynamics)(Z, A, E)
@@ -221,7 +227,7 @@ def test_noise_of_few_dimensions_spans_so_many_directions_and_has_unit_variance(
 def test_flow_matching_learns_two_outcomes_where_a_mean_would_lie_between():
     torch.manual_seed(0)
     dynamics = FlowDynamics(
-        8, 1, 1, hidden_dim=64, source="noise", rollout="estimate", end_weight=0, flow_weight=1, substeps=8
+        8, 1, 1, hidden_dim=64, source=NoiseSource, loss=ChainedMatching(), solver=FixedStep(substeps=8)
     )
     condition = simnorm(torch.zeros(256, 8)), torch.zeros(256, 1), torch.zeros(256, 1)
     up = centred(torch.tensor([3.0, 0, 0, 0, 0, 0, 0, -3]))
@@ -243,38 +249,98 @@ def test_flow_matching_learns_two_outcomes_where_a_mean_would_lie_between():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"space": "logits"}, "'logit'"),
-        ({"source": "gauss"}, "source 'gauss'"),
-        ({"parametrisation": "velocty"}, "'velocity'"),
-        ({"method": "heun"}, "no velocity at τ = 1"),
-        ({"method": "dopri5"}, "no velocity at τ = 1"),
-        ({"parametrisation": "residual", "source": "noise"}, "zero source"),
-        ({"end_weight": 0}, "nothing trains it"),
-        ({"substeps": 0}, "substeps 0"),
-        ({"source": "noise", "noise_dim": 33}, "noise_dim 33"),
-        ({"source": "noise", "noise_power": 0.0}, "noise_power 0"),
-        ({"energy_weight": 1.0}, "source: noise"),
-        ({"energy_samples": 1}, "energy_samples 1"),
-        ({"energy_group_exponent": 2.0}, "energy_group_exponent 2"),
-        ({"energy_group_weight": 1.0}, "energy_weight above zero"),
-        ({"noise_dim": 4}, "noise_dim 4.*source: noise"),
-        ({"source": "latent", "source_scale": 0.5}, "source_scale 0.5.*source: noise"),
-        ({"energy_group_exponent": 0.0}, "energy_group_exponent 0"),
+        (lambda: {"space": "logits"}, "'logit'"),
+        (lambda: {"source": 3}, "source 3, where a Source is expected"),
+        (lambda: {"parametrisation": "velocty"}, "'velocity'"),
+        (lambda: {"solver": FixedStep("heun")}, "no velocity at τ = 1"),
+        (lambda: {"solver": Dopri5}, "no velocity at τ = 1"),
+        (lambda: {"solver": EndPointError}, "solver .*EndPointError.*, where a Solver is expected"),
+        (lambda: {"adjoint": True}, "no velocity at τ = 1, which the adjoint"),
+        (lambda: {"adjoint": True, "parametrisation": "velocity"}, "Set readout_weight to 0"),
+        (lambda: {"parametrisation": "residual", "source": NoiseSource}, "zero source"),
+        (lambda: {"loss": EndPointError(weight=0)}, "EndPointError has weight 0"),
+        (lambda: {"loss": FlowMatching(weight=0)}, "FlowMatching has weight 0"),
+        (lambda: {"loss": EndPointError(matching=GroupScore())}, "matching GroupScore"),
+        (lambda: {"solver": FixedStep(substeps=0)}, "substeps 0"),
+        (lambda: {"source": partial(NoiseSource, dim=33)}, "dim 33"),
+        (lambda: {"source": partial(NoiseSource, power=0.0)}, "power 0"),
+        (lambda: {"loss": EnergyLoss}, "EnergyLoss, which compares samples.*NoiseSource"),
+        (lambda: {"loss": EnergyLoss(samples=1)}, "samples 1"),
+        (lambda: {"loss": EnergyLoss(groups=GroupScore(exponent=2.0))}, "exponent 2"),
+        (lambda: {"loss": EnergyLoss(groups=GroupScore(exponent=0.0))}, "exponent 0"),
     ],
 )
 def test_options_that_cannot_be(options, words):
     with pytest.raises(LitPWMError, match=words):
-        FlowDynamics(Z, A, E, **options)
+        FlowDynamics(Z, A, E, **options())
+
+
+@pytest.mark.parametrize("solver", [FixedStep("rk4", 40), Dopri5(1e-9, 1e-9)], ids=str)
+def test_the_adjoint_gives_the_gradients_of_the_plain_solver(solver):
+    """Of the dynamics' own loss, flow matching beside it, to all that it depends on."""
+    loss, gradients = EndPointError(readout_weight=0.0, matching=FlowMatching()), []
+    times = torch.randn(16, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    for adjoint in (False, True):
+        torch.manual_seed(0)
+        options = {"parametrisation": "velocity", "source": LatentSource, "solver": solver, "loss": loss}
+        dynamics = large(FlowDynamics(Z, A, E, hidden_dim=24, adjoint=adjoint, **options)).double()
+        given = [x.double().requires_grad_() for x in inputs()]
+        target = target_of()
+        target = LatentTarget(target.latent.double(), target.logits.double(), target.current.double(), loss_noise=times)
+        predicted, error = dynamics.predict_with_loss(*given, target)
+        total = error.sum() + (predicted * torch.linspace(-1, 1, Z, dtype=torch.float64)).sum()
+        gradients.append(torch.autograd.grad(total, [*given, *dynamics.parameters()]))
+    assert all(gradient.abs().max() > 0 for gradient in gradients[0])
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_a_validation_of_chained_estimates_does_not_roll_out_what_it_sees_of_the_target():
+    torch.manual_seed(0)
+    dynamics = large(FlowDynamics(Z, A, E, hidden_dim=24, loss=ChainedMatching(end_weight=1.0)))
+    rolled = [dynamics.predict_with_loss(*inputs(), target_of(seed=seed))[0] for seed in (2, 3)]
+    assert (rolled[0] - rolled[1]).abs().max() > 1e-3, "in training the estimate lies on the path to the target"
+    dynamics.eval()
+    for seed in (2, 3):
+        predicted, loss = dynamics.predict_with_loss(*inputs(), target_of(seed=seed))
+        torch.testing.assert_close(predicted, dynamics(*inputs()), rtol=0, atol=0)
+        assert loss.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", [FlowMatching(), ChainedMatching(), EndPointError(matching=FlowMatching())], ids=str)
+def test_one_step_from_zero_sees_states_where_flow_matching_shows_them(loss):
+    assert FlowDynamics(Z, A, E, hidden_dim=8, solver=FixedStep(substeps=1), loss=loss).field.from_state is not None
+
+
+def test_what_is_drawn_is_declared_and_handed_in():
+    """With the same noise two calls agree, whatever the generators are at; without, they are the dynamics' own."""
+    loss = EnergyLoss(matching=FlowMatching())
+    dynamics = large(FlowDynamics(Z, A, E, hidden_dim=24, source=partial(NoiseSource, dim=3), loss=loss))
+    assert (dynamics.noise_shape, dynamics.loss_noise_shape, dynamics.samples) == ((3,), (), 2)
+    generator = torch.Generator().manual_seed(1)
+    noise, times = torch.randn(2, 16, 3, generator=generator), torch.randn(2, 16, generator=generator)
+    given, target = [x.expand(2, *x.shape) for x in inputs()], target_of()
+    before = torch.get_rng_state()
+    results = [
+        dynamics.predict_with_loss(*given, replace(target, step=1, noise=noise, loss_noise=times)) for _ in range(2)
+    ]
+    own = [dynamics.predict_with_loss(*given, replace(target, step=1)) for _ in range(2)]
+    assert torch.equal(torch.get_rng_state(), before)
+    for first, second in zip(*results, strict=True):
+        assert torch.equal(first, second)
+    assert not torch.equal(own[0][0], own[1][0])
+    plain = FlowDynamics(Z, A, E, hidden_dim=24)
+    assert (plain.noise_shape, plain.loss_noise_shape, plain.samples) == (None, None, 1)
 
 
 @pytest.mark.parametrize(("power", "kurtosis"), [(1.0, 3.0), (2.0, 35 / 3), (3.0, 46.2)])
 def test_noise_of_any_power_has_unit_variance_and_its_own_tails(power, kurtosis):
-    torch.manual_seed(0)
-    noise = FlowDynamics(Z, A, E, source="noise", noise_power=power).start.noise(torch.empty(200_000, Z))
+    generator, space = torch.Generator().manual_seed(0), SPACES["logit"]
+    noise = NoiseSource(Z, space, power=power).shaped(torch.randn(200_000, Z, generator=generator))
     assert noise.mean().item() == pytest.approx(0, abs=0.003)
     assert noise.var().item() == pytest.approx(1, rel=0.01)
     assert noise.pow(4).mean().item() == pytest.approx(kurtosis, rel=0.1)  # E ε^4p / (E ε^2p)²
-    few = FlowDynamics(Z, A, E, source="noise", noise_power=power, noise_dim=4).start.noise(torch.empty(50_000, Z))
+    few = NoiseSource(Z, space, power=power, dim=4).shaped(torch.randn(50_000, 4, generator=generator))
     assert few.var(0).mean().item() == pytest.approx(1, rel=0.05)
     assert torch.linalg.matrix_rank(few[:100]).item() == 4
 
@@ -305,20 +371,20 @@ def test_a_flow_that_was_used_in_inference_mode_first_can_be_trained():
 
 @pytest.mark.parametrize("substeps", [1, 2, 5])
 @pytest.mark.parametrize("options", [
-    {}, {"parametrisation": "velocity"}, {"parametrisation": "residual"}, {"source": "latent"}, {"source": "noise"},
-    {"space": "latent"}, {"space": "latent", "source": "latent", "parametrisation": "velocity"},
+    {}, {"parametrisation": "velocity"}, {"parametrisation": "residual"}, {"source": LatentSource},
+    {"source": NoiseSource}, {"space": "latent"},
+    {"space": "latent", "source": LatentSource, "parametrisation": "velocity"},
 ], ids=str)  # fmt: skip
 def test_eulers_steps_are_torchdiffeqs(options, substeps):
-    dynamics = large(FlowDynamics(Z, A, E, hidden_dim=24, substeps=substeps, **options))
+    dynamics = large(FlowDynamics(Z, A, E, hidden_dim=24, solver=FixedStep(substeps=substeps), **options))
     z, action, embedding = inputs(6)
-    torch.manual_seed(3)
-    ours = dynamics(z, action, embedding)
-    torch.manual_seed(3)
-    start, condition = dynamics.start(z), dynamics._condition(z, action, embedding)
-    space, kind = SPACES[dynamics.space], PARAMETRISATIONS[dynamics.parametrisation]
+    noise = None if dynamics.noise_shape is None else torch.randn(6, *dynamics.noise_shape)
+    ours = dynamics(z, action, embedding, noise)
+    start, condition = dynamics.start(z, noise), dynamics.condition(z, action, embedding)
+    space, kind = dynamics.space, dynamics.parametrisation
 
     def velocity(tau, x):
-        return kind.velocity(dynamics._evaluate(float(tau), x, condition), x, float(tau), space)
+        return kind.velocity(dynamics.evaluate(float(tau), x, condition), x, float(tau), space)
 
     theirs = space.read_out(integrate_torchdiffeq(velocity, start, dynamics.solver))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)

@@ -12,15 +12,17 @@ from scipy import stats
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.flow import (
-    Solver,
+    Dopri5,
+    FixedStep,
     TimeEmbedding,
     VelocityField,
     integrate,
     log_abs_det_jacobian,
-    sample_tau,
     straight_path,
+    times,
 )
 from lit_pwm.flow.integration import integrate_torchdiffeq
+from lit_pwm.measures.compute import counting
 
 FIXED = ("euler", "midpoint", "heun", "rk4")
 ORDER = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
@@ -51,7 +53,7 @@ def exact(x0):
 @pytest.mark.parametrize("method", FIXED)
 def test_order_of_convergence(method):
     x0 = torch.linspace(-1, 2, 7, dtype=torch.float64)[:, None]
-    errors = [(integrate(forced, x0, Solver(method, k)) - exact(x0)).abs().max().item() for k in (8, 16, 32)]
+    errors = [(integrate(forced, x0, FixedStep(method, k)) - exact(x0)).abs().max().item() for k in (8, 16, 32)]
     observed = [math.log2(a / b) for a, b in pairwise(errors)]
     assert observed == pytest.approx([ORDER[method]] * 2, abs=0.2)
 
@@ -59,7 +61,7 @@ def test_order_of_convergence(method):
 def test_dopri5_meets_its_tolerance():
     x0 = torch.linspace(-1, 2, 7, dtype=torch.float64)[:, None]
     for tolerance in (1e-4, 1e-8):
-        error = (integrate(forced, x0, Solver("dopri5", rtol=tolerance, atol=tolerance)) - exact(x0)).abs().max()
+        error = (integrate(forced, x0, Dopri5(tolerance, tolerance)) - exact(x0)).abs().max()
         assert error < 10 * tolerance
 
 
@@ -69,14 +71,15 @@ def test_the_lean_loop_is_torchdiffeq(method, substeps):
     torch.manual_seed(0)
     field, x0 = Network(4), torch.randn(9, 4)
     velocity = lambda tau, x: field(tau, x, 1.5)  # noqa: E731
-    ours = integrate(velocity, x0, Solver(method, substeps))
-    evaluations, field.nfe = field.nfe, 0
-    theirs = integrate_torchdiffeq(velocity, x0, Solver(method, substeps))
-    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
-    assert evaluations == field.nfe == Solver(method, substeps).evaluations
+    solver, evaluations = FixedStep(method, substeps), {}
+    for function in (integrate, integrate_torchdiffeq):
+        with counting({"field": field}) as counted:
+            evaluations[function] = function(velocity, x0, solver)
+        assert counted == {"field": solver.evaluations}
+    torch.testing.assert_close(*evaluations.values(), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("solver", [*(Solver(m, 3) for m in FIXED), Solver("dopri5", rtol=1e-9, atol=1e-9)], ids=str)
+@pytest.mark.parametrize("solver", [*(FixedStep(m, 3) for m in FIXED), Dopri5(1e-9, 1e-9)], ids=str)
 def test_gradients_through_the_solver_are_exact(solver):
     torch.manual_seed(0)
     field = Network(3, torch.float64)
@@ -96,9 +99,10 @@ def test_the_adjoint_agrees_with_backpropagation_through_the_steps():
     context = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     tensors = [x0, context, *field.parameters()]
     gradients = []
-    for solver in (Solver("rk4", 40), Solver("rk4", 40, adjoint=True)):
+    for adjoint in (False, True):
         scaled = 2 * context  # something between the leaf and the field, as a condition is
-        end = integrate(lambda tau, y, c=scaled: field(tau, y, c), x0, solver, (scaled, *field.parameters()))
+        through = (scaled, *field.parameters()) if adjoint else None
+        end = integrate(lambda tau, y, c=scaled: field(tau, y, c), x0, FixedStep("rk4", 40), through)
         gradients.append(torch.autograd.grad(end.square().sum(), tensors))
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
@@ -106,9 +110,11 @@ def test_the_adjoint_agrees_with_backpropagation_through_the_steps():
 
 def test_bad_solvers_are_refused():
     with pytest.raises(LitPWMError, match="euler"):
-        Solver("eule")
+        FixedStep("eule")
     with pytest.raises(LitPWMError, match="substeps 0"):
-        Solver(substeps=0)
+        FixedStep(substeps=0)
+    with pytest.raises(LitPWMError, match="rtol 0"):
+        Dopri5(rtol=0)
 
 
 def test_time_embedding_tells_times_apart_and_takes_numbers_and_tensors():
@@ -130,10 +136,12 @@ def test_time_embedding_tells_times_apart_and_takes_numbers_and_tensors():
     ],
 )
 def test_times_follow_their_distribution(distribution, cdf):
-    torch.manual_seed(0)
-    tau = sample_tau(distribution, (50, 100), torch.zeros((), dtype=torch.float64))
+    tau = times(distribution, torch.randn(50, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
     assert tau.shape == (50, 100)
     assert ((tau >= 0) & (tau < 1)).all()
+    extreme = times(distribution, torch.tensor([-40.0, 40.0]))  # where their distribution function is zero and one
+    assert 0 <= extreme[0] < 1e-3
+    assert 0.999 < extreme[1] < 1
     assert stats.kstest(tau.flatten().numpy(), cdf).pvalue > 1e-3
 
 
@@ -164,9 +172,9 @@ def test_density_of_a_flow_integrates_to_one():
 
     def density(y):
         start = torch.tensor([[y]], dtype=torch.float64)
-        back = integrate(lambda tau, x: -field(1 - tau, x, 1.0), start, Solver("rk4", 64))
+        back = integrate(lambda tau, x: -field(1 - tau, x, 1.0), start, FixedStep("rk4", 64))
         _, log_det = log_abs_det_jacobian(
-            lambda x: integrate(lambda tau, v: field(tau, v, 1.0), x, Solver("rk4", 64)), back
+            lambda x: integrate(lambda tau, v: field(tau, v, 1.0), x, FixedStep("rk4", 64)), back
         )
         return math.exp(stats.norm.logpdf(back.item()) - log_det.item())
 

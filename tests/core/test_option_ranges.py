@@ -24,16 +24,25 @@ from datamodules.sampler import SliceSampler
 from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.errors import LitPWMError
 from lit_pwm.evaluation.evaluator import Evaluator
-from lit_pwm.flow import Solver
 from lit_pwm.models import MLPDynamics, TwoHot, WorldModel
 from lit_pwm.models.component import Component
-from lit_pwm.models.energy_score import EnergyScore
+from lit_pwm.models.latent_spaces import SPACES
 from lit_pwm.models.running_stats import RunningVariance
-from lit_pwm.models.sources import NoiseSource
-from lit_pwm.options import Count, CountOrZero, Length, Positive, Seed, argument, check_options, checked, hints_of
+from lit_pwm.options import (
+    Count,
+    CountOrZero,
+    Length,
+    OptionObject,
+    Positive,
+    Seed,
+    argument,
+    check_options,
+    checked,
+    hints_of,
+)
 
-KINDS = (Component, LightningModule, LightningDataModule, Callback, Metric)
-BESIDE = {WorldModel, TwoHot, RunningVariance, NoiseSource, Solver, EnergyScore, Evaluator, SliceSampler}
+KINDS = (Component, OptionObject, LightningModule, LightningDataModule, Callback, Metric)
+BESIDE = {WorldModel, TwoHot, RunningVariance, Evaluator, SliceSampler}
 # Names and paths, which are checked where they are used, and the lengths of episodes.
 WITHOUT_RANGE = {
     "store", "tasks", "task_names", "task_set", "initial_checkpoint", "world_model_checkpoint",
@@ -41,7 +50,7 @@ WITHOUT_RANGE = {
 }  # fmt: skip
 REQUIRED = {
     "latent_dim": 16, "action_dim": 2, "obs_dim": 5, "task_dim": 4, "num_tasks": 2, "store": "x.h5", "horizon": 2,
-    "tasks": {"a": (3, 2)}, "task_names": ["a"], "lengths": [5, 6], "space": None, "scale": 1.0, "power": 1.0, "dim": 0,
+    "tasks": {"a": (3, 2)}, "task_names": ["a"], "lengths": [5, 6], "space": SPACES["logit"],
     "episodes": 1, "seed": 0,
 }  # fmt: skip
 
@@ -90,7 +99,8 @@ def test_the_walk_finds_what_there_is():
     names = {cls.__name__ for cls in CLASSES}
     assert names >= {"WorldModelPretraining", "PolicyLearning", "MultitaskDataModule", "FlowDynamics", "FlowActor"}
     assert names >= {"MLPDynamics", "RefinementDynamics", "MLPActor", "CriticEnsemble", "EnvironmentEvaluation"}
-    assert len(CLASSES) >= 25
+    assert names >= {"FixedStep", "Dopri5", "NoiseSource", "EndPointError", "EnergyLoss", "FlowMatching", "GroupScore"}
+    assert len(CLASSES) >= 30
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
@@ -188,14 +198,17 @@ def test_parsers_see_plain_types_and_all_options():
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(WorldModelPretraining, "model", skip={"parameter_reference"})
     assert "Range" not in parser.format_help()
-    options = ["--model.dynamics=lit_pwm.models.FlowDynamics", "--model.dynamics.substeps=3", "--model.clip_norm=7"]
+    options = [
+        "--model.dynamics=lit_pwm.models.FlowDynamics",
+        "--model.dynamics.solver.substeps=3",
+        "--model.clip_norm=7",
+    ]
     made = parser.instantiate_classes(parser.parse_args(options)).model
     assert made.clip_norm == 7
     assert made._make_dynamics(16, 2, 4).solver.substeps == 3
-    with pytest.raises(LitPWMError, match="FlowDynamics has substeps 0"):
-        parser.instantiate_classes(parser.parse_args([*options, "--model.dynamics.substeps=0"])).model._make_dynamics(
-            16, 2, 4
-        )
+    parsed = parser.parse_args([*options, "--model.dynamics.solver.substeps=0"])
+    with pytest.raises(LitPWMError, match="FixedStep has substeps 0"):
+        parser.instantiate_classes(parsed).model._make_dynamics(16, 2, 4)
 
 
 def test_a_parser_finds_what_a_users_component_passes_on():

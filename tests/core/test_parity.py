@@ -12,6 +12,7 @@ from datamodules import MultitaskDataModule
 from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.checkpoints import load_policy, load_world_model
 from lit_pwm.errors import LitPWMError
+from lit_pwm.flow import FixedStep
 from lit_pwm.models import CriticEnsemble, Dynamics, FlowActor, FlowDynamics, MLPActor, MLPDynamics, RefinementDynamics
 from lit_pwm.models.parity import count_parameters, match_parameters, parity_of
 
@@ -21,7 +22,7 @@ pytestmark = [
 ]
 DYNAMICS = {
     "flow": FlowDynamics,
-    "flow-one-step": partial(FlowDynamics, substeps=1),
+    "flow-one-step": partial(FlowDynamics, solver=FixedStep(substeps=1)),
     "refinement": partial(RefinementDynamics, layers=3),
     "mlp": partial(MLPDynamics, layers=1),
 }

@@ -16,13 +16,21 @@ from datamodules import MultitaskDataModule
 from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.checkpoints import load_policy
 from lit_pwm.errors import LitPWMError
+from lit_pwm.flow import Dopri5, FixedStep
 from lit_pwm.measures.open_loop import OpenLoopError
 from lit_pwm.models import (
+    ChainedMatching,
     CriticEnsemble,
+    EndPointError,
+    EnergyLoss,
     FlowActor,
     FlowDynamics,
+    FlowMatching,
+    GroupScore,
+    LatentSource,
     MLPActor,
     MLPDynamics,
+    NoiseSource,
     RefinementDynamics,
     RunningStats,
     WorldModel,
@@ -36,37 +44,44 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
 ]
 
-SAMPLED = {"source": "noise", "end_weight": 0.0, "energy_weight": 1.0}
+SAMPLED = {"source": NoiseSource, "loss": EnergyLoss}
 DYNAMICS = {
     "mlp": partial(MLPDynamics),
     "mlp-plain": partial(MLPDynamics, rescale_inputs=False),
     "refinement": partial(RefinementDynamics),
     "refinement-plain": partial(RefinementDynamics, rescale_inputs=False),
     "flow": partial(FlowDynamics),
-    "flow-midpoint": partial(FlowDynamics, method="midpoint"),
-    "flow-rk4-velocity": partial(FlowDynamics, method="rk4", parametrisation="velocity"),
-    "flow-dopri5": partial(FlowDynamics, method="dopri5", parametrisation="velocity", rtol=1e-2, atol=1e-2),
-    "flow-adjoint": partial(FlowDynamics, adjoint=True, parametrisation="velocity"),
-    "flow-residual": partial(FlowDynamics, parametrisation="residual"),
-    "flow-latent-source": partial(FlowDynamics, source="latent", rescale_inputs=False),
-    "flow-simplex": partial(FlowDynamics, space="latent", source="latent"),
-    "flow-simplex-zero": partial(FlowDynamics, space="latent"),
-    "matching": partial(FlowDynamics, flow_weight=1.0, source="latent", starts="teacher_forced"),
-    "matching-simplex": partial(FlowDynamics, flow_weight=1.0, space="latent", tau="early"),
-    "matching-estimate": partial(
-        FlowDynamics, flow_weight=1.0, end_weight=0.0, source="noise", rollout="estimate", tau="logit_normal"
+    "flow-midpoint": partial(FlowDynamics, solver=FixedStep("midpoint")),
+    "flow-rk4-velocity": partial(FlowDynamics, solver=FixedStep("rk4"), parametrisation="velocity"),
+    "flow-dopri5": partial(FlowDynamics, solver=Dopri5(1e-2, 1e-2), parametrisation="velocity"),
+    "flow-adjoint": partial(
+        FlowDynamics, adjoint=True, parametrisation="velocity", loss=EndPointError(readout_weight=0.0)
     ),
+    "flow-residual": partial(FlowDynamics, parametrisation="residual"),
+    "flow-latent-source": partial(FlowDynamics, source=LatentSource, rescale_inputs=False),
+    "flow-simplex": partial(FlowDynamics, space="latent", source=LatentSource),
+    "flow-simplex-zero": partial(FlowDynamics, space="latent"),
+    "matching": partial(
+        FlowDynamics, source=LatentSource, loss=EndPointError(matching=FlowMatching(starts="teacher_forced"))
+    ),
+    "matching-simplex": partial(FlowDynamics, space="latent", loss=EndPointError(matching=FlowMatching(tau="early"))),
+    "matching-estimate": partial(FlowDynamics, source=NoiseSource, loss=ChainedMatching(tau="logit_normal")),
     "sampled": partial(FlowDynamics, **SAMPLED),
-    "sampled-few": partial(FlowDynamics, **SAMPLED, noise_dim=3, noise_power=3.0, energy_samples=3),
-    "sampled-groups": partial(FlowDynamics, **SAMPLED, energy_group_weight=1.0, energy_group_exponent=0.5),
-    "sampled-simplex": partial(FlowDynamics, **SAMPLED, space="latent", flow_weight=0.5, noise_dim=2),
-    "sampled-midpoint": partial(FlowDynamics, **SAMPLED, method="midpoint", substeps=1),
+    "sampled-few": partial(FlowDynamics, source=partial(NoiseSource, dim=3, power=3.0), loss=EnergyLoss(samples=3)),
+    "sampled-groups": partial(FlowDynamics, source=NoiseSource, loss=EnergyLoss(groups=GroupScore())),
+    "sampled-simplex": partial(
+        FlowDynamics,
+        space="latent",
+        source=partial(NoiseSource, dim=2),
+        loss=EnergyLoss(matching=FlowMatching(weight=0.5)),
+    ),
+    "sampled-midpoint": partial(FlowDynamics, **SAMPLED, solver=FixedStep("midpoint", substeps=1)),
 }
 ACTORS = {
     "mlp": partial(MLPActor),
     "flow": partial(FlowActor),
-    "flow-gated": partial(FlowActor, form="gated", method="heun"),
-    "flow-dopri5": partial(FlowActor, method="dopri5", rtol=1e-2, atol=1e-2),
+    "flow-gated": partial(FlowActor, form="gated", solver=FixedStep("heun")),
+    "flow-dopri5": partial(FlowActor, solver=Dopri5(1e-2, 1e-2)),
 }
 FREQUENT = ("mlp", "refinement", "flow", "matching", "sampled-few")
 WIDTHS = {"latent_dim": 16, "encoder_dim": 16, "reward_dim": 16, "task_dim": 4}

@@ -9,13 +9,21 @@ import torch
 from torch import distributed, multiprocessing
 
 from lit_pwm.losses import world_model_loss
-from lit_pwm.models import FlowDynamics, WorldModel
+from lit_pwm.models import (
+    ChainedMatching,
+    EndPointError,
+    EnergyLoss,
+    FlowDynamics,
+    FlowMatching,
+    NoiseSource,
+    WorldModel,
+)
 from lit_pwm.models.conditioned_field import centred
 from lit_pwm.models.layers import simnorm
 from lit_pwm.models.running_stats import RunningVariance, update_together
 
-SAMPLED = {"source": "noise", "end_weight": 0.0, "energy_weight": 1.0}
-MATCHED = {"flow_weight": 1.0}
+SAMPLED = {"source": NoiseSource, "loss": EnergyLoss}
+MATCHED = {"loss": EndPointError(matching=FlowMatching())}
 
 
 def make_model(options):
@@ -45,7 +53,7 @@ def variances(model):
     return model.dynamics.latent_variance, model.dynamics.state_variance
 
 
-@pytest.mark.parametrize("options", [SAMPLED, MATCHED, MATCHED | {"rollout": "estimate"}])
+@pytest.mark.parametrize("options", [SAMPLED, MATCHED, {"loss": ChainedMatching(end_weight=1.0)}])
 @pytest.mark.parametrize("horizon", [1, 3, 16])
 def test_one_update_is_one_move_by_the_pooled_targets(options, horizon):
     model, first, second = make_model(options), make_batch(horizon), make_batch(horizon, seed=1, growth=1.3)

@@ -10,7 +10,7 @@ import torch
 
 from lit_pwm.evaluation.evaluator import RandomPolicy, TaskResult, evaluate_task
 from lit_pwm.evaluation.model_gap import EVERY, STEPS, ModelGap, VisitedStates, imagined_rewards, merge_gaps
-from lit_pwm.models import FlowDynamics, MLPActor, Policy, WorldModel
+from lit_pwm.models import ChainedMatching, FlowDynamics, MLPActor, NoiseSource, Policy, WorldModel
 from lit_pwm.tasks import make_env
 
 TASK = "cup-catch"
@@ -93,7 +93,7 @@ def test_gaps_are_merged_by_their_starts():
 
 def test_models_that_sample_repeat_themselves_and_leave_the_random_stream_alone():
     torch.manual_seed(0)
-    noisy = partial(FlowDynamics, hidden_dim=8, source="noise", rollout="estimate", end_weight=0.0, flow_weight=1.0)
+    noisy = partial(FlowDynamics, hidden_dim=8, source=NoiseSource, loss=ChainedMatching())
     model = WorldModel({TASK: (8, 2)}, noisy, 16, 8, reward_dim=8, task_dim=4)
     with torch.no_grad():
         model.reward_head[-1].weight.normal_()
