@@ -24,7 +24,7 @@ def results(tmp_path):
             for seed in range(4 if arm.startswith("flow") else 5):
                 score = 250 + gain + seeds[seed] + float(rng.normal(0, 4))
                 energy = dict.fromkeys(("1", "4", "16"), score / 1000)
-                content = {"task": TASK, kind: arm, "seed": seed, "energy_score": energy}
+                content: dict[str, object] = {"task": TASK, kind: arm, "seed": seed, "energy_score": energy}
                 content |= {"spread_ratio": [1.0] * 16, "spread_error_ratio": [1.0] * 16}
                 content |= {"best": [score + 1, score - 1], "last": [score]}
                 (tmp_path / folder / f"{TASK}_{arm}_{seed}.json").write_text(json.dumps(content))

@@ -117,9 +117,10 @@ def test_random_states_continue_when_a_run_is_resumed(tmp_path, store):
 
 def test_progress_shows_throughput_and_remaining_time(tmp_path, store):
     progress = callbacks.RunProgress(line_seconds=0.0)
-    progress._console = Console(record=True, force_terminal=False, width=200, file=io.StringIO())
+    console = Console(record=True, force_terminal=False, width=200, file=io.StringIO())
+    progress._console = console  # ty: ignore[invalid-assignment]
     fit(tmp_path, store, [progress], steps=6)
-    lines = progress._console.export_text().splitlines()
+    lines = console.export_text().splitlines()
     shown = [re.search(r"(\d+)/6 updates, [\d.]+ updates/s, [\d,]+ slices/s, .* s remaining", line) for line in lines]
     assert [int(match[1]) for match in shown if match] == [1, 2, 3, 4, 5, 6, 6]
     assert "train/loss=" in lines[-1]

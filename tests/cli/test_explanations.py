@@ -204,7 +204,7 @@ def test_where_it_was_raised_decides():
         raise ValueError("a fault of this line")
 
     def called_wrongly():
-        Trainer(no_such_option=1)
+        Trainer(no_such_option=1)  # ty: ignore[unknown-argument]
 
     def wraps_ours():
         try:

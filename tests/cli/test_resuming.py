@@ -337,8 +337,19 @@ def test_the_best_of_a_copied_folder_is_the_copy(fit, trained, tmp_path):
 def test_a_policy_goes_on_without_the_file_of_its_world_model(store, trained, tmp_path, capsys):
     model = tmp_path / "model.ckpt"
     shutil.copy(last(trained), model)
-    argv = ["fit", "--config", "configs/policy_learning_offline.yaml", "--config", "configs/policy/mlp.yaml", *QUICK]
-    argv += [*SHORT, "--data.store", store, "--data.tasks", "[cartpole-swingup]", "--trainer.val_check_interval", 2]
+    argv: list[object] = ["fit", "--config", "configs/policy_learning_offline.yaml"]
+    argv += [
+        "--config",
+        "configs/policy/mlp.yaml",
+        *QUICK,
+        *SHORT,
+        "--data.store",
+        store,
+        "--data.tasks",
+        "[cartpole-swingup]",
+        "--trainer.val_check_interval",
+        2,
+    ]
     argv += ["--trainer.default_root_dir", tmp_path / "run", "--model.world_model_checkpoint", model]
     argv += ["--trainer.accelerator", "cpu", "--ckpt_path", "auto"]
     assert run([*map(str, argv), "--trainer.max_steps", "2"]) == 0

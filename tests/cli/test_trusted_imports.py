@@ -63,7 +63,7 @@ def test_a_checkpoint_imports_nothing(module, tmp_path):
 def test_what_is_imported_already_is_taken(module, tmp_path):
     module("trusted_by_script", OWN)
     file = checkpoint(tmp_path / "x.ckpt", "trusted_by_script.Own")
-    import trusted_by_script  # ty: ignore[unresolved-import]
+    import trusted_by_script  # ty: ignore[import-not-found]
 
     assert type(load_world_model(file).dynamics) is trusted_by_script.Own
 

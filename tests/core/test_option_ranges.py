@@ -224,14 +224,14 @@ def test_a_parser_finds_what_a_users_component_passes_on():
 def test_a_hint_that_only_a_type_checker_knows_hides_no_other():
     class Late:
         @checked
-        def __init__(self, size: Count, other: "NeverDefined" = None):  # noqa: F821
+        def __init__(self, size: Count, other: "NeverDefined" = None):  # noqa: F821  # ty: ignore[unresolved-reference]
             self.size = size
 
     assert Late(1, object()).size == 1
     with pytest.raises(LitPWMError, match="size 0"):
         Late(0)
     with pytest.raises(TypeError, match="size"):
-        Late()
+        Late()  # ty: ignore[missing-argument]
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-import lightning.pytorch as pl
 import numpy as np
 import pytest
 import support
 import torch
-from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, Precision
 
 import callbacks
 from datamodules import MultitaskDataModule
@@ -108,7 +108,7 @@ def fit(module, store, precision, root, updates=2):
         measures.append(callbacks.DecodedErrors(steps=(1, 4)))
     return support.fit(
         module, data_of(store), updates, val_check_interval=updates, check_val_every_n_epoch=None, precision=precision,
-        callbacks=measures, logger=pl.loggers.CSVLogger(root), default_root_dir=root,
+        callbacks=measures, logger=CSVLogger(root), default_root_dir=root,
     )  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def test_every_actor_and_every_metric_of_it(linear_store, world_models, tmp_path
     np.testing.assert_array_equal(module.policy().act(obs, "spin"), policy.act(obs, "spin"))
 
 
-class Quantised(pl.plugins.Precision):
+class Quantised(Precision):
     """A plugin of somebody else's that calls itself ordinary."""
 
 

@@ -55,7 +55,7 @@ def work(tmp_path, monkeypatch):
     """A module of functions that workers can import."""
     (tmp_path / "pool_work.py").write_text(WORK)
     monkeypatch.syspath_prepend(str(tmp_path))
-    import pool_work  # ty: ignore[unresolved-import]
+    import pool_work  # ty: ignore[import-not-found]
 
     yield pool_work
     del sys.modules["pool_work"]

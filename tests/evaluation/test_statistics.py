@@ -125,7 +125,9 @@ def test_a_detectable_difference_is_what_a_simulation_detects():
     rng, number = np.random.default_rng(1), 5
     observed = rng.normal(0, 1, number)
     observed /= observed.std(ddof=1)  # so that the simulated deviation is the observed one
-    samples = rng.normal(detectable_difference(observed), 1, (100_000, number))
+    difference = detectable_difference(observed)
+    assert difference is not None
+    samples = rng.normal(difference, 1, (100_000, number))
     shown = np.abs(samples.mean(1)) > scipy.stats.t.ppf(0.975, number - 1) * samples.std(1, ddof=1) / number**0.5
     assert shown.mean() == pytest.approx(0.8, abs=0.01)
 

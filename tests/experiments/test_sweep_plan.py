@@ -10,6 +10,7 @@ import yaml
 from lit_pwm.cli.main import build_parser, run
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.sweep import cells_of, read_sweep
+from lit_pwm.experiments.sweep.cells import Cell
 from lit_pwm.paths import config_root
 
 FACTORIAL = "configs/sweeps/factorial.yaml"
@@ -179,7 +180,8 @@ def shipped():
 def test_shipped_sweeps_name_commands_that_are_accepted(path, capsys):
     """One cell of each stage and label: trainer verbs print their config, the others' arguments are parsed."""
     cells = cells_of(read_sweep(str(path)))
-    first = {(cell.stage, label): cell for cell in cells.values() for label in cell.labels.items()}
+    first: dict[tuple[str, tuple[str, str] | None], Cell] = {}
+    first |= {(cell.stage, label): cell for cell in cells.values() for label in cell.labels.items()}
     first |= {(cell.stage, None): cell for cell in cells.values() if not cell.labels}
     seen = {cell.key: cell for key, cell in first.items() if key[1] is None or key[1][0] not in ("seed", "task")}
     for cell in seen.values():

@@ -43,7 +43,7 @@ def test_the_record_condenses_what_the_runs_left(swept):
     assert (kept / path.name).read_text() == path.read_text()
     assert path.stat().st_size < 20_000
     record = json.loads(path.read_text())
-    assert record["labels"] == dict(pair.split("=") for pair in CELL.split(","))
+    assert record["labels"] == dict(pair.split("=", 1) for pair in CELL.split(","))
     assert record["axes"]["world_model"] == ["mlp", "flow", "refinement"]
     assert record["discovery"] == {"cup-catch": 300.0}
     for kind in ("best", "last", "sampled"):
