@@ -21,7 +21,7 @@ from lit_pwm.errors import LitPWMError
 IMPORTS = "LIT_PWM_IMPORT"
 IGNORED_OPTIONS = "LIT_PWM_IGNORE_OPTIONS"
 _OURS = "lit_pwm"
-_HOME = str(Path(__file__).resolve().parent.parent)
+_HOME = str(Path(__file__).resolve().parents[2])
 _ignored: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("ignored_options", default=frozenset())
 
 
