@@ -117,7 +117,7 @@ def text(rows: list[dict[str, Any]]) -> str:
     head = ("size", "precision", "update of", "ms", "ms with graphs", "gain")
     numbers = [[f"{row[name]:.1f}" for name in ("plain_ms", "graphs_ms", "gain")] for row in rows]
     words = [[row[name] for name in ("size", "precision", "update")] for row in rows]
-    return markdown(head, [a + b for a, b in zip(words, numbers, strict=True)], words=3)
+    return markdown(head, [a + b for a, b in zip(words, numbers, strict=True)], left=range(3))
 
 
 def main() -> None:

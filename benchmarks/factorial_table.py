@@ -10,23 +10,20 @@ more of its differences. No number in them is typed.
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import scipy.stats
-from pages import markdown as plain_markdown
-from pages import put
+from pages import markdown, put
 
 from lit_pwm.cli.main import run
-from lit_pwm.experiments.report.comparison import markdown
 from lit_pwm.experiments.report.contrasts import Contrast, between_kinds, between_labels, contrast_table
 from lit_pwm.experiments.report.discovery import discovery_contrasts, discovery_table
 from lit_pwm.experiments.report.grid import Grid, RunResult
+from lit_pwm.experiments.sweep.record_grid import grid_of
 from lit_pwm.experiments.sweep.records import read_records
-from lit_pwm.experiments.sweep.report import grid_of
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -46,13 +43,13 @@ PAIRS = (
 )
 
 
-def report(records: str, figure: str) -> str:
-    """The tables of a folder of records, whose figure goes to docs/."""
+def report(records: str) -> tuple[str, str]:
+    """What `lit-pwm report` makes of a folder of records: its tables, and its drawing of the means."""
     with tempfile.TemporaryDirectory() as folder:
         if code := run(["report", str(RESULTS / records), "--out", folder]):
             raise SystemExit(code)
-        shutil.copy(Path(folder) / "assets" / "comparison-means.svg", ROOT / "docs" / figure)
-        return (Path(folder) / "results.md").read_text(encoding="utf-8").split("\n", 2)[2].strip()
+        drawing = (Path(folder) / "assets" / "comparison-means.svg").read_text(encoding="utf-8")
+        return (Path(folder) / "results.md").read_text(encoding="utf-8").split("\n", 2)[2].strip(), drawing
 
 
 def some(text: str, heads: tuple[str, ...]) -> str:
@@ -70,7 +67,7 @@ def grids() -> dict[int, Grid]:
 
 def rows_of(contrasts: Iterable[Contrast | None]) -> str:
     """The product's table of these contrasts, corrected over them all."""
-    return markdown(*contrast_table([contrast for contrast in contrasts if contrast is not None])).strip()
+    return contrast_table([contrast for contrast in contrasts if contrast is not None]).markdown().strip()
 
 
 def components(found: dict[int, Grid]) -> str:
@@ -98,7 +95,7 @@ def catches(found: dict[int, Grid]) -> str:
     parts = []
     for rollouts, grid in found.items():
         parts.append(f"Best checkpoints, {rollouts} rollouts, an episode from {grid.thresholds['cup-catch']:.0f} on:")
-        parts.append(markdown(*discovery_table(grid, "cup-catch", "best")).strip())
+        parts.append(discovery_table(grid, "cup-catch", "best").markdown().strip())
     parts.append("Differences of the share of episodes that find it:")
     parts.append(
         rows_of(
@@ -122,7 +119,7 @@ def imagined() -> str:
             record = json.loads(path.read_text())
             found[record["labels"]["policy"]].append(record["policy"]["final"]["train/imagined_return"] > 7)
         rows.append([f"{rollouts} rollouts", *(f"{sum(values)} of {len(values)}" for values in found.values())])
-    return plain_markdown(["policies of cup-catch with a catch in imagination", "mlp", "flow"], rows)
+    return markdown(["policies of cup-catch with a catch in imagination", "mlp", "flow"], rows)
 
 
 def other_data(at_64: Grid) -> str:
@@ -151,14 +148,16 @@ def other_data(at_64: Grid) -> str:
             [" / ".join(cell), *shown, f"{moved:+.0f} ({low:+.0f} to {high:+.0f})", f"{pooled[1] - pooled[0]:+.0f}"]
         )
     head = ["cell", "one collection", "another", "moved by (Welch's 95 %)", "IQM pooled over tasks moved by"]
-    return plain_markdown(head, rows)
+    return markdown(head, rows)
 
 
 def main() -> None:
     found = grids()
-    text = report("factorial", "factorial.svg")
+    (text, drawing), (at_64, drawing_64) = (report(records) for records in ("factorial", "factorial_64"))
+    for figure, content in (("factorial.svg", drawing), ("factorial_64.svg", drawing_64)):
+        (ROOT / "docs" / figure).write_text(content, encoding="utf-8")
     put(PAGE, "factorial", some(text, ON_PAGE))
-    put(PAGE, "64 rollouts", some(report("factorial_64", "factorial_64.svg"), AT_64))
+    put(PAGE, "64 rollouts", some(at_64, AT_64))
     put(PAGE, "paired", components(found))
     put(PAGE, "sampled", sampled(found))
     put(PAGE, "catches", catches(found))

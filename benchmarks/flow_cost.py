@@ -195,7 +195,7 @@ def text(result: dict[str, Any]) -> str:
         for name, row in cells.items()
     ]
     solvers = ", ".join(f"{ratio:.2f} ({name})" for name, ratio in result["solver"].items())
-    table = markdown(head, rows, words=2)
+    table = markdown(head, rows, left=range(2))
     return f"{table}\n\nSteps by torchdiffeq take this many times as long as the lean loop's: {solvers}."
 
 

@@ -132,7 +132,7 @@ def text(rows: list[dict[str, Any]]) -> str:
          f"{row['time_ratio']:.2f}", f"{row['share_of_limit']:.1%}"]
         for row in rows
     ]  # fmt: skip
-    return markdown(head, cells, words=3)
+    return markdown(head, cells, left=range(3))
 
 
 def main() -> None:

@@ -22,26 +22,6 @@ from lit_pwm.models import (
 
 
 @dataclass(frozen=True)
-class Size:
-    """Widths of everything but the swapped component, and the MLP's that it is matched to."""
-
-    mlp_hidden: int
-    batch_size: int
-    widths: Mapping[str, int]
-
-
-SIZES = {
-    "tiny": Size(
-        256, 128, {"latent_dim": 128, "encoder_dim": 256, "encoder_layers": 1, "reward_dim": 128, "task_dim": 16}
-    ),
-    "5m": Size(
-        512, 256, {"latent_dim": 512, "encoder_dim": 256, "encoder_layers": 1, "reward_dim": 512, "task_dim": 64}
-    ),
-}
-"""The demo's size, and TD-MPC2's 5 M."""
-
-
-@dataclass(frozen=True)
 class Arm:
     """One world model of the study.
 

@@ -16,22 +16,25 @@ from __future__ import annotations
 import argparse
 import bisect
 import json
-import multiprocessing
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from formulation_arms import ARMS, SIZES, Arm, Size
+from formulation_arms import ARMS, Arm
 from formulation_table import write_tables
 from lightning.pytorch import Trainer, seed_everything
 from torch.utils.flop_counter import FlopCounterMode
 
 import callbacks
 import datamodules
-from lit_pwm import WorldModelPretraining
+from callbacks.checkpoint_io import write_whole_checkpoints
+from lit_pwm.experiments import recipes
+from lit_pwm.experiments.calls import Work, run_study
+from lit_pwm.experiments.recipes import Recipe
 from lit_pwm.experiments.training import be_quiet
 from lit_pwm.losses import world_model_loss
 from lit_pwm.measures.compute import device_name
@@ -39,10 +42,42 @@ from lit_pwm.models import MLPDynamics, WorldModel
 from lit_pwm.models.noise import seed_noise
 from lit_pwm.models.parity import count_parameters, match_parameters
 from lit_pwm.runtime.atomic import replacing
+from lit_pwm.runtime.pool import Call
 
 TASKS = ("cartpole-swingup", "cup-catch", "cartpole-balance", "reacher-easy")
 RESULTS = Path(__file__).parent / "results" / "formulation"
-HORIZON = 4
+SIZES = {
+    "tiny": (recipes.WORLD_MODEL, {}),
+    "5m": ((*recipes.WORLD_MODEL[:2], "configs/world_model/mlp_5m.yaml"), {"data.batch_size": 256}),
+}
+"""The demo's recipe for each size, and options over it."""
+QUIET = {
+    "logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
+}  # fmt: skip
+HELD_OUT = {"data.val_fraction": 0.2, "data.val_batches": 40}
+
+
+@dataclass(frozen=True)
+class Size:
+    """Widths of everything but the swapped component, the MLP's that it is matched to, and the batch's."""
+
+    mlp_hidden: int
+    batch_size: int
+    horizon: int
+    widths: Mapping[str, int]
+
+
+def size_of(recipe: Recipe) -> Size:
+    """The size of a recipe's world model and batch."""
+    names = ("latent_dim", "encoder_dim", "encoder_layers", "reward_dim", "task_dim")
+    widths = {name: recipe[f"model.{name}"] for name in names}
+    return Size(recipe["model.dynamics.hidden_dim"], recipe["data.batch_size"], recipe["data.horizon"], widths)
+
+
+def recipe_of(size: str, options: Mapping[str, Any]) -> Recipe:
+    """The recipe of a size with options over it."""
+    configs, own = SIZES[size]
+    return Recipe(configs, {**own, **HELD_OUT, **options})
 
 
 def model_of(arm: Arm, hidden: int, size: Size, tasks: dict[str, tuple[int, int]]) -> WorldModel:
@@ -54,9 +89,9 @@ def flops_of(arm: Arm, hidden: int, size: Size, tasks: dict[str, tuple[int, int]
     generator = torch.Generator().manual_seed(0)
     obs_dim, action_dim = (max(dims[i] for dims in tasks.values()) for i in (0, 1))
     batch = {
-        "obs": torch.randn(HORIZON + 1, size.batch_size, obs_dim, generator=generator),
-        "action": torch.rand(HORIZON, size.batch_size, action_dim, generator=generator),
-        "reward": torch.rand(HORIZON, size.batch_size, generator=generator),
+        "obs": torch.randn(size.horizon + 1, size.batch_size, obs_dim, generator=generator),
+        "action": torch.rand(size.horizon, size.batch_size, action_dim, generator=generator),
+        "reward": torch.rand(size.horizon, size.batch_size, generator=generator),
         "task": torch.arange(size.batch_size) % len(tasks),
     }
     with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
@@ -78,65 +113,39 @@ def solve_width(arm: Arm, size: Size, tasks: dict[str, tuple[int, int]]) -> int:
 
 
 def train(
-    name: str, seed: int, updates: int, store: str, folder: str, size_name: str = "tiny", accelerator: str = "cpu"
-) -> dict[str, Any]:
-    """Train and score one arm; returns its record."""
+    name: str, seed: int, updates: int, store: str, folder: str, size_name: str, accelerator: str, result: Path | None
+) -> str:
+    """Train one arm, score it and write its record if there is a place for it; returns what to tell of it."""
     be_quiet()
-    arm, size, started = ARMS[name], SIZES[size_name], time.perf_counter()
-    data = datamodules.MultitaskDataModule(
-        store=store, horizon=HORIZON, val_horizon=16, batch_size=size.batch_size, val_fraction=0.2, seed=seed,
-        val_batches=40,
-    )  # fmt: skip
+    arm, started = ARMS[name], time.perf_counter()
+    options = {"data.store": store, "data.seed": seed, "trainer.accelerator": accelerator}
+    recipe = recipe_of(size_name, options | {f"model.{option}": value for option, value in arm.options.items()})
+    size = size_of(recipe)
+    _, data, _ = recipe.made()
     data.setup("fit")
     tasks = data.tasks
     hidden = solve_width(arm, size, tasks)
     flops, flow = flops_of(arm, hidden, size, tasks), ARMS["flow"]
     if not arm.updates:  # as many FLOPs in all as the default flow
         updates = round(updates * flops_of(flow, solve_width(flow, size, tasks), size, tasks) / flops)
+    recipe["data.batches_per_epoch"], recipe["trainer.max_steps"] = updates, updates
+    recipe["model.dynamics"] = partial(arm.dynamics, hidden_dim=hidden)
+    recipe["trainer.callbacks"] = None
     seed_everything(seed, verbose=False)
-    module = WorldModelPretraining(
-        dynamics=partial(arm.dynamics, hidden_dim=hidden),
-        **size.widths,
-        lr=1e-3,
-        encoder_lr_scale=1.0,
-        betas=(0.9, 0.99),
-        rho=0.9,
-        warmup_steps=200,
-        final_lr_fraction=0.05,
-        **arm.options,
-    )
-    data = datamodules.MultitaskDataModule(
-        store=store, horizon=HORIZON, val_horizon=16, batch_size=size.batch_size, batches_per_epoch=updates,
-        val_fraction=0.2, seed=seed, val_batches=40,
-    )  # fmt: skip
-    trainer = Trainer(
-        accelerator=accelerator,
-        devices=1,
-        max_steps=updates,
-        max_epochs=-1,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[callbacks.NonFiniteGuard()],
-    )
+    module, data, trainer = recipe.made([callbacks.NonFiniteGuard()], limit_val_batches=0, **QUIET)
     trainer.fit(module, datamodule=data)
     trained = time.perf_counter() - started
     Path(folder).mkdir(parents=True, exist_ok=True)
-    trainer.save_checkpoint(Path(folder) / f"{name}_{seed}.ckpt")
+    write_whole_checkpoints(trainer)
+    trainer.save_checkpoint(checkpoint_of(Path(folder), name, seed))
+    if result is None:
+        return "trained"
     scorer = Trainer(
-        accelerator=accelerator,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[callbacks.DecodedErrors(samples=arm.samples)],
+        accelerator=accelerator, devices=1, callbacks=[callbacks.DecodedErrors(samples=arm.samples)], **QUIET
     )
     seed_noise(module, seed)
     scores = scorer.validate(module, datamodule=data, verbose=False)[0]
-    return {
+    record = {
         "arm": name,
         "what": arm.what,
         "control": arm.control,
@@ -151,13 +160,16 @@ def train(
         "device": device_name(module.device),
         "torch": torch.__version__,
     }
+    with replacing(result, "The record") as path:
+        path.write_text(json.dumps(record, indent=1) + "\n")
+    return f"decoded error at 16 steps {record['scores']['decoded_error_16']:.3f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS), metavar="ARM")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--updates", type=int, default=2000)
+    parser.add_argument("--updates", dest="model_updates", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--size", default="tiny", choices=list(SIZES))
     parser.add_argument("--accelerator", default="cpu", choices=("cpu", "gpu"))
@@ -167,9 +179,15 @@ def main() -> None:
     options = parser.parse_args()
     options.results = options.results or (RESULTS if options.size == "tiny" else Path(f"{RESULTS}_{options.size}"))
     options.results.mkdir(parents=True, exist_ok=True)
+    failed = False
     if not options.only_table:
-        run_missing(options)
+        store = collect_data(options.runs, options.workers)
+        wanted = [(arm, seed) for seed in range(options.seeds) for arm in options.arms]
+        work = {f"{arm} seed {seed}": model_work(arm, seed, store, options) for arm, seed in wanted}
+        failed = bool(run_study(work, options.workers).failed)
     write_tables(options.results)
+    if failed:
+        raise SystemExit(1)
 
 
 def collect_data(runs: Path, workers: int) -> Path:
@@ -180,31 +198,16 @@ def collect_data(runs: Path, workers: int) -> Path:
     return store
 
 
-def run_missing(options: argparse.Namespace) -> None:
-    store = collect_data(options.runs, options.workers)
-    wanted = [(arm, seed) for seed in range(options.seeds) for arm in options.arms]
-    missing = [(arm, seed) for arm, seed in wanted if not (options.results / f"{arm}_{seed}.json").exists()]
-    print(f"{len(wanted) - len(missing)} of {len(wanted)} are there; training {len(missing)}", flush=True)
-    context, started = multiprocessing.get_context("spawn"), time.time()
-    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
-        futures = {
-            pool.submit(
-                train, arm, seed, options.updates, str(store), str(options.runs), options.size, options.accelerator
-            ): (arm, seed)
-            for arm, seed in missing
-        }
-        for done, future in enumerate(as_completed(futures), start=1):
-            arm, seed = futures[future]
-            try:
-                record = future.result()
-            except Exception as error:  # one that fails does not stop the rest
-                print(f"{arm} seed {seed} failed: {type(error).__name__}: {error}", flush=True)
-                continue
-            with replacing(options.results / f"{arm}_{seed}.json", "The record") as path:
-                path.write_text(json.dumps(record, indent=1) + "\n")
-            rest = (time.time() - started) / done * (len(missing) - done) / 60
-            error = record["scores"]["decoded_error_16"]
-            print(f"{arm} seed {seed}: decoded error at 16 steps {error:.3f}; {rest:.0f} minutes remain", flush=True)
+def model_work(arm: str, seed: int, store: Path, options: argparse.Namespace, record: bool = True) -> Work:
+    """An arm's world model as work: with its record, or only for what needs its checkpoint."""
+    result = options.results / f"{arm}_{seed}.json" if record else None
+    settings = (options.model_updates, str(store), str(options.runs), options.size, options.accelerator, result)
+    call = Call(f"the world model of {arm!r}, seed {seed}", train, (arm, seed, *settings))
+    return Work(call, leaves=result or checkpoint_of(options.runs, arm, seed), for_others=not record)
+
+
+def checkpoint_of(runs: Path, arm: str, seed: int) -> Path:
+    return runs / f"{arm}_{seed}.ckpt"
 
 
 if __name__ == "__main__":

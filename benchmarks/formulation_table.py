@@ -61,11 +61,11 @@ def spread(values: Any, digits: int = 2) -> str:
 
 def table(records: Records) -> str:
     mlp = next(iter(records["mlp"].values()))
-    rows = [
-        "| arm | width | parameters | FLOPs | total FLOPs | decoded error ÷ MLP's at 1 / 4 / 16 steps "
-        "| latent error 1 / 4 / 16 | reward error 1 / 4 / 16 | latent variance |",
-        "| --- | ---: | ---: | ---: | ---: | --- | --- | --- | ---: |",
-    ]
+    head = [
+        "arm", "width", "parameters", "FLOPs", "total FLOPs", "decoded error ÷ MLP's at 1 / 4 / 16 steps",
+        "latent error 1 / 4 / 16", "reward error 1 / 4 / 16", "latent variance",
+    ]  # fmt: skip
+    rows = []
     for name, by_seed in records.items():
         some = next(iter(by_seed.values()))
 
@@ -74,19 +74,31 @@ def table(records: Records) -> str:
 
         flops = some["flops_per_update"] / mlp["flops_per_update"]
         total = flops * some["updates"] / mlp["updates"]
-        rows.append(
-            f"| {'**' if some['control'] else ''}{name}{'**' if some['control'] else ''}: {ARMS[name].what} "
-            f"| {some['hidden_dim']} | {some['parameters'] / mlp['parameters'] - 1:+.1%} | {flops:.2f} | {total:.2f} | "
-            + " / ".join(spread(ratios(records, name, k)) for k in STEPS)
-            + " | "
-            + " / ".join(f"{mean(f'latent_error_{k}'):.3f}" for k in STEPS)
-            + " | "
-            + " / ".join(f"{mean(f'reward_error_{k}'):.2f}" for k in STEPS)
-            + f" | {mean('latent_variance_1'):.4f} |"
-        )
-    seeds = sorted({len(by_seed) for by_seed in records.values()})
-    rows += ["", f"Seeds: {' to '.join(map(str, seeds))}; tasks: {', '.join(tasks_of(records))}. Controls in bold."]
-    return "\n".join(rows)
+        bold = "**" if some["control"] else ""
+        rows.append([
+            f"{bold}{name}{bold}: {ARMS[name].what}",
+            str(some["hidden_dim"]), f"{some['parameters'] / mlp['parameters'] - 1:+.1%}",
+            f"{flops:.2f}", f"{total:.2f}",
+            " / ".join(spread(ratios(records, name, k)) for k in STEPS),
+            " / ".join(f"{mean(f'latent_error_{k}'):.3f}" for k in STEPS),
+            " / ".join(f"{mean(f'reward_error_{k}'):.2f}" for k in STEPS),
+            f"{mean('latent_variance_1'):.4f}",
+        ])  # fmt: skip
+    seeds = " to ".join(map(str, sorted({len(by_seed) for by_seed in records.values()})))
+    below = f"Seeds: {seeds}; tasks: {', '.join(tasks_of(records))}. Controls in bold."
+    return f"{markdown(head, rows, left=(0, 5, 6, 7))}\n\n{below}"
+
+
+def text(records: Records) -> str:
+    """All tables of the world models."""
+    return "\n\n".join((
+        table(records),
+        "Decoded error at 16 steps (1: the mean observation's) by task:",
+        table_by_task(records),
+        "Ratios at the same seeds: geometric mean over tasks and seeds, with the 95 % t interval over seeds of "
+        "its logarithm, each row for itself; p values are corrected for the number of rows:",
+        table_of_pairs(records),
+    ))  # fmt: skip
 
 
 _FLOWS = ("flow-end", "flow-k4", "flow-velocity", "flow-residual", "flow-matching", "flow-noise-end")
@@ -107,19 +119,19 @@ def table_of_pairs(records: Records) -> str:
     corrected = holm([1.0 if p is None else p for p in tests])
     rows = []
     for (arm, other), p in zip(pairs, corrected, strict=True):
-        found = [geometric_estimate(log_ratios(records, arm, other, metric)).shown(2) for metric in metrics]
-        rows.append([f"{arm} ÷ {other}", *(f"{text} ({small})" for text, small in found), f"{p:.2g}"])
+        shown = [geometric_estimate(log_ratios(records, arm, other, metric)).shown(2) for metric in metrics]
+        rows.append([f"{arm} ÷ {other}", *(f"{value} ({small})" for value, small in shown), f"{p:.2g}"])
     head = ["ratio", *(f"decoded error, {k}" for k in STEPS), "reward error, 16", "p, decoded, 16 (Holm)"]
     return markdown(head, rows)
 
 
 def table_by_task(records: Records) -> str:
     tasks = tasks_of(records)
-    rows = ["| arm | " + " | ".join(tasks) + " |", "| --- |" + " ---: |" * len(tasks)]
-    for name, by_seed in records.items():
-        cells = [spread([r["scores"][f"decoded_error_16/{task}"] for r in by_seed.values()]) for task in tasks]
-        rows.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(rows)
+    rows = [
+        [name, *(spread([r["scores"][f"decoded_error_16/{task}"] for r in by_seed.values()]) for task in tasks)]
+        for name, by_seed in records.items()
+    ]
+    return markdown(["arm", *tasks], rows)
 
 
 def figure(records: Records, path: Path) -> None:
@@ -189,10 +201,10 @@ def section_of(results: Path) -> str | None:
 
 
 def write_policy_table(results: Path) -> None:
-    text = policy_table(results / "policies")
-    print(text)
+    shown = policy_table(results / "policies")
+    print(shown)
     if section := section_of(results):
-        put(FLOW_PAGE, f"{section} policies", text)
+        put(FLOW_PAGE, f"{section} policies", shown)
 
 
 def write_tables(results: Path) -> None:
@@ -200,18 +212,10 @@ def write_tables(results: Path) -> None:
     if "mlp" not in records:
         print("No record of the MLP, to which the others are compared: no table.")
         return
-    text = (
-        table(records)
-        + "\n\nDecoded error at 16 steps (1: the mean observation's) by task:\n\n"
-        + table_by_task(records)
-        + "\n\nRatios at the same seeds: geometric mean over tasks and seeds, with the 95 % t interval over seeds of "
-        + "its logarithm, each row for itself; p values are corrected for the number of rows:\n\n"
-        + table_of_pairs(records)
-    )
-    print(text)
+    print(text(records))
     if section := section_of(results):
-        put(FLOW_PAGE, section, text)
+        put(FLOW_PAGE, section, text(records))
         figure(records, DOCS / f"{results.name}.png")
     else:
-        (results / "table.md").write_text(text + "\n")
+        (results / "table.md").write_text(text(records) + "\n")
         figure(records, results / "formulation.png")

@@ -17,8 +17,8 @@ import numpy as np
 from pages import DOCS, markdown, put
 
 from lit_pwm.experiments.report.grid import Grid
+from lit_pwm.experiments.sweep.record_grid import grid_of
 from lit_pwm.experiments.sweep.records import read_records
-from lit_pwm.experiments.sweep.report import grid_of
 from lit_pwm.measures.statistics import Interval, t_interval
 
 RESULTS = Path(__file__).parent / "results" / "factorial"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pages import FLOW_PAGE, markdown, put
 from torch import Tensor
 
 import datamodules
@@ -208,8 +209,6 @@ def text(r: dict[str, Any]) -> str:
     scratch, start = r["reward_from_scratch"], r["reward_pretrained"]
     tuned, entropy = r["reward_tuned_by_squared_error"], r["reward_tuned_by_cross_entropy"]
     rows = [
-        ("what", "mathematics", "measured"),
-        ("---", "---", "---"),
         (
             "Velocity head ends in SimNorm",
             "v ≥ 0 and each group of v sums to 1, so after k steps a group sums to 1 + k: 2 after one, 17 after 16",
@@ -253,7 +252,7 @@ def text(r: dict[str, Any]) -> str:
     note = (
         f"{r['updates']} updates of 64 slices of {TASK}. The inspiring project's log gives 1.3040 for the flow's loss."
     )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + f"\n\n{note}"
+    return f"{markdown(('what', 'mathematics', 'measured'), rows, left=range(3))}\n\n{note}"
 
 
 def main() -> None:
@@ -268,8 +267,6 @@ def main() -> None:
     options.result.write_text(json.dumps(result, indent=1) + "\n")
     print(text(result))
     if options.result == RESULT:
-        from pages import FLOW_PAGE, put
-
         put(FLOW_PAGE, "negative controls", text(result))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+
+from lit_pwm.experiments.report import Table
 
 DOCS = Path(__file__).parent.parent / "docs"
 FLOW_PAGE = DOCS / "flow_dynamics.md"
@@ -17,7 +19,6 @@ def put(page: Path, name: str, text: str) -> None:
     page.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}")
 
 
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
-    """A table whose first columns, `words` of them, are aligned to the left and the others to the right."""
-    rule = ["---"] * words + ["---:"] * (len(head) - words)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] = (0,)) -> str:
+    """A table whose columns of text, `left`, are aligned to the left and the others to the right."""
+    return Table.of(head, rows, left).markdown().rstrip("\n")

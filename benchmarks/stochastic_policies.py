@@ -10,16 +10,17 @@ episodes whose seeds chose nothing, for the checkpoint that validation chose and
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stochastic_study import Study, refuse_another, side_by_side, write_record
+from stochastic_study import Study, refuse_another, write_record
 from stochastic_table import RESULTS, write_policy_table
 
 from lit_pwm.checkpoints import load_policy
 from lit_pwm.evaluation.evaluator import evaluate_task
+from lit_pwm.experiments.calls import Work, run_study
 from lit_pwm.experiments.training import PolicyPlan, be_quiet, train_policy
+from lit_pwm.runtime.pool import Call
 
 POLICY_MODELS = (
     "flow-energy-sharp", "one-step-energy", "refinement-energy", "mlp-energy", "refinement", "gaussian", "mlp",
@@ -29,8 +30,13 @@ POLICY_MODELS = (
 _REPORT_SEED = 20_000
 
 
-def run_policy(study: Study, model: str, seed: int, plan: PolicyPlan, episodes: int = 10) -> None:
-    """Train and evaluate one policy and write its record, unless there is one.
+def record_of(study: Study, model: str, seed: int) -> Path:
+    """Where a policy's record is."""
+    return study.results / "policies" / f"{study.task}_{model}_{seed}.json"
+
+
+def run_policy(study: Study, model: str, seed: int, plan: PolicyPlan, episodes: int = 10) -> str:
+    """Train and evaluate one policy and write its record, unless there is one; returns what to tell of it.
 
     Args:
         study: holds data and world models.
@@ -42,11 +48,11 @@ def run_policy(study: Study, model: str, seed: int, plan: PolicyPlan, episodes: 
     Raises:
         LitPWMError: there is a record, of a policy or a model of other numbers of updates.
     """
-    path = study.results / "policies" / f"{study.task}_{model}_{seed}.json"
+    path = record_of(study, model, seed)
     wanted = {"updates": plan.updates, "model_updates": study.updates}
     if path.exists():
         refuse_another(path, "a policy", wanted)
-        return
+        return "finished before"
     folder = study.out / "policies" / study.task / model / f"seed_{seed}"
     stores = [str(study.store_path)]
     trained = train_policy(study.task, study.checkpoint(model, seed), stores, str(folder), plan, seed)
@@ -55,7 +61,7 @@ def run_policy(study: Study, model: str, seed: int, plan: PolicyPlan, episodes: 
         result = evaluate_task(load_policy(checkpoint), study.task, episodes, _REPORT_SEED)
         record[name] = list(result.returns)
     write_record(path, record | {"curve": trained.curves["eval/return"]})
-    print(f"policy on {model}, seed {seed}: best {_mean(record['best'])}, last {_mean(record['last'])}")
+    return f"best {_mean(record['best'])}, last {_mean(record['last'])}"
 
 
 def _mean(returns: list[float]) -> str:
@@ -77,9 +83,19 @@ def main() -> None:
     study = Study(args.task, args.out, args.model_updates, results=args.results)
     plan = PolicyPlan(args.updates, evaluate_every=max(1, args.updates // 6), episodes=6)
     models = args.models.split(",")
-    jobs = [(model, seed, plan) for seed in range(args.seeds) for model in models]
-    side_by_side(partial(run_policy, study), jobs, args.workers)
+    work: dict[str, Work] = {}
+    for seed in range(args.seeds):
+        work |= {f"model {model} seed {seed}": study.model_work(model, seed) for model in models}
+        for model in models:
+            path = record_of(study, model, seed)
+            if path.exists():
+                run_policy(study, model, seed, plan)  # refuses one of other numbers
+            call = Call(f"the policy on {model!r}, seed {seed}", run_policy, (study, model, seed, plan))
+            work[f"policy on {model} seed {seed}"] = Work(call, (f"model {model} seed {seed}",), leaves=path)
+    outcome = run_study(work, args.workers)
     write_policy_table(args.results)
+    if outcome.failed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

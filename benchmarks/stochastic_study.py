@@ -18,13 +18,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +33,14 @@ from stochastic_table import RESULTS, write_table
 from datamodules import EpisodeStore, collect
 from lit_pwm.checkpoints import load_world_model
 from lit_pwm.errors import LitPWMError
+from lit_pwm.experiments.calls import Work, run_study
+from lit_pwm.experiments.engine import Outcome
 from lit_pwm.experiments.training import WorldModelPlan, be_quiet, train_world_model
 from lit_pwm.measures.linear_probe import best_probe
 from lit_pwm.measures.scores import crps, energy_score, rank_histogram, spread_error_ratio, spread_ratio
 from lit_pwm.models.noise import seed_noise
 from lit_pwm.runtime.atomic import replacing
+from lit_pwm.runtime.pool import Call
 from lit_pwm.tasks import make_env
 
 STEPS = (1, 4, 16)
@@ -111,19 +110,35 @@ class Study:
             train_model(model, seed, str(self.store_path), str(folder), self.updates, self.accelerator)
         return str(folder / json.loads((folder / "last.json").read_text())["checkpoint"])
 
-    def run_all(self, arms: Sequence[str], seeds: int, workers: int) -> None:
+    def model_work(self, model: str, seed: int) -> Work:
+        """A world model as work, which is only done for what needs it."""
+        folder = self.model_folder(model, seed)
+        given = (model, seed, str(self.store_path), str(folder), self.updates, self.accelerator)
+        call = Call(f"the world model {model!r}, seed {seed}", train_model, given)
+        return Work(call, leaves=folder / "last.json", for_others=True)
+
+    def run_all(self, arms: Sequence[str], seeds: int, workers: int) -> Outcome:
         """Train the models of the arms and score them, some at a time, each arm as soon as its model is trained.
 
         All of one seed come first, so that an early stop leaves a whole comparison.
+
+        Raises:
+            LitPWMError: there is a record of a model of other numbers of updates, or of other futures.
         """
-        by_model: dict[str, list[str]] = defaultdict(list)
-        for arm in arms:
-            if arm in REFERENCES:
-                self.run(arm, 0)
-            else:
-                by_model[ARMS[arm].model].append(arm)
-        jobs = [(by_model[model], seed) for seed in range(seeds) for model in by_model]
-        side_by_side(partial(_run_arms, self), jobs, workers)
+        work: dict[str, Work] = {}
+        for seed in range(seeds):
+            models = dict.fromkeys(ARMS[arm].model for arm in arms if arm not in REFERENCES)
+            work |= {f"model {model} seed {seed}": self.model_work(model, seed) for model in models}
+            for arm in arms:
+                if arm in REFERENCES and seed:
+                    continue
+                path = self.record(arm, seed)
+                if path.exists():
+                    refuse_another(path, *self._wanted(arm))
+                needs = () if arm in REFERENCES else (f"model {ARMS[arm].model} seed {seed}",)
+                call = Call(f"the scores of {arm!r}, seed {seed}", _score, (self, arm, seed))
+                work[f"{arm} seed {seed}"] = Work(call, needs, leaves=path)
+        return run_study(work, workers)
 
     def subject(self, model: str, seed: int) -> Subject:
         """The trained world model with its probe."""
@@ -152,13 +167,22 @@ class Study:
         return Windows(np.stack(obs), np.stack(action, axis=1), self.standardise(np.stack(outcome, axis=1)))
 
     # -- records ----------------------------------------------------------------------------------------------------
-    def run(self, arm: str, seed: int) -> None:
-        """Score an arm and write its record, unless there is one."""
-        path = self.results / "records" / f"{self.task}_{arm}_{seed}.json"
-        wanted = {"futures_seed": self.futures_seed} | ({} if arm in REFERENCES else {"updates": self.updates})
+    def record(self, arm: str, seed: int) -> Path:
+        """Where an arm's record is."""
+        return self.results / "records" / f"{self.task}_{arm}_{seed}.json"
+
+    def _wanted(self, arm: str) -> tuple[str, dict[str, Any]]:
+        """What a record is of, in words, and the numbers that it must have."""
+        if arm in REFERENCES:
+            return "a reference", {"futures_seed": self.futures_seed}
+        return "a model", {"futures_seed": self.futures_seed, "updates": self.updates}
+
+    def run(self, arm: str, seed: int) -> str:
+        """Score an arm and write its record, unless there is one; returns what to tell of it."""
+        path, (kind, wanted) = self.record(arm, seed), self._wanted(arm)
         if path.exists():
-            refuse_another(path, "a model" if arm in ARMS else "a reference", wanted)
-            return
+            refuse_another(path, kind, wanted)
+            return "finished before"
         record: dict[str, Any] = {"task": self.task, "arm": arm, "seed": seed, "samples": SAMPLES, **wanted}
         if arm in REFERENCES:
             samples = REFERENCES[arm](self.futures, SAMPLES)
@@ -170,8 +194,9 @@ class Study:
                 "parameters": sum(p.numel() for p in subject.model.dynamics.parameters()),
                 "probe_error": self._probe_error(subject),
             }
-        write_record(path, record | scores(samples, self.futures))
-        print(f"{arm} seed {seed}: energy score", json.loads(path.read_text())["energy_score"])
+        found = scores(samples, self.futures)
+        write_record(path, record | found)
+        return f"energy score {found['energy_score']}"
 
     def _probe_error(self, subject: Subject) -> float:
         """Mean squared error of held-out observations read out of their own latents: the floor of every score."""
@@ -181,35 +206,23 @@ class Study:
         return subject.probe.error(z, torch.from_numpy(self.standardise(self.futures.obs)))
 
 
-def _run_arms(study: Study, arms: Sequence[str], seed: int) -> None:
+def _score(study: Study, arm: str, seed: int) -> str:
     be_quiet()
-    for arm in arms:
-        study.run(arm, seed)
-
-
-def side_by_side(job: Callable[..., None], arguments: Sequence[tuple[Any, ...]], workers: int) -> None:
-    """Call `job` with each of the arguments, in their order, in some processes; one is the calling process."""
-    if workers == 1:
-        for each in arguments:
-            job(*each)
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for done, future in enumerate(as_completed(pool.submit(job, *each) for each in arguments), start=1):
-            future.result()
-            print(f"{done} of {len(arguments)} are done", flush=True)
+    return study.run(arm, seed)
 
 
 def train_model(model: str, seed: int, store: str, folder: str, updates: int, accelerator: str) -> str:
-    """Train a world model and say where its checkpoint is in last.json; returns its name and seed."""
+    """Train a world model and say where its checkpoint is in last.json; returns what to tell of it."""
     be_quiet()
     arm = MODELS[model]
-    plan = WorldModelPlan(updates, arm.batch_size, arm.horizon, dynamics=arm.dynamics, accelerator=accelerator)
+    options = {"data.batch_size": arm.batch_size, "data.horizon": arm.horizon, "trainer.accelerator": accelerator}
+    plan = WorldModelPlan(updates, options=options, dynamics=arm.dynamics)
     trained = train_world_model([store], folder, plan, seed, progress=False)
     variance = trained.curves["train/latent_variance"][-1][1]
     checkpoint = os.path.relpath(trained.last, folder)
     record = {"checkpoint": checkpoint, "seconds": trained.seconds, "latent_variance": variance}
     write_record(Path(folder) / "last.json", record)
-    return f"{model} seed {seed}"
+    return f"trained in {trained.seconds:.0f} s"
 
 
 def scores(samples: np.ndarray, futures: Futures) -> dict[str, Any]:
@@ -275,12 +288,15 @@ def main() -> None:
     parser.add_argument("--only-table", action="store_true")
     args = parser.parse_args()
     be_quiet()
+    failed: list[str] = []
     if not args.only_table:
         arms = args.arms.split(",") if args.arms else [*REFERENCES, *ARMS]
         options = {"accelerator": args.accelerator, "results": args.results, "futures_seed": args.futures_seed}
         study = Study(args.task, args.out, args.updates, **options)
-        study.run_all(arms, args.seeds, args.workers)
+        failed = study.run_all(arms, args.seeds, args.workers).failed
     write_table(args.results)
+    if failed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

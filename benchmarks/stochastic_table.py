@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from pages import DOCS, put
+from pages import DOCS, markdown, put
 from stochastic_contrasts import FLOW, contrasts
 
 from lit_pwm.errors import LitPWMError
@@ -113,8 +113,7 @@ def table(records: Path) -> str:
     for task, arms in tasks.items():
         ordered = sorted(arms, key=lambda arm: np.mean([record["energy_score"]["16"] for record in arms[arm]]))
         rows = [_row(arm, arms[arm]) for arm in ordered]
-        lines = [f"| {' | '.join(cells)} |" for cells in (_HEADINGS, ["---"] * len(_HEADINGS), *rows)]
-        parts.append(f"### {task}\n\n" + "\n".join(lines) + "\n")
+        parts.append(f"### {task}\n\n{markdown(_HEADINGS, rows, left=range(len(_HEADINGS)))}\n")
     return "\n".join(parts)
 
 
@@ -128,12 +127,12 @@ def policy_table(records: Path) -> str:
     """
     parts = []
     for task, models in _read(records, "model").items():
-        lines = ["| world model | seeds | return, best | return, last |", "| --- | --- | --- | --- |"]
+        head, rows = ["world model", "seeds", "return, best", "return, last"], []
         for model in sorted(models, key=lambda model: -np.mean([np.mean(run["best"]) for run in models[model]])):
             runs = models[model]
             means = {name: [float(np.mean(run[name])) for run in runs] for name in ("best", "last")}
-            lines.append(f"| {model} | {len(runs)} | {' | '.join(_over_seeds(v, 0) for v in means.values())} |")
-        parts.append(f"### {task}\n\n" + "\n".join(lines) + "\n")
+            rows.append([model, str(len(runs)), *(_over_seeds(values, 0) for values in means.values())])
+        parts.append(f"### {task}\n\n{markdown(head, rows, left=range(len(head)))}\n")
     return "\n".join(parts)
 
 

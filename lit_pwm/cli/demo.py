@@ -38,8 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     check_folder(out, "--out")
 
-    from lit_pwm.experiments.demo.rounds import Demo, plan_for
-    from lit_pwm.experiments.demo.summary import report_runs
+    from lit_pwm.experiments.demo.demo_plan import plan_for
+    from lit_pwm.experiments.demo.demo_report import report_runs
+    from lit_pwm.experiments.demo.rounds import Demo
     from lit_pwm.experiments.own_folders import only_one, replacing_folder
 
     plan, final = plan_for(arguments.minutes), out / "runs" / f"demo-seed{arguments.seed}"

@@ -47,11 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
             f"{str(cells[0])!r}), which are different reports. Name folders of one kind."
         )
     if cells:
-        from lit_pwm.experiments.sweep.report import report_sweep
+        from lit_pwm.experiments.sweep.sweep_report import report_sweep
 
         report_sweep(cells, Path(arguments.out))
     else:
-        from lit_pwm.experiments.demo.summary import report_runs
+        from lit_pwm.experiments.demo.demo_report import report_runs
 
         report_runs(demos, Path(arguments.out))
     return 0

@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
             with contextlib.suppress(LitPWMError):  # said at the end
                 write_record(sweep, cells, cell.labels, out, copies)
 
-    outcome = LocalLauncher(cells, out, workers, Display(list(cells.values()), workers, console), note).run()
+    outcome = LocalLauncher(cells, out, workers, Display(cells, out, workers, console), note).run()
     written = write_records(sweep, cells, out, copies)
     print_outcome(outcome, cells, out, console)
     if written:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 import callbacks
-import datamodules
 from lit_pwm.experiments.metrics import read_curves
-from lit_pwm.models import CriticEnsemble, Dynamics, MLPActor, MLPDynamics
-from lit_pwm.options.policy_optimizers import ActorOptimizer, CriticOptimizer
-from lit_pwm.policy_learning import PolicyLearning
-from lit_pwm.pretraining import WorldModelPretraining
+from lit_pwm.experiments.recipes import DEMO_POLICY, DEMO_WORLD_MODEL, Recipe
+from lit_pwm.models import Dynamics
 from lit_pwm.runtime.processes import keep_freed_memory
 
 Report = Callable[[str, int, int, float | None], None]
@@ -51,43 +48,42 @@ class Trained:
     seconds: float
 
 
-def _small_mlp(*dimensions: int) -> Dynamics:
-    return MLPDynamics(*dimensions, hidden_dim=256, rescale_inputs=False)  # TD-MPC2's, as the demo was measured
-
-
 @dataclass(frozen=True)
 class WorldModelPlan:
     """How a small world model is trained. Updates are counted by the trainer's global step.
 
     Attributes:
         updates: updates.
-        batch_size: slices of a batch.
-        horizon: transitions of a slice.
         initial_checkpoint: start from this world model.
-        dynamics: makes the dynamics from latent, action and task-embedding width.
-        accelerator: Lightning's name of where it is trained.
+        configs: the recipe.
+        options: of the command line, over the recipe's.
+        dynamics: makes the dynamics from latent, action and task-embedding width; the recipe's if not given.
     """
 
     updates: int
-    batch_size: int = 128
-    horizon: int = 4
     initial_checkpoint: str | None = None
-    dynamics: Callable[[int, int, int], Dynamics] = _small_mlp
-    accelerator: str = "cpu"
+    configs: Sequence[str] = DEMO_WORLD_MODEL
+    options: Mapping[str, Any] = field(default_factory=dict)
+    dynamics: Callable[[int, int, int], Dynamics] | None = None
 
 
 @dataclass(frozen=True)
 class PolicyPlan:
-    """How a policy is trained and when it is evaluated."""
+    """How a policy is trained and when it is evaluated.
+
+    Attributes:
+        updates: updates.
+        evaluate_every: updates between evaluations, which choose the best checkpoint.
+        episodes: of each evaluation; as many as the recipe has if not given.
+        configs: the recipe.
+        options: of the command line, over the recipe's.
+    """
 
     updates: int
     evaluate_every: int
-    episodes: int = 10
-    evaluation_seed: int = 10_000
-    batch_size: int = 64
-    horizon: int = 16
-    lr: float = 5e-4
-    actor_average_rate: float = 0.02
+    episodes: int | None = None
+    configs: Sequence[str] = DEMO_POLICY
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def be_quiet() -> None:
@@ -135,49 +131,26 @@ def train_world_model(
     be_quiet()
     keep_freed_memory()
     started = time.perf_counter()
+    recipe = Recipe(
+        plan.configs,
+        {
+            "model.initial_checkpoint": plan.initial_checkpoint,
+            "data.store": list(stores),
+            "data.batches_per_epoch": plan.updates,
+            "data.seed": seed,
+            "trainer.max_steps": plan.updates,
+            "trainer.val_check_interval": max(1, plan.updates // 10),
+            **plan.options,
+        },
+    )
+    recipe["model.warmup_steps"] = min(recipe["model.warmup_steps"], plan.updates // 5)
+    if plan.dynamics is not None:
+        recipe["model.dynamics"] = plan.dynamics
     seed_everything(seed, verbose=False)
-    module = WorldModelPretraining(
-        dynamics=plan.dynamics,
-        latent_dim=128,
-        encoder_dim=256,
-        encoder_layers=1,
-        reward_dim=128,
-        task_dim=16,
-        initial_checkpoint=plan.initial_checkpoint,
-        lr=1e-3,
-        encoder_lr_scale=1.0,
-        betas=(0.9, 0.99),
-        rho=0.9,
-        warmup_steps=min(200, plan.updates // 5),
-        final_lr_fraction=0.05,
-    )
-    data = datamodules.MultitaskDataModule(
-        store=list(stores),
-        horizon=plan.horizon,
-        val_horizon=16,
-        batch_size=plan.batch_size,
-        batches_per_epoch=plan.updates,
-        seed=seed,
-    )
-    last, keeper = callbacks.LastCheckpoint(), ModelCheckpoint(monitor="val/loss", filename="best")
-    every = max(1, plan.updates // 10)
-    trainer = Trainer(
-        accelerator=plan.accelerator,
-        devices=1,
-        max_steps=plan.updates,
-        max_epochs=-1,
-        val_check_interval=every,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=max(1, plan.updates // 50),
-        default_root_dir=folder,
-        logger=CSVLogger(folder, name="", version=""),
-        callbacks=[keeper, last, callbacks.NonFiniteGuard(), *([callbacks.RunProgress()] if progress else [])],
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-    )
+    own = [callbacks.RunProgress()] if progress else []
+    module, data, trainer = recipe.made([*_guards(), *own], **_in_folder(folder, plan.updates, progress))
     trainer.fit(module, datamodule=data)
-    return _trained(keeper, last, folder, started)
+    return _trained(trainer, folder, started)
 
 
 def train_policy(
@@ -203,55 +176,50 @@ def train_policy(
     be_quiet()
     keep_freed_memory()
     started = time.perf_counter()
+    recipe = Recipe(
+        plan.configs,
+        {
+            "model.world_model_checkpoint": world_model,
+            "data.store": list(stores),
+            "data.tasks": [task],
+            "data.batches_per_epoch": plan.updates,
+            "data.seed": seed,
+            "trainer.max_steps": plan.updates,
+            "trainer.val_check_interval": plan.evaluate_every,
+            **plan.options,
+        },
+    )
+    if plan.episodes is not None:
+        recipe.callback("EnvironmentEvaluation").episodes = plan.episodes
     seed_everything(seed, verbose=False)
-    module = PolicyLearning(
-        world_model_checkpoint=world_model,
-        actor=lambda *dimensions: MLPActor(*dimensions, hidden_dims=(128, 128)),
-        critic=lambda *dimensions: CriticEnsemble(*dimensions, hidden_dims=(128, 128)),
-        reward_scale=0.1,
-        actor_optimizer=ActorOptimizer(lr=plan.lr, average_rate=plan.actor_average_rate),
-        critic_optimizer=CriticOptimizer(lr=plan.lr, passes=1, minibatches=4),
-        horizon=plan.horizon,
-    )
-    data = datamodules.MultitaskDataModule(
-        store=list(stores),
-        tasks=[task],
-        horizon=1,
-        val_horizon=1,
-        batch_size=plan.batch_size,
-        batches_per_epoch=plan.updates,
-        val_batches=1,
-        seed=seed,
-    )
-    last, keeper = callbacks.LastCheckpoint(), ModelCheckpoint(monitor="eval/return", mode="max", filename="best")
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=plan.updates,
-        max_epochs=-1,
-        val_check_interval=plan.evaluate_every,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=max(1, plan.updates // 50),
-        default_root_dir=folder,
-        logger=CSVLogger(folder, name="", version=""),
-        callbacks=[
-            callbacks.EnvironmentEvaluation(plan.episodes, plan.evaluation_seed, before_training=False),
-            keeper,
-            last,
-            callbacks.NonFiniteGuard(),
-            *([_Telling(task, tell)] if tell is not None else []),
-        ],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    own = [_Telling(task, tell)] if tell is not None else []
+    module, data, trainer = recipe.made([*_guards(), *own], **_in_folder(folder, plan.updates))
     trainer.fit(module, datamodule=data)
-    return _trained(keeper, last, folder, started)
+    return _trained(trainer, folder, started)
 
 
-def _trained(keeper: ModelCheckpoint, last: ModelCheckpoint, folder: str, started: float) -> Trained:
+def _guards() -> list[Callback]:
+    """What every run has, whatever its recipe."""
+    return [callbacks.LastCheckpoint(), callbacks.NonFiniteGuard()]
+
+
+def _in_folder(folder: str, updates: int, progress: bool = False) -> dict[str, Any]:
+    """Options of a Trainer whose run lies in a folder of its own, without Lightning's version folders."""
+    return {
+        "log_every_n_steps": max(1, updates // 50),
+        "default_root_dir": folder,
+        "logger": CSVLogger(folder, name="", version=""),
+        "enable_progress_bar": progress,
+        "enable_model_summary": False,
+    }
+
+
+def _trained(trainer: Trainer, folder: str, started: float) -> Trained:
+    last = next(kept for kept in trainer.checkpoint_callbacks if isinstance(kept, callbacks.LastCheckpoint))
+    best = next(kept for kept in trainer.checkpoint_callbacks if isinstance(kept, ModelCheckpoint) and kept.monitor)
     return Trained(
-        best=keeper.best_model_path,
-        score=float(keeper.best_model_score) if keeper.best_model_score is not None else float("nan"),
+        best=best.best_model_path,
+        score=float(best.best_model_score) if best.best_model_score is not None else float("nan"),
         last=last.best_model_path,
         curves=read_curves(Path(folder) / "metrics.csv"),
         seconds=time.perf_counter() - started,

@@ -50,11 +50,26 @@ class Call:
     tells: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Ended:
+    """A call that a worker has made.
+
+    Attributes:
+        call: the call.
+        value: what it returned.
+        error: what it raised, if it did.
+    """
+
+    call: Call
+    value: Any = None
+    error: BaseException | None = None
+
+
 @dataclass
 class _Worker:
     process: SpawnProcess
     connection: Connection
-    number: int | None = None  # of the call it works on
+    call: Call | None = None  # that it works on
     silent: float = field(default=0.0)
 
 
@@ -98,34 +113,64 @@ class Pool:
             WorkerEndedError: a worker was killed or stopped; the message names it and its call.
             Exception: what a call raised.
         """
-        calls = list(calls)
-        waiting, ended = deque(enumerate(calls)), False
+        waiting, over = deque(calls), False
         try:
-            while waiting or any(worker.number is not None for worker in self._workers):
-                while waiting and (worker := self._idle()) is not None:
-                    self._hand(worker, *waiting.popleft(), calls)
-                for worker in self._heard():
-                    kind, value = self._received(worker, calls)
-                    if kind == "told":
-                        told(value)
-                    elif kind == "returned":
-                        number, worker.number = worker.number, None
-                        assert number is not None
-                        yield calls[number], value
-                    elif kind == "raised":
-                        raise value
-                self._refuse_silence(calls)
-            ended = True
+            while waiting or self.is_busy():
+                while waiting and self.has_room():
+                    self.begin(waiting.popleft())
+                for ended in self.wait(told):
+                    if ended.error is not None:
+                        raise ended.error
+                    yield ended.call, ended.value
+            over = True
         finally:
-            if not ended:
+            if not over:
                 self.kill()
 
-    def _idle(self) -> _Worker | None:
-        for worker in self._workers:
-            if worker.number is None:
-                return worker
-        if len(self._workers) == self._most:
-            return None
+    def is_busy(self) -> bool:
+        """Whether a call is being worked on."""
+        return any(worker.call is not None for worker in self._workers)
+
+    def has_room(self) -> bool:
+        """Whether a call could be begun at once."""
+        return len(self._workers) < self._most or any(worker.call is None for worker in self._workers)
+
+    def begin(self, call: Call) -> None:
+        """Hand a call to a worker that has none, which is started if need be; there must be room.
+
+        Raises:
+            WorkerEndedError: the worker is gone.
+        """
+        worker = next((worker for worker in self._workers if worker.call is None), None) or self._started()
+        worker.call, worker.silent = call, 0.0
+        try:
+            worker.connection.send((call.function, call.arguments, call.tells))
+        except OSError:
+            self._ended(worker)
+
+    def wait(self, told: Callable[[Any], object] = lambda message: None) -> Generator[Ended]:
+        """Wait for a moment, or until a worker says something.
+
+        Args:
+            told: as for `run`.
+
+        Yields:
+            The calls that have ended.
+
+        Raises:
+            WorkerEndedError: a worker was killed or stopped; the message names it and its call.
+        """
+        for worker in self._heard():
+            kind, value = self._received(worker)
+            if kind == "told":
+                told(value)
+            elif kind in ("returned", "raised"):
+                call, worker.call = worker.call, None
+                assert call is not None
+                yield Ended(call, value) if kind == "returned" else Ended(call, error=value)
+        self._refuse_silence()
+
+    def _started(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, *self._start))
@@ -135,16 +180,9 @@ class Pool:
         theirs.close()
         return self._workers[-1]
 
-    def _hand(self, worker: _Worker, number: int, call: Call, calls: list[Call]) -> None:
-        worker.number, worker.silent = number, 0.0
-        try:
-            worker.connection.send((call.function, call.arguments, call.tells))
-        except OSError:
-            self._ended(worker, calls)
-
     def _heard(self) -> list[_Worker]:
         """The workers at work that have said something, after waiting for one for a moment."""
-        busy = {id(worker.connection): worker for worker in self._workers if worker.number is not None}
+        busy = {id(worker.connection): worker for worker in self._workers if worker.call is not None}
         began = time.monotonic()
         heard = multiprocessing.connection.wait([worker.connection for worker in busy.values()], _SLICE)
         # Time in which this process was stopped too (Ctrl-Z) does not count.
@@ -153,23 +191,23 @@ class Pool:
             worker.silent += passed
         return [busy[id(connection)] for connection in heard]
 
-    def _received(self, worker: _Worker, calls: list[Call]) -> tuple[str, Any]:
+    def _received(self, worker: _Worker) -> tuple[str, Any]:
         worker.silent = 0.0
         try:
             return worker.connection.recv()
         except (EOFError, OSError):
-            self._ended(worker, calls)
+            self._ended(worker)
             raise AssertionError from None
 
-    def _ended(self, worker: _Worker, calls: list[Call]) -> None:
+    def _ended(self, worker: _Worker) -> None:
         worker.process.join(2)
-        raise WorkerEndedError(f"{_named(worker, calls)} ended unexpectedly: {ending(worker.process.exitcode)}.")
+        raise WorkerEndedError(f"{_named(worker)} ended unexpectedly: {ending(worker.process.exitcode)}.")
 
-    def _refuse_silence(self, calls: list[Call]) -> None:
+    def _refuse_silence(self) -> None:
         for worker in self._workers:
-            if worker.number is not None and worker.silent > self._silence:
+            if worker.call is not None and worker.silent > self._silence:
                 raise WorkerEndedError(
-                    f"{_named(worker, calls)} has given no sign of life for {worker.silent:.0f} seconds: it was "
+                    f"{_named(worker)} has given no sign of life for {worker.silent:.0f} seconds: it was "
                     f"stopped, or the machine has no time for it."
                 )
 
@@ -213,9 +251,9 @@ def ending(code: int | None) -> str:
     return f"it was killed by {name}" + (", perhaps for lack of memory" if -code == signal.SIGKILL else "")
 
 
-def _named(worker: _Worker, calls: list[Call]) -> str:
-    assert worker.number is not None
-    return f"The worker process {worker.process.pid}, which worked on {calls[worker.number].what},"
+def _named(worker: _Worker) -> str:
+    assert worker.call is not None
+    return f"The worker process {worker.process.pid}, which worked on {worker.call.what},"
 
 
 # -- in the worker ----------------------------------------------------------------------------------------------------

@@ -1,11 +1,18 @@
 """The pages' tables are what their scripts make of the committed records, and the sentences' figures are in them."""
 
+import json
 from pathlib import Path
 
+import cuda_graphs_speed
 import factorial_table
+import flow_cost
+import flow_cost_gpu
 import formulation_table
+import negative_controls
 import pytest
-from pages import DOCS
+import stochastic_contrasts
+import stochastic_table
+from pages import DOCS, FLOW_PAGE
 
 README = Path(__file__).parents[2] / "README.md"
 RESULTS = Path(formulation_table.__file__).parent / "results"
@@ -23,6 +30,22 @@ def section(page, name):
 def row(table, start):
     (line,) = [line for line in table.splitlines() if line.startswith(f"| {start} |")]
     return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+@pytest.fixture(scope="module")
+def reports():
+    """Folder of records → the tables of `lit-pwm report`, and its drawing."""
+    return {name: factorial_table.report(name) for name in ("factorial", "factorial_64")}
+
+
+def test_what_lit_pwm_report_makes_of_the_factorials_records_is_on_the_pages(reports):
+    text, drawing = reports["factorial"]
+    assert section(factorial_table.PAGE, "factorial") == factorial_table.some(text, factorial_table.ON_PAGE)
+    assert section(README, "factorial") == factorial_table.some(text, factorial_table.IN_README)
+    assert (DOCS / "factorial.svg").read_text() == drawing
+    text, drawing = reports["factorial_64"]
+    assert section(factorial_table.PAGE, "64 rollouts") == factorial_table.some(text, factorial_table.AT_64)
+    assert (DOCS / "factorial_64.svg").read_text() == drawing
 
 
 def test_the_factorials_tables_are_those_of_the_records(grids):
@@ -69,14 +92,40 @@ def test_another_collection_moved_a_cell_by_more_than_any_component(grids):
 
 
 @pytest.mark.parametrize("name", ["formulation", "formulation_5m"])
-def test_the_formulation_studys_ratios_are_those_of_the_records(name):
-    table = formulation_table.table_of_pairs(formulation_table.read(RESULTS / name))
-    assert table in section(DOCS / "flow_dynamics.md", name.replace("_", " "))
+def test_the_formulation_studys_tables_are_those_of_the_records(name):
+    records = formulation_table.read(RESULTS / name)
+    assert section(FLOW_PAGE, name.replace("_", " ")) == formulation_table.text(records)
+    table = formulation_table.table_of_pairs(records)
     expected = {"formulation": "1.01 (0.96 to 1.06)", "formulation_5m": "0.96 (0.53 to 1.72)"}[name]
     assert row(table, "flow ÷ refinement")[2] == expected
 
 
 def test_the_world_models_of_the_study_have_one_mean_return():
     table = formulation_table.policy_table(RESULTS / "formulation" / "policies")
-    assert section(DOCS / "flow_dynamics.md", "formulation policies") == table
+    assert section(FLOW_PAGE, "formulation policies") == table
     assert "all 10 world models have one mean: F = 0.62, p = 0.77" in table
+
+
+def test_the_study_of_stochastic_dynamics_is_that_of_the_records():
+    page, results = stochastic_table.PAGE, stochastic_table.RESULTS
+    assert section(page, "stochastic") == stochastic_table.table(results / "records").strip()
+    assert section(page, "stochastic policies") == stochastic_table.policy_table(results / "policies").strip()
+    task = "cartpole-swingup-kicked"
+    contrasts = f"### {task}\n\n{stochastic_contrasts.contrasts(results, task)}"
+    assert section(page, "stochastic contrasts") == contrasts
+
+
+@pytest.mark.parametrize(
+    ("script", "page", "name"),
+    [
+        (flow_cost, FLOW_PAGE, "cost"),
+        (flow_cost_gpu, FLOW_PAGE, "cost on a GPU"),
+        (negative_controls, FLOW_PAGE, "negative controls"),
+        (cuda_graphs_speed, DOCS / "gpu.md", "graphs"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_measurements_are_those_of_their_results(script, page, name):
+    result = json.loads(script.RESULT.read_text())
+    rows = result["rows"] if script in (flow_cost_gpu, cuda_graphs_speed) else result
+    assert section(page, name) == script.text(rows)

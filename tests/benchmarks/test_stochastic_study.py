@@ -18,7 +18,6 @@ from lit_pwm.experiments.training import PolicyPlan
 from lit_pwm.losses import world_model_loss
 from lit_pwm.models import LatentTarget, WorldModel
 from lit_pwm.models.layers import simnorm
-from lit_pwm.models.noise import seed_noise
 
 
 def inputs(batch, latent=16):
@@ -48,12 +47,12 @@ def test_gaussian_likelihood_and_samples_are_those_of_the_normal():
     mean, variance = dynamics.moments(z, action, embedding)
     assert variance.std() > 0.01
     logits = torch.randn(4, 16)
-    target = LatentTarget(simnorm(logits), logits, simnorm(logits), noise=torch.randn(4, 14))
+    target = LatentTarget(**dict.fromkeys(LatentTarget.__dataclass_fields__, simnorm(logits)) | {"logits": logits})
     predicted, loss = dynamics.predict_with_loss(z, action, embedding, target)
     y = (logits.unflatten(-1, (-1, 8)) @ dynamics.basis).flatten(-2)
     torch.testing.assert_close(loss, -0.05 * Normal(mean, variance.sqrt()).log_prob(y).mean(-1))
     torch.testing.assert_close(predicted.unflatten(-1, (-1, 8)).sum(-1), torch.ones(4, 2))
-    seed_noise(dynamics, 0)
+    torch.manual_seed(0)
     draws = dynamics(*(x[:1].expand(40_000, -1) for x in (z, action, embedding)))
     seen = (draws.detach().log().unflatten(-1, (-1, 8)) @ dynamics.basis).flatten(-2)
     torch.testing.assert_close(seen.mean(0), mean[0].detach(), atol=0.03, rtol=0)
@@ -64,7 +63,7 @@ def test_samples_differ_and_a_seed_repeats_them():
     dynamics, (z, action, embedding) = moved(GaussianDynamics(16, 2, 3, hidden_dim=12)), inputs(4)
     draws = []
     for seed in (0, 0, 1):
-        seed_noise(dynamics, seed)
+        torch.manual_seed(seed)
         draws.append(dynamics(z, action, embedding))
     torch.testing.assert_close(draws[0], draws[1], rtol=0, atol=0)
     assert not torch.allclose(draws[0], draws[2])
@@ -175,7 +174,7 @@ def test_the_table_is_made_from_the_records(study, tmp_path):
 
 
 def test_a_policy_learns_through_samples(study):
-    plan = PolicyPlan(updates=2, evaluate_every=2, episodes=1, batch_size=8, horizon=4)
+    plan = PolicyPlan(2, evaluate_every=2, episodes=1, options={"data.batch_size": 8, "model.horizon": 3})
     run_policy(study, "gaussian", 0, plan, episodes=2)
     path = study.out / "policies" / f"{study.task}_gaussian_0.json"
     record = json.loads(path.read_text())

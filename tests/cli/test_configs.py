@@ -19,7 +19,8 @@ RUN = ["--trainer.fast_dev_run", "2", "--data.batch_size", "4", "--data.horizon"
 
 def base_of(config: Path) -> str:
     """The config that this one is stacked on."""
-    return "policy_learning.yaml" if config.parts[0] in POLICY else "pretrain.yaml"
+    is_policy = config.parts[0] in POLICY or config == Path("demo/policy.yaml")
+    return "policy_learning.yaml" if is_policy else "pretrain.yaml"
 
 
 def stack(config: Path) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 
 from lit_pwm.cli.main import run
 from lit_pwm.errors import LitPWMError
-from lit_pwm.experiments.demo.rounds import DEFAULT_MINUTES, DemoPlan, plan_for
+from lit_pwm.experiments.demo.demo_plan import DEFAULT_MINUTES, DemoPlan, plan_for
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COMMAND = ["demo", "--minutes", "0.01", "--seed", "3"]
@@ -79,6 +79,9 @@ def test_the_wheel_holds_everything(wheel):
     shipped = {path.relative_to(wheel / "lit_pwm_configs") for path in (wheel / "lit_pwm_configs").rglob("*.yaml")}
     assert shipped == {path.relative_to(CHECKOUT / "configs") for path in (CHECKOUT / "configs").rglob("*.yaml")}
     assert (wheel / "lit_pwm/tasks/custom/reacher_three.xml").is_file()
+    assert {path.name for path in (wheel / "lit_pwm/experiments/report/templates").iterdir()} == {
+        path.name for path in (CHECKOUT / "lit_pwm/experiments/report/templates").iterdir()
+    }
 
 
 def test_it_ends_with_a_table_and_a_report(from_wheel):

@@ -83,10 +83,10 @@ def test_cells_without_runs_in_some_task_or_with_no_seed_in_common_are_not_compa
 
 def test_the_table_has_each_interval_corrected_ones_and_what_could_have_been_seen():
     contrasts = component_contrasts(Grid(AXES, runs()))
-    head, rows = contrast_table(contrasts)
-    assert len(head) == len(rows[0])
+    table = contrast_table(contrasts)
+    assert len(table.head) == len(table.rows[0])
     probabilities = holm([t_probability(contrast.values) for contrast in contrasts])
-    for contrast, row, probability in zip(contrasts, rows, probabilities, strict=True):
+    for contrast, row, probability in zip(contrasts, table.rows, probabilities, strict=True):
         low, high = t_interval(contrast.values)
         wide = t_interval(contrast.values, 1 - 0.05 / 4)
         assert row[3] == (f"{np.mean(contrast.values):+.0f}", f"{low:+.0f} to {high:+.0f}")
@@ -96,7 +96,7 @@ def test_the_table_has_each_interval_corrected_ones_and_what_could_have_been_see
 
 
 def test_one_seed_has_a_difference_and_no_interval_anywhere():
-    _, rows = contrast_table(component_contrasts(Grid(AXES, runs(seeds=[3]))))
+    rows = contrast_table(component_contrasts(Grid(AXES, runs(seeds=[3])))).rows
     assert [entry[0] for entry in rows[0][1:]] == ["2", "1", "+76", "–", "–", "–"]
     assert rows[0][3][1] == "1 seed"
 
@@ -106,7 +106,7 @@ def test_a_correction_counts_only_the_rows_that_are_tests():
         component_contrasts(Grid(AXES, runs(seeds=[0, 1])))[0],
         component_contrasts(Grid(AXES, runs(seeds=[0])))[0],
     )
-    _, rows = contrast_table([two, one, one])
+    rows = contrast_table([two, one, one]).rows
     assert rows[0][4][0] == rows[0][3][1]
     assert rows[0][5][0] == f"{t_probability(two.values):.2g}"
 

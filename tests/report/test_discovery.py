@@ -15,7 +15,7 @@ from lit_pwm.experiments.report.discovery import (
 )
 from lit_pwm.experiments.report.grid import Grid, RunResult
 from lit_pwm.experiments.sweep import read_sweep
-from lit_pwm.experiments.sweep.report import grid_of
+from lit_pwm.experiments.sweep.record_grid import grid_of
 
 AXES = {"world_model": ["mlp", "flow"], "policy": ["mlp", "flow"]}
 FOUND = {"mlp": [4, 4, 3, 0, 2], "flow": [0, 0, 4, 1, 0]}
@@ -38,7 +38,7 @@ def grid():
 
 
 def test_shares_of_episodes_and_of_runs_with_their_exact_interval(grid):
-    _, rows = discovery_table(grid, "cup", "best")
+    rows = discovery_table(grid, "cup", "best").rows
     table = {row[0][0]: row[1:] for row in rows}
     exact = scipy.stats.binomtest(4, 5).proportion_ci(method="exact")
     found = FOUND["mlp"]
@@ -63,14 +63,14 @@ def test_the_difference_of_shares_is_paired_by_seed(grid):
 
 def test_cells_without_runs_in_the_task_are_empty(grid):
     grid = Grid(AXES, [*grid.runs, RunResult(("mlp", "mlp"), "other", "0", {"best": [5.0]})], {"other": 1.0})
-    _, rows = discovery_table(grid, "other", "best")
+    rows = discovery_table(grid, "other", "best").rows
     assert rows[0][1:] == [("1.00", ""), ("1 of 1", ""), ("5", "")]  # a single run has no interval
     assert rows[1][1:] == [("–", "")] * 3
 
 
 def test_a_run_that_finds_nothing_earns_nothing_of_it():
     grid = Grid({"model": ["mlp"]}, [RunResult(("mlp",), "cup", "0", {"best": [0.0] * 4})], {"cup": 300.0})
-    assert discovery_table(grid, "cup", "best")[1][0][1:] == [("0.00", ""), ("0 of 1", ""), ("–", "")]
+    assert discovery_table(grid, "cup", "best").rows[0][1:] == [("0.00", ""), ("0 of 1", ""), ("–", "")]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_the_page_has_a_table_for_each_such_task_or_says_that_there_is_none(grid
     ]
     assert "4 of 5" in build_report([DiscoverySection(grid)], tmp_path / "some").read_text()
     page = build_report([DiscoverySection(Grid(AXES, grid.runs))], tmp_path / "none").read_text()
-    assert "No task&#x27;s returns are all or nothing" in page
+    assert "No task&#39;s returns are all or nothing" in page
 
 
 SWEEP = """

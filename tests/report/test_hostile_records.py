@@ -83,6 +83,31 @@ def test_markup_in_a_demos_record_stays_text(made, tmp_path, monkeypatch, capsys
     checked(tmp_path / "out", capsys)
 
 
+NAME = "<img src=x onerror=alert(1)>&\"'`|[red]x["
+"""Of a run: what a folder's name may hold, and then some."""
+
+
+@pytest.mark.parametrize("kind", ["demo", "sweep"])
+def test_markup_in_the_names_of_tasks_and_runs_stays_text(made, kind, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = f"runs {NAME}"
+    if kind == "demo":
+        record = made.demo(0) | {"command": f"lit-pwm demo --out {NAME}"}
+        for task in record["tasks"]:
+            task["task"] += NAME
+        record["policy_curves"] = {}
+        made.write_demo(tmp_path / folder, record)
+    else:
+        record = made.cell("mlp", "cup-catch", "0") | {"sweep": NAME}
+        record["returns"]["best"]["tasks"] = {NAME: {"returns": [1.0, 2.0]}}
+        record["cells"]["policy"]["command"] += f" --data.tasks [{NAME}]"
+        made.write(tmp_path / folder, record, "x")
+    assert run(["report", folder, "--out", f"out {NAME}"]) == 0
+    page, _, _ = checked(tmp_path / f"out {NAME}", capsys)
+    assert "&lt;img src=x onerror=alert(1)&gt;&amp;" in page
+    assert "img src=x" not in page.replace("&lt;img src=x", "")
+
+
 @pytest.mark.parametrize(
     "video", ["/etc/passwd", "../secret.mp4", "link.mp4", "out.mp4", "folder.mp4", "x.html", "missing.mp4", "a\0b.mp4",
               'x.mp4" onerror="alert(1)', "x" * 5000],

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments import report
-from lit_pwm.experiments.demo.summary import note_of, results_rows
+from lit_pwm.experiments.demo.demo_report import note_of, results_rows
 from lit_pwm.experiments.report import returns
 from lit_pwm.measures.statistics import detectable_difference, t_interval
 from lit_pwm.provenance import describe_machine
@@ -29,7 +29,7 @@ def between(values):
 
 
 def test_markdown_shows_means_intervals_best_episodes_and_the_mean_over_tasks():
-    assert report.results_markdown(ROWS).splitlines() == [
+    assert report.results_table(ROWS).markdown().splitlines() == [
         "| task | Random policy | Data, mean | Data, best episode | PWM, best | PWM, last |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         f"| one | 5 (-59 to 69) | 100 {between([50, 150])} | 400 | 900 (900 to 900) | 770 {between([700, 800, 810])} |",
@@ -40,13 +40,13 @@ def test_markdown_shows_means_intervals_best_episodes_and_the_mean_over_tasks():
 
 
 def test_a_single_run_has_no_interval_and_a_single_task_no_overall_row():
-    lines = report.results_markdown([report.ResultsRow("one", {"best": [900.0]})]).splitlines()
+    lines = report.results_table([report.ResultsRow("one", {"best": [900.0]})]).markdown().splitlines()
     assert lines[2:] == ["| one | – | – | – | 900 (1 seed) | – |"]
 
 
 def test_runs_that_one_task_lacks_have_no_overall_figure():
     rows = [report.ResultsRow("one", {"best": [1.0, 2.0]}), report.ResultsRow("two", {"best": [1.0]})]
-    assert report.results_markdown(rows).splitlines()[-1] == "| mean over tasks | – | – | – | – | – |"
+    assert report.results_table(rows).markdown().splitlines()[-1] == "| mean over tasks | – | – | – | – | – |"
 
 
 def test_the_terminal_shows_the_same_numbers(capsys):
@@ -59,7 +59,7 @@ def test_the_terminal_shows_the_same_numbers(capsys):
 def test_columns_can_be_ones_own():
     columns = (report.Column("flow", "flow", ours=True), report.Column("top", "flow", "best"))
     row = report.ResultsRow("one", {"flow": [1.0, 3.0]})
-    assert report.results_markdown([row], columns).splitlines()[2] == "| one | 2 (-11 to 15) | 3 |"
+    assert report.results_table([row], columns).markdown().splitlines()[2] == "| one | 2 (-11 to 15) | 3 |"
 
 
 def test_the_best_of_ours_is_marked(tmp_path):
@@ -144,7 +144,8 @@ def test_several_runs_show_means_of_runs_by_the_tasks_names_and_the_best_episode
 
 def test_a_single_run_shows_its_mean_over_episodes_and_no_interval():
     (row,) = results_rows([record_of(3, one=([10.0, 90.0], [1.0]))])
-    assert report.results_markdown([row]).splitlines()[2] == "| one | – | 0 (1 seed) | 0 | 50 (1 seed) | 1 (1 seed) |"
+    lines = report.results_table([row]).markdown().splitlines()
+    assert lines[2] == "| one | – | 0 (1 seed) | 0 | 50 (1 seed) | 1 (1 seed) |"
     assert "there is no interval" in note_of([record_of(3, one=([10.0, 90.0], [1.0]))])
 
 

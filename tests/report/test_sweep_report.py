@@ -196,9 +196,9 @@ def test_other_figures_are_means_with_their_ratio_to_the_first_cell():
         for seed in (0, 2)
     ]
     grid = Grid({"model": ["mlp", "flow"]}, runs)
-    head, rows = figures_table(grid, ["policy: FLOPs", "policy: NFE"])
-    assert head == ["cell", "policy: FLOPs", "policy: NFE"]
-    assert rows == [
+    table = figures_table(grid, ["policy: FLOPs", "policy: NFE"])
+    assert table.head == ["cell", "policy: FLOPs", "policy: NFE"]
+    assert table.rows == [
         [("mlp", ""), ("2 G", "× 1.00"), ("–", "")],
         [("flow", ""), ("3 G", "× 1.50"), ("–", "")],
     ]
@@ -227,8 +227,8 @@ def test_the_terminal_has_the_differences_and_what_could_have_been_seen(records,
 def test_one_axis_has_no_crossed_table_and_one_run_no_interval():
     grid = Grid({"model": ["a", "b"]}, [RunResult((label,), "t", "0", {"best": [5.0, 7.0]}) for label in "ab"])
     assert crossed_table(grid) is None
-    assert comparison_table(grid)[1][0] == [("a", ""), ("1", ""), ("6", "1 seed"), ("6", ""), ("–", "")]
-    assert task_table(grid, "best")[1] == [[("t", ""), ("6", "1 seed"), ("6", "1 seed")]]
+    assert comparison_table(grid).rows[0] == [("a", ""), ("1", ""), ("6", "1 seed"), ("6", ""), ("–", "")]
+    assert task_table(grid, "best").rows == [[("t", ""), ("6", "1 seed"), ("6", "1 seed")]]
 
 
 def test_two_results_of_one_run_are_refused():

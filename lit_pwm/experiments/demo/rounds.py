@@ -8,12 +8,11 @@ result on a slow machine as on a fast one.
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,89 +20,16 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.experiments.demo.summary import TaskSummary, summarise_task, write_record
+from lit_pwm.experiments.calls import Calls, Work
+from lit_pwm.experiments.demo.demo_plan import DemoPlan, Round
+from lit_pwm.experiments.demo.demo_record import write_record
+from lit_pwm.experiments.demo.summary import TaskSummary, summarise_task
 from lit_pwm.experiments.training import PolicyPlan, Trained, WorldModelPlan, be_quiet, train_policy, train_world_model
 from lit_pwm.runtime.consoles import ProgressConsole
 from lit_pwm.runtime.pool import Call, Pool, WorkerEndedError
 from lit_pwm.runtime.processes import release_freed_memory
 
 Points = list[tuple[int, float]]
-
-DEFAULT_MINUTES = 10.0
-"""Minutes of the default plan on two idle cores, without installation, as measured."""
-
-
-@dataclass(frozen=True)
-class Round:
-    """One round: train the world model further, train fresh policies on it, collect with them.
-
-    Attributes:
-        world_model_updates: updates of the world model, which goes on from the round before.
-        policy_updates: updates of each policy.
-        evaluations: how often each policy is evaluated; its best checkpoint is chosen by them.
-        episodes: episodes collected for each task with its policy and noise; 0 in the last round.
-    """
-
-    world_model_updates: int
-    policy_updates: int
-    evaluations: int
-    episodes: int
-
-
-@dataclass(frozen=True)
-class DemoPlan:
-    """What the demo does.
-
-    Attributes:
-        tasks: the tasks, all in one world model.
-        noise_episodes: episodes of each task collected with noise.
-        rounds: the rounds in order.
-        selection_episodes: episodes of each evaluation that chooses a checkpoint.
-        report_episodes: episodes behind each reported number.
-    """
-
-    tasks: tuple[str, ...] = ("cartpole-swingup", "cup-catch", "cartpole-balance")
-    noise_episodes: int = 80
-    rounds: tuple[Round, ...] = (
-        Round(1200, 300, 3, 20),
-        Round(800, 300, 3, 20),
-        Round(800, 300, 3, 20),
-        Round(1500, 600, 8, 0),
-    )
-    selection_episodes: int = 12
-    report_episodes: int = 10
-
-
-def plan_for(minutes: float | None = None) -> DemoPlan:
-    """The default plan, or one scaled to about so many minutes; below a tenth of it, with two rounds.
-
-    Raises:
-        LitPWMError: not a positive number.
-    """
-    if minutes is None:
-        return DemoPlan()
-    if not (math.isfinite(minutes) and minutes > 0):
-        raise LitPWMError(f"--minutes is {minutes}; give a positive number, for example {DEFAULT_MINUTES:g}.")
-    plan, scale = DemoPlan(), minutes / DEFAULT_MINUTES
-
-    def scaled(number: int, least: int) -> int:
-        return max(least, round(number * scale)) if number else 0
-
-    return replace(
-        plan,
-        noise_episodes=min(plan.noise_episodes * 2, scaled(plan.noise_episodes, 4)),
-        rounds=tuple(
-            Round(
-                scaled(r.world_model_updates, 20),
-                scaled(r.policy_updates, 8),
-                min(r.evaluations, scaled(r.evaluations, 2)),
-                min(2 * r.episodes, scaled(r.episodes, 2)),
-            )
-            for r in (plan.rounds if scale >= 0.1 else (plan.rounds[0], plan.rounds[-1]))
-        ),
-        selection_episodes=min(plan.selection_episodes, scaled(plan.selection_episodes, 2)),
-        report_episodes=min(plan.report_episodes, scaled(plan.report_episodes, 2)),
-    )
 
 
 class Demo:
@@ -249,11 +175,11 @@ class Demo:
     def _round(self, name: str) -> Path:
         return self.folder / name.replace(" ", "_")
 
-    def _results(self, calls: Iterable[Call]) -> list[Any]:
+    def _results(self, calls: Iterable[Call], told: Callable[[Any], object] = lambda message: None) -> list[Any]:
         """What calls return, in their order."""
-        calls = list(calls)
-        ended = dict(self._pool.run(calls))
-        return [ended[call] for call in calls]
+        runner = Calls({call.what: Work(call) for call in calls}, self._pool, told)
+        runner.run()
+        return [runner.ends[what].value for what in runner.work]
 
     # -- what one sees ----------------------------------------------------------------------------------------------
     @contextmanager
@@ -290,8 +216,7 @@ class Demo:
                     shown[task] = latest
                     self.console.print(f"  {task}: update {update}/{updates}, return {latest:.0f}", highlight=False)
 
-            ended = {call.arguments[0]: trained for call, trained in self._pool.run(calls, told)}
-        return {task: ended[task] for task in rows}
+            return dict(zip(rows, self._results(calls, told), strict=True))
 
 
 def collect_with_policy(task: str, episodes: int, path: str, checkpoint: str, seed: int) -> None:

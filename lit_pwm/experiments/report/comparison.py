@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from markupsafe import Markup
+
 from lit_pwm.experiments.report import figures
-from lit_pwm.experiments.report.grid import Estimate, Grid, Labels
-from lit_pwm.experiments.report.markup import cell, markdown_text, notice, paragraph, table
+from lit_pwm.experiments.report.grid import Grid, Labels
+from lit_pwm.experiments.report.intervals import Line, interval_chart
+from lit_pwm.experiments.report.markup import notice, paragraph
 from lit_pwm.experiments.report.page import Page
+from lit_pwm.experiments.report.tables import Entry, Table, entry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MISSING = "–"
 KINDS = {"best": "best checkpoint", "last": "last checkpoint"}
-Entry = tuple[str, str]
-"""Text and the small text below it."""
 
 
 def name_of(labels: Labels) -> str:
@@ -24,17 +24,12 @@ def name_of(labels: Labels) -> str:
     return " / ".join(labels)
 
 
-def entry(estimate: Estimate | None, digits: int = 0) -> Entry:
-    """An estimate as text with its interval."""
-    return (MISSING, "") if estimate is None else estimate.shown(digits)
-
-
 def kinds_of(grid: Grid) -> list[str]:
     """The kinds of checkpoint that were evaluated; the first is the one that cells are compared by."""
     return list(dict.fromkeys(kind for run in grid.runs for kind in run.returns))
 
 
-def comparison_table(grid: Grid) -> tuple[list[str], list[list[Entry]]]:
+def comparison_table(grid: Grid) -> Table:
     """The main table: headings, and a row for each cell."""
     kinds = kinds_of(grid)
     head = [" / ".join(axis.replace("_", " ") for axis in grid.axes), "runs per task"]
@@ -48,10 +43,10 @@ def comparison_table(grid: Grid) -> tuple[list[str], list[list[Entry]]]:
             row += [entry(grid.estimate(labels, kind)), entry(grid.iqm(labels, kind))]
         row.append(entry(grid.improvement(labels, kinds[0]), 2))
         rows.append(row)
-    return head, rows
+    return Table(head, rows)
 
 
-def crossed_table(grid: Grid) -> tuple[list[str], list[list[Entry]]] | None:
+def crossed_table(grid: Grid) -> Table | None:
     """With two axes, the means of the first kind crossed: the first axis down, the second across."""
     if len(grid.axes) != 2:
         return None
@@ -60,31 +55,19 @@ def crossed_table(grid: Grid) -> tuple[list[str], list[list[Entry]]] | None:
     columns = [label for label in columns if label in present[1]]
     kind = kinds_of(grid)[0]
     head = [f"{down} ↓ {across} →".replace("_", " "), *columns]
-    return head, [
+    crossed = [
         [(label, ""), *(entry(grid.estimate((label, column), kind)) for column in columns)]
         for label in rows
         if label in present[0]
     ]
+    return Table(head, crossed)
 
 
-def task_table(grid: Grid, kind: str) -> tuple[list[str], list[list[Entry]]]:
+def task_table(grid: Grid, kind: str) -> Table:
     """A row for each task: the mean of each cell's runs."""
     head = ["task", *(name_of(labels) for labels in grid.cells)]
-    return head, [[(task, ""), *(entry(grid.in_task(x, task, kind)) for x in grid.cells)] for task in grid.tasks]
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[Entry]]) -> str:
-    """A table as Markdown, ending with a line break."""
-    lines = ["| " + " | ".join(map(markdown_text, head)) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
-    for row in rows:
-        cells = (markdown_text(f"{text} ({small})" if small else text) for text, small in row)
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def html_table(head: Sequence[str], rows: Sequence[Sequence[Entry]], caption: str) -> str:
-    """A table as HTML."""
-    return table(head, [[row[0][0], *(cell(*e) for e in row[1:])] for row in rows], caption)
+    rows = [[(task, ""), *(entry(grid.in_task(x, task, kind)) for x in grid.cells)] for task in grid.tasks]
+    return Table(head, rows)
 
 
 class ComparisonSection:
@@ -100,7 +83,7 @@ class ComparisonSection:
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
 
-    def render(self, page: Page) -> str:
+    def render(self, page: Page) -> Markup:
         """The drawing of the means, the crossed table and the full one."""
         grid = self.grid
         if not grid.runs:
@@ -124,8 +107,8 @@ class ComparisonSection:
             wide=True,
         )
         crossed = crossed_table(grid)
-        first = html_table(*crossed, f"Mean return of the {KINDS.get(kind, kind)}.") if crossed else ""
-        return note + drawn + first + html_table(*comparison_table(grid), "Every cell, over all tasks.")
+        first = crossed.html(f"Mean return of the {KINDS.get(kind, kind)}.") if crossed else Markup()
+        return note + drawn + first + comparison_table(grid).html("Every cell, over all tasks.")
 
 
 class TasksSection:
@@ -141,36 +124,19 @@ class TasksSection:
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
 
-    def render(self, page: Page) -> str:
+    def render(self, page: Page) -> Markup:
         """A table for each kind of checkpoint."""
         captions = {kind: f"Mean over runs, {KINDS.get(kind, kind)}." for kind in kinds_of(self.grid)}
-        return "".join(html_table(*task_table(self.grid, kind), caption) for kind, caption in captions.items())
+        return Markup().join(task_table(self.grid, kind).html(caption) for kind, caption in captions.items())
 
 
-@figures.drawing
 def _draw(grid: Grid) -> Figure:
     kinds = kinds_of(grid)
-    figure, axes = figures.panel(6.4, 0.9 + 0.3 * len(grid.cells) * len(kinds))
-    gap = len(kinds) + 0.7
-    for place, labels in enumerate(grid.cells):
-        for line, kind in enumerate(kinds):
-            estimate = grid.estimate(labels, kind)
-            if estimate is None:
-                continue
-            colour, height = figures.SERIES[line % len(figures.SERIES)], place * gap + line
-            if estimate.interval is not None:
-                axes.plot([*estimate.interval], [height, height], color=colour, linewidth=2.4, solid_capstyle="round")
-            axes.plot(
-                estimate.value, height, "oD^s"[line % 4], color=colour, markersize=6.5,
-                markerfacecolor=colour if line == 0 else "none", label=KINDS.get(kind, kind) if place == 0 else "",
-            )  # fmt: skip
-    axes.set_yticks(
-        [place * gap + (len(kinds) - 1) / 2 for place in range(len(grid.cells))], [name_of(x) for x in grid.cells]
-    )
-    axes.tick_params(axis="y", labelcolor=figures.INK)
-    axes.set_ylim(gap * len(grid.cells) - 1, -0.8)
-    axes.grid(axis="y", visible=False)
-    axes.set_xlabel("mean return")
-    if len(kinds) > 1:
-        figures.key(axes, columns=len(kinds), above=True)
-    return figure
+    lines = [
+        Line(
+            KINDS.get(kind, kind), [grid.estimate(cell, kind) for cell in grid.cells],
+            figures.SERIES[number % len(figures.SERIES)], "oD^s"[number % 4], filled=number == 0,
+        )
+        for number, kind in enumerate(kinds)
+    ]  # fmt: skip
+    return interval_chart([name_of(cell) for cell in grid.cells], lines, "mean return")

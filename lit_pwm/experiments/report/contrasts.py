@@ -6,11 +6,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
 
-from lit_pwm.experiments.report.comparison import KINDS, MISSING, Entry, html_table, kinds_of
+from lit_pwm.experiments.report.comparison import KINDS, kinds_of
 from lit_pwm.experiments.report.grid import Grid, Labels, Measure, mean_estimate
 from lit_pwm.experiments.report.markup import notice, paragraph
 from lit_pwm.experiments.report.page import Page
+from lit_pwm.experiments.report.tables import MISSING, Entry, Table
 from lit_pwm.measures.statistics import detectable_difference, holm, paired_differences, t_interval, t_probability
 
 HEAD = ("difference", "pairs of cells", "seeds", "mean (95 %)", "all rows at once (95 %)", "p (Holm)", "detectable")
@@ -149,7 +151,7 @@ def kind_contrasts(grid: Grid) -> list[Contrast]:
     return [contrast for contrast in found if contrast is not None]
 
 
-def contrast_table(contrasts: Sequence[Contrast]) -> tuple[list[str], list[list[Entry]]]:
+def contrast_table(contrasts: Sequence[Contrast]) -> Table:
     """A row for each contrast; corrections are over these rows, of those with two seeds or more."""
     tests = {place: t_probability(c.values) for place, c in enumerate(contrasts) if len(c.differences) > 1}
     adjusted = dict(zip(tests, holm([p for p in tests.values() if p is not None]), strict=True))
@@ -166,7 +168,7 @@ def contrast_table(contrasts: Sequence[Contrast]) -> tuple[list[str], list[list[
         row.append((f"{adjusted[place]:.2g}" if place in adjusted else MISSING, ""))
         row.append((MISSING if least is None else f"{least:.{digits}f}", ""))
         rows.append(row)
-    return list(HEAD), rows
+    return Table(HEAD, rows)
 
 
 def _signed(interval: tuple[float, float] | None, digits: int) -> str:
@@ -186,15 +188,15 @@ class ContrastsSection:
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
 
-    def render(self, page: Page) -> str:
+    def render(self, page: Page) -> Markup:
         """The explanation and a table each for components and for kinds of results."""
         tables = contrast_tables(self.grid)
         if not tables:
             return notice("No two cells have runs of the same seed in every task, so that nothing is compared.")
-        return paragraph(EXPLANATION) + "".join(html_table(*table, f"{title}.") for title, table in tables.items())
+        return paragraph(EXPLANATION) + Markup().join(table.html(f"{title}.") for title, table in tables.items())
 
 
-def contrast_tables(grid: Grid) -> dict[str, tuple[list[str], list[list[Entry]]]]:
+def contrast_tables(grid: Grid) -> dict[str, Table]:
     """Title → table, of those that have a row."""
     kinds = kinds_of(grid)
     first = KINDS.get(kinds[0], kinds[0]) if kinds else ""

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from markupsafe import Markup
 
 from lit_pwm.experiments.report import figures
-from lit_pwm.experiments.report.comparison import MISSING, Entry, entry, html_table, name_of
+from lit_pwm.experiments.report.comparison import name_of
 from lit_pwm.experiments.report.curves import slug
 from lit_pwm.experiments.report.grid import Grid, Labels
 from lit_pwm.experiments.report.markup import notice, panels, paragraph
 from lit_pwm.experiments.report.page import Page
+from lit_pwm.experiments.report.tables import MISSING, Entry, Table, entry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +37,7 @@ def quantity(value: float) -> str:
     return f"{value:.3g}"
 
 
-def figures_table(grid: Grid, names: Sequence[str], ratios: bool = True) -> tuple[list[str], list[list[Entry]]]:
+def figures_table(grid: Grid, names: Sequence[str], ratios: bool = True) -> Table:
     """A row for each cell, with its mean of each figure and, below it, the ratio to the baseline's."""
     rows = []
     for labels in grid.cells:
@@ -45,10 +47,10 @@ def figures_table(grid: Grid, names: Sequence[str], ratios: bool = True) -> tupl
             ratio = f"× {value / base:.2f}" if ratios and value is not None and base else ""
             row.append((MISSING, "") if value is None else (quantity(value), ratio))
         rows.append(row)
-    return ["cell", *names], rows
+    return Table(["cell", *names], rows)
 
 
-def figure_by_task(grid: Grid, name: str) -> tuple[list[str], list[list[Entry]]]:
+def figure_by_task(grid: Grid, name: str) -> Table:
     """A row for each task, with each cell's mean of one figure and the ratio to the baseline's."""
     rows = []
     for task in grid.tasks:
@@ -58,14 +60,14 @@ def figure_by_task(grid: Grid, name: str) -> tuple[list[str], list[list[Entry]]]
             ratio = f"× {value / base:.2f}" if value is not None and base else ""
             row.append((MISSING, "") if value is None else (quantity(value), ratio))
         rows.append(row)
-    return ["task", *(name_of(labels) for labels in grid.cells)], rows
+    return Table(["task", *(name_of(labels) for labels in grid.cells)], rows)
 
 
-def ratios_by_task(grid: Grid, name: str) -> tuple[list[str], list[list[Entry]]]:
+def ratios_by_task(grid: Grid, name: str) -> Table:
     """A row for each task, with each other cell's figure over the baseline's at the same seeds, and its interval."""
     others = [labels for labels in grid.cells if labels != grid.baseline]
     rows = [[(task, ""), *(entry(grid.ratio(x, name, task), 2) for x in others)] for task in grid.tasks]
-    return ["task", *(f"{name_of(labels)} ÷ {name_of(grid.baseline)}" for labels in others)], rows
+    return Table(["task", *(f"{name_of(labels)} ÷ {name_of(grid.baseline)}" for labels in others)], rows)
 
 
 class FiguresSection:
@@ -95,17 +97,16 @@ class FiguresSection:
         self.title, self.anchor, self.grid, self.note, self.ratios = title, anchor, grid, note, ratios
         self.names = [name for name in names if any(name in run.figures for run in grid.runs)]
 
-    def render(self, page: Page) -> str:
+    def render(self, page: Page) -> Markup:
         """The note and the tables."""
         if not self.names:
             return notice("Nothing of this was recorded.")
-        head, rows = figures_table(self.grid, self.names, self.ratios)
-        tables = html_table(head, rows, self.title + ".")
+        tables = figures_table(self.grid, self.names, self.ratios).html(f"{self.title}.")
         for name in self.by_task:
             if name in self.names:
-                tables += html_table(*figure_by_task(self.grid, name), f"By task: {name}.")
+                tables += figure_by_task(self.grid, name).html(f"By task: {name}.")
                 if len(self.grid.cells) > 1:
-                    tables += html_table(*ratios_by_task(self.grid, name), f"By task: {name}, {PAIRED_RATIO}.")
+                    tables += ratios_by_task(self.grid, name).html(f"By task: {name}, {PAIRED_RATIO}.")
         return paragraph(self.note) + tables
 
 
@@ -122,7 +123,7 @@ class CostCurvesSection:
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
 
-    def render(self, page: Page) -> str:
+    def render(self, page: Page) -> Markup:
         """A drawing for each task and each cost that was recorded."""
         drawn = []
         for task in self.grid.tasks:

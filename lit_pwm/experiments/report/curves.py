@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from markupsafe import Markup
+
 from lit_pwm.experiments.report import figures
 from lit_pwm.experiments.report.markup import notice, panels, paragraph
 from lit_pwm.experiments.report.page import Page
@@ -47,7 +49,7 @@ class PolicyCurvesSection:
     ) -> None:
         self.curves, self.references, self.note = curves, references or {}, note
 
-    def render(self, page: Page) -> str:
+    def render(self, page: Page) -> Markup:
         """A drawing for each task."""
         drawn = []
         for task, lines in self.curves.items():
@@ -83,7 +85,7 @@ class WorldModelCurvesSection:
     def __init__(self, curves: Mapping[str, Points], note: str = "") -> None:
         self.curves, self.note = curves, note
 
-    def render(self, page: Page) -> str:
+    def render(self, page: Page) -> Markup:
         """Drawings of the loss, the latent error and the reward error."""
         drawn = []
         losses = {name: self.curves[f"{name}/loss"] for name in ("train", "val") if self.curves.get(f"{name}/loss")}

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
+from markupsafe import Markup
 
-from lit_pwm.experiments.report.comparison import MISSING, Entry, html_table, kinds_of, name_of
+from lit_pwm.experiments.report.comparison import kinds_of, name_of
 from lit_pwm.experiments.report.contrasts import Contrast, between_labels, contrast_table, spoken
 from lit_pwm.experiments.report.grid import Grid, Labels
 from lit_pwm.experiments.report.markup import notice, paragraph
 from lit_pwm.experiments.report.page import Page
+from lit_pwm.experiments.report.tables import MISSING, Entry, Table
 from lit_pwm.measures.statistics import share_interval
 
 _NOTHING, _FOUND = 0.01, 0.3
@@ -44,7 +46,7 @@ def share_found(threshold: float) -> Callable[[Sequence[float]], float]:
     return lambda returns: float(np.mean(np.asarray(returns) >= threshold))
 
 
-def discovery_table(grid: Grid, task: str, kind: str) -> tuple[list[str], list[list[Entry]]]:
+def discovery_table(grid: Grid, task: str, kind: str) -> Table:
     """A row for each cell, and below them one for each label of an axis, over all cells with that label."""
     head = ["cell", "episodes that find it", "runs that find it", "return of such episodes"]
     rows = [_row(name_of(cell), grid, [cell], task, kind) for cell in grid.cells]
@@ -54,7 +56,7 @@ def discovery_table(grid: Grid, task: str, kind: str) -> tuple[list[str], list[l
                 _row(f"{label} {spoken(axis)}", grid, [c for c in grid.cells if c[place] == label], task, kind)
                 for label in labels
             ]
-    return head, rows
+    return Table(head, rows)
 
 
 def discovery_contrasts(grid: Grid, task: str, kind: str) -> list[Contrast]:
@@ -68,7 +70,7 @@ def discovery_contrasts(grid: Grid, task: str, kind: str) -> list[Contrast]:
     return [contrast for contrast in found if contrast is not None]
 
 
-def discovery_tables(grid: Grid) -> dict[str, tuple[list[str], list[list[Entry]]]]:
+def discovery_tables(grid: Grid) -> dict[str, Table]:
     """Title → table."""
     tables = {}
     for task, threshold in grid.thresholds.items():
@@ -93,12 +95,12 @@ class DiscoverySection:
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
 
-    def render(self, page: Page) -> str:
+    def render(self, page: Page) -> Markup:
         """The tables."""
         if not self.grid.thresholds:
             return notice("No task's returns are all or nothing.")
         tables = discovery_tables(self.grid)
-        return paragraph(EXPLANATION) + "".join(html_table(*table, f"{title}.") for title, table in tables.items())
+        return paragraph(EXPLANATION) + Markup().join(table.html(f"{title}.") for title, table in tables.items())
 
 
 def _row(name: str, grid: Grid, cells: Collection[Labels], task: str, kind: str) -> list[Entry]:

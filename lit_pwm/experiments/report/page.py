@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from markupsafe import Markup
+
 from lit_pwm.errors import LitPWMError
-from lit_pwm.experiments.report.markup import html
-from lit_pwm.experiments.report.style import CSS
+from lit_pwm.experiments.report.markup import document, piece
 from lit_pwm.runtime.atomic import replacing
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ class Section(Protocol):
         ...
 
     def render(self, page: Page) -> str:
-        """The part as HTML without its heading; figures and files are handed to the page, which returns their HTML."""
+        """The part as HTML without its heading; figures and files are handed to the page, which returns their HTML.
+
+        Text of runs gets there by `lit_pwm.experiments.report.markup`, which escapes it.
+        """
         ...
 
 
@@ -51,14 +54,14 @@ class Page:
         self.folder = folder
         self._taken: set[str] = set()
 
-    def figure(self, name: str, figure: Figure, alt: str, caption: str = "", *, wide: bool = False) -> str:
+    def figure(self, name: str, figure: Figure, alt: str, caption: str = "", *, wide: bool = False) -> Markup:
         """Save a drawing of `lit_pwm.experiments.report.figures` for light and dark pages; returns its HTML.
 
         Args:
             name: of its files, without ending; unique in the report.
             figure: the drawing.
             alt: what a reader who cannot see it should know.
-            caption: text below it, plain or `Html`.
+            caption: text below it, plain.
             wide: let it take the page's width.
         """
         from lit_pwm.experiments.report.figures import as_svg, in_the_dark
@@ -66,20 +69,17 @@ class Page:
         light = as_svg(figure)
         width, height = (round(float(side) * 96) for side in figure.get_size_inches())
         light_url, dark_url = self._write(f"{name}.svg", light), self._write(f"{name}-dark.svg", in_the_dark(light))
-        image = (
-            f'<picture><source srcset="{dark_url}" media="(prefers-color-scheme: dark)">'
-            f'<img src="{light_url}" alt="{escape(alt)}" width="{width}" height="{height}" loading="lazy"></picture>'
-        )
-        return _captioned(image, caption, "wide" if wide else "")
+        return piece("drawing", light_url, dark_url, alt, width, height, caption, wide)
 
-    def video(self, name: str, path: Path, label: str, caption: str = "") -> str:
+    def video(self, name: str, path: Path, label: str, caption: str = "", emphasis: str = "") -> Markup:
         """Copy a video into the report; returns its HTML.
 
         Args:
             name: of its file, without ending; unique in the report.
             path: the video, whose ending is one that pages show.
             label: what a reader who cannot see it should know.
-            caption: text below it, plain or `Html`.
+            caption: text below it, plain.
+            emphasis: a word before the caption, plain.
 
         Raises:
             LitPWMError: the file cannot be read, or has another ending.
@@ -87,9 +87,7 @@ class Page:
         if path.suffix not in VIDEO_ENDINGS:
             raise LitPWMError(f"The video {str(path)!r} for the report has an ending that is none of {VIDEO_ENDINGS}.")
         url = self._copy(path, f"{name}{path.suffix}")
-        options = 'controls loop muted playsinline preload="metadata"'
-        video = f'<video src="{url}" {options} aria-label="{escape(label)}"></video>'
-        return _captioned(video, caption)
+        return piece("video", url, label, caption, emphasis)
 
     def _claim(self, name: str) -> Path:
         if name in self._taken:
@@ -146,49 +144,10 @@ def build_report(
                 f"lower-case letters, digits and hyphens. The anchors are {anchors}; make each of them unique."
             )
     parts = [
-        f'<section id="{section.anchor}" aria-labelledby="{section.anchor}-title">\n'
-        f'<h2 id="{section.anchor}-title">{escape(section.title)}</h2>\n{section.render(page)}\n</section>'
-        for section in sections
+        {"anchor": section.anchor, "title": section.title, "body": Markup(section.render(page))} for section in sections
     ]
     index = folder / "index.html"
-    document = _document(sections, parts, title, lead, facts or {})
+    text = document("page.html", title=title, lead=lead, facts=facts or {}, parts=parts)
     with replacing(index, "The report's page") as beside:
-        beside.write_text(document, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8")
     return index
-
-
-def _document(
-    sections: Sequence[Section], parts: Sequence[str], title: str, lead: str, facts: Mapping[str, str]
-) -> str:
-    links = "".join(f'<li><a href="#{section.anchor}">{escape(section.title)}</a></li>' for section in sections)
-    tiles = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{CSS}</style>
-</head>
-<body>
-<a class="skip" href="#content">To the content</a>
-<div class="layout">
-<header>
-<h1>{escape(title)}</h1>
-{f'<p class="lead">{escape(lead)}</p>' if lead else ""}
-{f'<dl class="facts">{tiles}</dl>' if tiles else ""}
-</header>
-<nav aria-label="Contents"><ol>{links}</ol></nav>
-<main id="content">
-{"".join(parts)}
-</main>
-<footer>Made by lit_pwm.</footer>
-</div>
-</body>
-</html>
-"""
-
-
-def _captioned(content: str, caption: str, kind: str = "") -> str:
-    opening = f'<figure class="{kind}">' if kind else "<figure>"
-    return f"{opening}{content}{f'<figcaption>{html(caption)}</figcaption>' if caption else ''}</figure>"

@@ -7,18 +7,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from rich.table import Table
-from rich.text import Text
+from markupsafe import Markup
 
 from lit_pwm.experiments.report import figures
 from lit_pwm.experiments.report.grid import Estimate, mean_estimate
-from lit_pwm.experiments.report.markup import cell, markdown_text, notice, paragraph, table
+from lit_pwm.experiments.report.intervals import Line, interval_chart
+from lit_pwm.experiments.report.markup import notice, paragraph
 from lit_pwm.experiments.report.page import Page
+from lit_pwm.experiments.report.tables import Table, entry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_MISSING = "–"
 
 
 @dataclass(frozen=True)
@@ -94,31 +93,20 @@ def _lines(rows: Sequence[ResultsRow], columns: Sequence[Column]) -> list[tuple[
 
 
 def results_table(rows: Sequence[ResultsRow], columns: Sequence[Column] = COLUMNS) -> Table:
-    """The table for a terminal."""
-    shown = Table(
-        title="Returns in the real environments: mean, 95 % interval over runs", title_justify="left", show_lines=True
+    """A row for each task, and one for their mean where there are several; the best of ours in each is marked."""
+    lines, ours = _lines(rows, columns), [number for number, column in enumerate(columns) if column.ours]
+    marked = set()
+    for place, (_, values) in enumerate(lines):
+        found = {number: value.value for number in ours if (value := values[number]) is not None}
+        marked |= {(place, number + 1) for number, value in found.items() if value == max(found.values())}
+    return Table(
+        ["task", *(column.title for column in columns)],
+        [[(name, ""), *map(entry, values)] for name, values in lines],
+        title="Returns in the real environments: mean, 95 % interval over runs",
+        total=len(rows) > 1,
+        marked=marked,
+        strong=[number + 1 for number in ours],
     )
-    shown.add_column("task", no_wrap=True)
-    for column in columns:
-        shown.add_column(Text(column.title), justify="right")
-    for name, values in _lines(rows, columns):
-        cells = [_MISSING if v is None else "\n".join(filter(None, v.shown())) for v in values]
-        bold = [Text(c, style="bold" if column.ours else "") for c, column in zip(cells, columns, strict=True)]
-        shown.add_row(Text(name), *bold)
-    return shown
-
-
-def results_markdown(rows: Sequence[ResultsRow], columns: Sequence[Column] = COLUMNS) -> str:
-    """The table as Markdown, ending with a line break."""
-    lines = [
-        "| task | " + " | ".join(markdown_text(column.title) for column in columns) + " |",
-        "| --- |" + " ---: |" * len(columns),
-    ]
-    for name, values in _lines(rows, columns):
-        shown = [(_MISSING, "") if v is None else v.shown() for v in values]
-        cells = [f"{text} ({small})" if small else text for text, small in shown]
-        lines.append(f"| {markdown_text(name)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
 
 
 class ResultsSection:
@@ -136,7 +124,7 @@ class ResultsSection:
     def __init__(self, rows: Sequence[ResultsRow], columns: Sequence[Column] = COLUMNS, note: str = "") -> None:
         self.rows, self.columns, self.note = tuple(rows), tuple(columns), note
 
-    def render(self, page: Page) -> str:
+    def render(self, page: Page) -> Markup:
         """The note, the drawing and the table."""
         if not self.rows:
             return notice("No task was evaluated.")
@@ -148,52 +136,14 @@ class ResultsSection:
             "Mean returns; lines are 95 % t intervals over runs, open markers the best single episode.",
             wide=True,
         )
-        lines = _lines(self.rows, self.columns)
-        body = [[name, *self._cells(values)] for name, values in lines]
-        head = ("Task", *(column.title for column in self.columns))
         caption = "Mean over runs, below it the 95 % t interval over runs. Highlighted: the best PWM policy of the row."
-        return paragraph(text) + drawn + table(head, body, caption, total=len(self.rows) > 1)
-
-    def _cells(self, values: Sequence[Estimate | None]) -> list[str]:
-        ours = [v.value for v, column in zip(values, self.columns, strict=True) if column.ours and v is not None]
-        cells = []
-        for value, column in zip(values, self.columns, strict=True):
-            if value is None:
-                cells.append(cell(_MISSING))
-            else:
-                best = column.ours and value.value == max(ours)
-                cells.append(cell(*value.shown(), kind="best" if best else ""))
-        return cells
+        return paragraph(text) + drawn + results_table(self.rows, self.columns).html(caption)
 
 
-@figures.drawing
 def _draw(rows: Sequence[ResultsRow], columns: Sequence[Column]) -> Figure:
-    figure, axes = figures.panel(6.4, 0.9 + 0.28 * len(rows) * len(columns))
-    gap = len(columns) + 1.2
-    methods = [column.method for column in columns]
-    for place, row in enumerate(rows):
-        for line, column in enumerate(columns):
-            value = _value(column, row)
-            if value is None:
-                continue
-            colour, marker = _LOOKS.get(
-                column.method, (figures.SERIES[methods.index(column.method) % len(figures.SERIES)], "o")
-            )
-            height = place * gap + line
-            if value.interval is not None:
-                axes.plot([*value.interval], [height, height], color=colour, linewidth=2.4, solid_capstyle="round")
-            axes.plot(
-                value.value, height, marker, color=colour, markersize=6.5, label=column.title if place == 0 else "",
-                markerfacecolor="none" if column.statistic == "best" else colour,
-            )  # fmt: skip
-    axes.set_yticks([place * gap + (len(columns) - 1) / 2 for place in range(len(rows))], [row.task for row in rows])
-    axes.tick_params(axis="y", labelcolor=figures.INK)
-    axes.set_ylim(gap * len(rows) - 1.4, -0.9)
-    axes.grid(axis="y", visible=False)
-    for place in range(1, len(rows)):
-        axes.axhline(place * gap - 1.1, color=figures.GRID, linewidth=0.8)
-    low, high = axes.get_xlim()
-    axes.set_xlim(min(-15, low), max(1015, high))
-    axes.set_xlabel("return")
-    figures.key(axes, columns=3, above=True)
-    return figure
+    lines = []
+    for number, column in enumerate(columns):
+        colour, marker = _LOOKS.get(column.method, (figures.SERIES[number % len(figures.SERIES)], "o"))
+        estimates = [_value(column, row) for row in rows]
+        lines.append(Line(column.title, estimates, colour, marker, filled=column.statistic != "best"))
+    return interval_chart([row.task for row in rows], lines, "return", separated=True, span=(-15, 1015))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
+
+from markupsafe import Markup
 
 from lit_pwm.evaluation.video import Recording
 from lit_pwm.experiments.report.curves import slug
-from lit_pwm.experiments.report.markup import Html, notice, panels, paragraph
+from lit_pwm.experiments.report.markup import notice, panels, paragraph
 from lit_pwm.experiments.report.page import VIDEO_ENDINGS, Page
 
 
@@ -37,7 +38,7 @@ class VideosSection:
     def __init__(self, recordings: Sequence[Recording], note: str = "") -> None:
         self.recordings, self.note = tuple(recordings), note
 
-    def render(self, page: Page) -> str:
+    def render(self, page: Page) -> Markup:
         """The videos side by side."""
         if not self.recordings:
             return notice("No episode was recorded.")
@@ -49,7 +50,7 @@ class VideosSection:
                 shown.append(notice(f"{why} Its episode: {text}."))
                 continue
             label = f"Video of the policy in {recording.task}: {text}"
-            caption = Html(f"<strong>{escape(recording.task)}</strong>: {escape(text)}")
-            shown.append(page.video(f"{self.anchor}-{number}-{slug(recording.task)}", recording.path, label, caption))
+            name = f"{self.anchor}-{number}-{slug(recording.task)}"
+            shown.append(page.video(name, recording.path, label, text, recording.task))
         text = self.note or "One deterministic episode each, at the speed of simulated time."
         return paragraph(text) + panels(shown)

@@ -4,42 +4,39 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lit_pwm.experiments.report.stages import duration
+from lit_pwm.experiments.engine import Outcome, Watcher
+from lit_pwm.experiments.report.wall_clock import duration
 from lit_pwm.experiments.sweep.cells import Cell
-from lit_pwm.experiments.sweep.state import LOG, last_lines
-
-if TYPE_CHECKING:
-    from lit_pwm.experiments.sweep.launch import Outcome
+from lit_pwm.experiments.sweep.state import LOG, last_lines, read_state
 
 
-class Display:
+class Display(Watcher):
     """Shows cells as they start and end.
 
     The remaining time is the mean time of each stage's cells, of earlier runs of the sweep too, over the workers; it is
     shown once a cell of every stage that is left has been timed.
 
     Args:
-        cells: all cells of the sweep.
+        cells: all cells of the sweep, by their keys.
+        out: the sweep's folder.
         workers: processes at a time.
         console: where to.
     """
 
-    def __init__(self, cells: Iterable[Cell], workers: int, console: Console) -> None:
-        self.console, self.workers = console, workers
-        self._left = Counter(cell.stage for cell in cells)
+    def __init__(self, cells: Mapping[str, Cell], out: Path, workers: int, console: Console) -> None:
+        self.cells, self.out, self.console, self.workers = cells, out, console, workers
+        self._left = Counter(cell.stage for cell in cells.values())
         self._total = self._left.total()
         self._seconds: dict[str, list[float]] = {}
         self._started: dict[str, float] = {}
-        self._stage_of = {cell.key: cell.stage for cell in cells}
         self._bar = Progress(
             TextColumn("cells"),
             BarColumn(),
@@ -71,29 +68,28 @@ class Display:
                 soft_wrap=True,
             )
 
-    def skipped(self, cell: Cell, seconds: float) -> None:
-        """The cell was finished before, in so many seconds."""
-        self._left[cell.stage] -= 1
-        self._seconds.setdefault(cell.stage, []).append(seconds)
+    def skipped(self, key: str) -> None:
+        """The cell was finished before."""
+        self._left[self.cells[key].stage] -= 1
+        self._took(key)
 
-    def started(self, cell: Cell) -> None:
+    def started(self, key: str) -> None:
         """The cell runs."""
-        self._started[cell.key] = time.monotonic()
+        self._started[key] = time.monotonic()
         self.tick()
 
-    def finished(self, cell: Cell, seconds: float) -> None:
+    def finished(self, key: str) -> None:
         """The cell's command exited with 0."""
-        self._seconds.setdefault(cell.stage, []).append(seconds)
-        self._ended(cell, f"finished in {duration(seconds)}")
+        self._ended(key, f"finished in {duration(self._took(key))}")
 
-    def failed(self, cell: Cell, folder: Path) -> None:
+    def failed(self, key: str) -> None:
         """The cell's command could not be run, or exited with another code."""
-        said = last_lines(folder, 1)
-        self._ended(cell, f"[red]failed[/red]: {escape(said[0]) if said else 'it said nothing'}", always=True)
+        said = last_lines(self.cells[key].folder(self.out), 1)
+        self._ended(key, f"[red]failed[/red]: {escape(said[0]) if said else 'it said nothing'}", always=True)
 
-    def blocked(self, cell: Cell) -> None:
+    def blocked(self, key: str) -> None:
         """The cell cannot run, because one that it needs failed."""
-        self._ended(cell, "blocked by a failed cell")
+        self._ended(key, "blocked by a failed cell")
 
     def tick(self) -> None:
         """Refresh the bar."""
@@ -103,13 +99,20 @@ class Display:
                 self._row, completed=self._total - self._left.total(), remaining=self._remaining(), now=now
             )
 
-    def _ended(self, cell: Cell, how: str, always: bool = False) -> None:
-        self._left[cell.stage] -= 1
-        self._started.pop(cell.key, None)
+    def _took(self, key: str) -> float:
+        """The seconds of a finished cell, which count for its stage."""
+        state = read_state(self.cells[key].folder(self.out))
+        seconds = 0.0 if state is None else state.seconds
+        self._seconds.setdefault(self.cells[key].stage, []).append(seconds)
+        return seconds
+
+    def _ended(self, key: str, how: str, always: bool = False) -> None:
+        self._left[self.cells[key].stage] -= 1
+        self._started.pop(key, None)
         if always or self._bar.disable:
             done = self._total - self._left.total()
             remaining = self._remaining()
-            line = f"[{done}/{self._total}] {cell.key}: "
+            line = f"[{done}/{self._total}] {key}: "
             self.console.print(
                 f"{escape(line)}{how}{f'; {remaining}' if remaining else ''}", highlight=False, soft_wrap=True
             )
@@ -125,7 +128,7 @@ class Display:
         seconds = sum(number * mean[stage] for stage, number in left.items())
         now = time.monotonic()
         for key, since in self._started.items():
-            seconds -= min(now - since, mean.get(self._stage_of[key], 0.0))
+            seconds -= min(now - since, mean.get(self.cells[key].stage, 0.0))
         return f"about {duration(seconds / self.workers)} left"
 
 

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
 from lit_pwm.errors import LitPWMError
+from lit_pwm.experiments.engine import Engine, Outcome
 from lit_pwm.experiments.own_folders import check_own, only_one
 from lit_pwm.experiments.sweep.cells import Cell
 from lit_pwm.experiments.sweep.display import Display
@@ -36,23 +37,8 @@ from lit_pwm.runtime.processes import LIFELINE, lifeline
 
 _PATIENCE = 8.0
 """Seconds between asking an interrupted cell to end and ending it."""
-
-
-@dataclass
-class Outcome:
-    """How a sweep went, by keys of cells.
-
-    Attributes:
-        skipped: finished before.
-        finished: finished now.
-        failed: their command did not exit with 0.
-        blocked: not run, because a cell they need, directly or not, failed.
-    """
-
-    skipped: list[str] = field(default_factory=list)
-    finished: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    blocked: list[str] = field(default_factory=list)
+_MOMENT = 0.05
+"""Seconds between looks at the cells that run."""
 
 
 @dataclass
@@ -91,8 +77,6 @@ class LocalLauncher:
     ) -> None:
         self.cells, self.out, self.workers, self.display = cells, out, workers, display
         self._on_finished = on_finished
-        stages = list(dict.fromkeys(cell.stage for cell in cells.values()))
-        self._rank = {key: -stages.index(cell.stage) for key, cell in cells.items()}
         self._running: list[_Running] = []
         self._kept_open = (-1, -1)
 
@@ -104,48 +88,42 @@ class LocalLauncher:
                 is one that no sweep made.
             KeyboardInterrupt: a signal asked to end (`lit_pwm.runtime.stopping`); the running cells have been ended.
         """
-        outcome = Outcome()
+        stages = list(dict.fromkeys(cell.stage for cell in self.cells.values()))
+        rank = {key: -stages.index(cell.stage) for key, cell in self.cells.items()}
+        needs = {key: cell.needs for key, cell in self.cells.items()}
         with only_one(self.out, "sweep") as lock, lifeline() as line:
             self._kept_open = (lock, line)
-            done, waiting = set(), []
-            for key, cell in self.cells.items():
-                state = read_state(cell.folder(self.out))
-                if state is not None and state.status == "finished" and state.fingerprint == cell.fingerprint:
-                    outcome.skipped.append(key)
-                    done.add(key)
-                    self.display.skipped(cell, state.seconds)
-                else:
-                    check_own(cell.folder(self.out), (CELL,))
-                    waiting.append(key)
-            waiting.sort(key=self._rank.__getitem__)
+            engine = Engine(needs, self, self.display, rank.__getitem__)
+            for key in engine.look():
+                check_own(self.cells[key].folder(self.out), (CELL,))
             run_signals.tell(peers=tuple, children=lambda: [-running.process.pid for running in self._running])
             with self.display:
                 try:
-                    self._loop(waiting, done, outcome)
+                    return engine.run()
                 finally:
                     self._end_all()
-        return outcome
 
-    def _loop(self, waiting: list[str], done: set[str], outcome: Outcome) -> None:
-        while waiting or self._running:
-            for key in [key for key in waiting if done.issuperset(self.cells[key].needs)]:
-                if len(self._running) == self.workers:
-                    break
-                waiting.remove(key)
-                self._start(self.cells[key], outcome)
-            for running in [r for r in self._running if r.process.poll() is not None]:
-                self._finish(running, outcome, done)
-            lost = {*outcome.failed, *outcome.blocked}
-            for key in self.cells:  # in order, so that what needs a blocked cell is blocked too
-                if key in waiting and not lost.isdisjoint(self.cells[key].needs):
-                    waiting.remove(key)
-                    lost.add(key)
-                    outcome.blocked.append(key)
-                    self.display.blocked(self.cells[key])
-            self.display.tick()
-            time.sleep(0.05)
+    # -- what the engine asks -----------------------------------------------------------------------------------------
+    def is_finished(self, key: str) -> bool:
+        """Whether the cell has ended well with the work that the sweep wants of it."""
+        cell = self.cells[key]
+        state = read_state(cell.folder(self.out))
+        return state is not None and state.status == "finished" and state.fingerprint == cell.fingerprint
 
-    def _start(self, cell: Cell, outcome: Outcome) -> None:
+    def has_room(self) -> bool:
+        """Whether fewer cells run than may."""
+        return len(self._running) < self.workers
+
+    def ended(self) -> list[tuple[str, bool]]:
+        """The cells whose commands have exited; waits for a moment if none has."""
+        over = [running for running in self._running if running.process.poll() is not None]
+        if not over:
+            time.sleep(_MOMENT)
+        return [(running.cell.key, self._finish(running)) for running in over]
+
+    def start(self, key: str) -> bool:
+        """Begin a cell's command; False if it cannot be told, which its log explains."""
+        cell = self.cells[key]
         folder, going_on = cell.folder(self.out), goes_on(cell, self.out)
         before = read_begun(folder) if going_on else None
         if not going_on:
@@ -160,9 +138,7 @@ class LocalLauncher:
             log.write(f"error: {error}\n".encode())
             log.close()
             write_state(folder, self._state(cell, cell.shown(self.out), None, started, 0.0))
-            outcome.failed.append(cell.key)
-            self.display.failed(cell, folder)
-            return
+            return False
         # A session of its own: Ctrl-C reaches the cell through this process, which ends it with all that it started.
         # The cell ends by itself when this process was killed, and the inherited lock keeps the folder until it has.
         with run_signals.held():
@@ -177,22 +153,18 @@ class LocalLauncher:
                 pass_fds=self._kept_open,
             )
             self._running.append(_Running(cell, ["lit-pwm", *command], process, log, started, clock))
-        self.display.started(cell)
+        return True
 
-    def _finish(self, running: _Running, outcome: Outcome, done: set[str]) -> None:
+    def _finish(self, running: _Running) -> bool:
+        """Write a cell's state; whether it ended well."""
         self._running.remove(running)
         running.log.close()
         cell, code, seconds = running.cell, running.process.returncode, time.monotonic() - running.clock
         state = self._state(cell, running.command, code, running.started, seconds)
         write_state(cell.folder(self.out), state)
         if code == 0:
-            done.add(cell.key)
-            outcome.finished.append(cell.key)
-            self.display.finished(cell, seconds)
             self._on_finished(cell)
-        else:
-            outcome.failed.append(cell.key)
-            self.display.failed(cell, cell.folder(self.out))
+        return code == 0
 
     @staticmethod
     def _state(cell: Cell, command: list[str], code: int | None, started: datetime, seconds: float) -> CellState:
