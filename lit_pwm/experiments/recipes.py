@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from jsonargparse import ActionConfigFile, Namespace
@@ -76,8 +76,15 @@ class Recipe:
         Args:
             callbacks: of the Trainer, after those of the configs.
             trainer: options of the Trainer that are objects, or this run's own.
+
+        Raises:
+            LitPWMError: what a class refuses of its options.
         """
-        new = _parser().instantiate_classes(self.parsed)
+        try:
+            new = _parser().instantiate_classes(self.parsed)
+        except ValueError as error:  # jsonargparse's, around what a class has raised
+            refusals = (cause for cause in _causes(error) if isinstance(cause, LitPWMError))
+            raise next(refusals, error) from None
         given = new.trainer.as_dict() if isinstance(new.trainer, Namespace) else dict(new.trainer)
         both = [*(given.pop("callbacks", None) or ()), *callbacks]
         return new.model, new.data, Trainer(**given | trainer, callbacks=both)
@@ -92,6 +99,12 @@ def _parser() -> LightningArgumentParser:
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
     return parser
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _text(value: Any) -> str:

@@ -174,7 +174,7 @@ def test_the_table_is_made_from_the_records(study, tmp_path):
 
 
 def test_a_policy_learns_through_samples(study):
-    plan = PolicyPlan(2, evaluate_every=2, episodes=1, options={"data.batch_size": 8, "model.horizon": 3})
+    plan = PolicyPlan(2, evaluate_every=2, episodes=1, options={"data.batch_size": 8, "model.horizon": 4})
     run_policy(study, "gaussian", 0, plan, episodes=2)
     path = study.out / "policies" / f"{study.task}_gaussian_0.json"
     record = json.loads(path.read_text())
