@@ -6,6 +6,7 @@ Usage: ddp_program.py STORE OUT DEVICES. In-process `strategy="ddp"` would start
 from __future__ import annotations
 
 import logging
+import random
 import sys
 import warnings
 from functools import partial
@@ -15,11 +16,26 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from support import fit
+from torch import Tensor
 
+import callbacks
 from datamodules import MultitaskDataModule
-from lit_pwm import PolicyLearning, WorldModelPretraining, optim
+from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.errors import LitPWMError
-from lit_pwm.models import CriticEnsemble, Dynamics, EndPointError, FlowDynamics, FlowMatching, MLPActor, MLPDynamics
+from lit_pwm.models import (
+    Actor,
+    CriticEnsemble,
+    Dynamics,
+    EndPointError,
+    EnergyLoss,
+    FlowActor,
+    FlowDynamics,
+    FlowMatching,
+    MLPActor,
+    MLPDynamics,
+    NoiseSource,
+)
+from lit_pwm.updates import optimized_part
 
 GLOBAL_BATCH, UPDATES = 16, 5
 
@@ -34,13 +50,45 @@ class Record(Callback):
         self.metrics.append({name: value.item() for name, value in trainer.callback_metrics.items()})
 
 
-def run(name: str, module: LightningModule, store: Path, out: Path, devices: int, validate: bool = False) -> Trainer:
+class Blurred(MLPDynamics):
+    """Somebody's own dynamics, which declare their noise."""
+
+    noise_shape = (3,)
+
+    def forward(self, z: Tensor, action: Tensor, embedding: Tensor, noise: Tensor | None = None) -> Tensor:
+        noise = torch.zeros(*z.shape[:-1], 3) if noise is None else noise
+        return super().forward(z + 0.05 * noise.sum(-1, keepdim=True) * z.roll(1, -1), action, embedding)
+
+
+class Drawing(Callback):
+    """Draws from a global generator, which each rank has seeded as it likes."""
+
+    def __init__(self, seeds: bool) -> None:
+        self.seeds, self.drawn = seeds, {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.seeds:
+            random.seed(100 + trainer.global_rank)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self.drawn[trainer.global_step] = random.random()
+        if self.seeds and trainer.global_step == 3:
+            trainer.save_checkpoint(f"{trainer.default_root_dir}/half.ckpt")
+
+
+def run(
+    name: str, module: LightningModule, store: Path, out: Path, devices: int, validate: bool = False,
+    callbacks: tuple[Callback, ...] = (), ckpt_path: Path | None = None, precision: Any = "32-true",
+) -> Trainer:  # fmt: skip
     """Fits `module` and saves this rank's state under `name`."""
     record = Record()
     data = MultitaskDataModule(
         store, horizon=4, batch_size=GLOBAL_BATCH // devices, batches_per_epoch=1000, val_batches=2, val_horizon=8
     )
-    trainer = fit(module, data, UPDATES, devices=devices, strategy="ddp" if devices > 1 else "auto", callbacks=[record])
+    trainer = fit(
+        module, data, UPDATES, devices=devices, strategy="ddp" if devices > 1 else "auto",
+        callbacks=[record, *callbacks], ckpt_path=ckpt_path, precision=precision, default_root_dir=out,
+    )  # fmt: skip
     result = {"state": module.state_dict(), "metrics": record.metrics, "global_step": trainer.global_step}
     if validate:
         result["validation"] = trainer.validate(module, datamodule=data, verbose=False)[0]
@@ -53,14 +101,14 @@ def pretraining(kind: type[Dynamics] = MLPDynamics, **options: Any) -> WorldMode
     return WorldModelPretraining(dynamics=dynamics, latent_dim=32, encoder_dim=32, reward_dim=32, task_dim=4, lr=1e-3)
 
 
-def policy_learning(checkpoint: Path) -> PolicyLearning:
-    return PolicyLearning(
-        str(checkpoint),
-        actor=partial(MLPActor, hidden_dims=(16,), task_dim=4),
-        critic=partial(CriticEnsemble, hidden_dims=(16,), task_dim=4),
-        horizon=4,
-        critic_optimizer={"passes": 2, "minibatches": 2},
-    )
+def policy_learning(checkpoint: Path, actor: type[Actor] = MLPActor, **options: Any) -> PolicyLearning:
+    settings = {
+        "actor": partial(actor, hidden_dims=(16,), task_dim=4),
+        "critic": partial(CriticEnsemble, hidden_dims=(16,), task_dim=4),
+        "horizon": 4,
+        "critic_optimizer": {"passes": 2, "minibatches": 2},
+    }
+    return PolicyLearning(str(checkpoint), **{**settings, **options})
 
 
 def main(store: Path, out: Path, devices: int) -> None:
@@ -68,8 +116,26 @@ def main(store: Path, out: Path, devices: int) -> None:
     checkpoint = out / f"world-model-{devices}.ckpt"
     trainer.save_checkpoint(checkpoint)
     run("policy", policy_learning(checkpoint), store, out, devices)
+    # Of the models that one process trained, in double precision.
+    plain, blurred, sampled = (out / f"{name}.ckpt" for name in ("world-model-1", "blurred", "sampled"))
+    if devices == 1:
+        run("blurred", pretraining(Blurred), store, out, devices).save_checkpoint(blurred)
+        flow = pretraining(FlowDynamics, source=NoiseSource, loss=EnergyLoss)
+        run("sampled", flow, store, out, devices).save_checkpoint(sampled)
+    uneven = {"horizon": 5, "critic_optimizer": {"passes": 2, "minibatches": 3, "target_rate": 0.5}}
+    exact: dict[str, Any] = {"precision": "64-true"}
+    run("policy-exact", policy_learning(plain, return_scale="task"), store, out, devices, **exact)
+    run("policy-uneven", policy_learning(plain, FlowActor, **uneven), store, out, devices, **exact)
+    run("policy-blurred", policy_learning(blurred), store, out, devices, **exact)
+    run("policy-sampled", policy_learning(sampled), store, out, devices, **exact)
     run("pretraining-flow", pretraining(FlowDynamics), store, out, devices)
     if devices > 1:
+        for name, drawing, path in (("whole", Drawing(True), None), ("resumed", Drawing(False), out / "half.ckpt")):
+            extra = (drawing, callbacks.RNGState())
+            trainer = run(
+                f"policy-{name}", policy_learning(plain), store, out, devices, callbacks=extra, ckpt_path=path
+            )
+            torch.save({"drawn": drawing.drawn}, out / f"drawn-{name}-{devices}-{trainer.global_rank}.pt")
         try:
             run(
                 "pretraining-matching",
@@ -81,7 +147,7 @@ def main(store: Path, out: Path, devices: int) -> None:
         except LitPWMError as error:
             torch.save({"error": str(error)}, out / f"refused-{devices}-{trainer.global_rank}.pt")
         # The same without our one reduction: what the tests must be able to notice.
-        optim._reduce_gradients = lambda parameters: None
+        optimized_part._reduce_gradients = lambda parameters: None
         run("pretraining-unreduced", pretraining(), store, out, devices)
         run("policy-unreduced", policy_learning(checkpoint), store, out, devices)
 

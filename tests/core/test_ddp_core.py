@@ -38,6 +38,29 @@ def same_on_both_ranks(results, job):
     return {key for key in first if not torch.equal(first[key], second[key])}
 
 
+@pytest.mark.parametrize("job", ["policy-exact", "policy-uneven", "policy-blurred", "policy-sampled"])
+def test_two_processes_of_half_a_batch_train_the_policy_of_one_process(results, job):
+    one, two = results[job, 1, 0]["state"], results[job, 2, 0]["state"]
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, atol=1e-6, rtol=0, msg=lambda text, key=key: f"{key}: {text}")
+    trained = results["policy-exact", 1, 0]["state"]
+    assert trained["actor.mean.weight"].dtype == torch.float64
+    unlike = {"policy-exact": "policy-blurred", "policy-blurred": "policy-exact"}.get(job)
+    if unlike:  # the noise that the dynamics were given made a difference
+        assert not torch.equal(one["critic.net.0.weight"], results[unlike, 1, 0]["state"]["critic.net.0.weight"])
+
+
+def test_a_resumed_rank_draws_what_it_would_have_drawn(results):
+    for rank in (0, 1):
+        whole, resumed = (results[f"policy-{name}", 2, rank]["state"] for name in ("whole", "resumed"))
+        assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
+        drawn, later = (results[f"drawn-{name}", 2, rank]["drawn"] for name in ("whole", "resumed"))
+        assert later == {step: drawn[step] for step in (4, 5)}
+    ranks = [results["drawn-whole", 2, rank]["drawn"] for rank in (0, 1)]
+    assert not set(ranks[0].values()) & set(ranks[1].values())
+
+
 @pytest.mark.parametrize("job", ["pretraining", "pretraining-flow", "policy"])
 def test_weights_and_statistics_are_identical_on_both_ranks(results, job):
     assert same_on_both_ranks(results, job) == set()
