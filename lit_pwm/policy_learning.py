@@ -259,7 +259,7 @@ class PolicyLearning(LightningModule):
         size = len(batch["task"])
         noise, minibatches = self.update_noise(size), self.update_minibatches(size)
         seed = stream_seed(self._seed, f"global generators, rank {self.global_rank}", self.global_step)
-        with self._atomic.streams.seeded(seed, self.device):
+        with self._atomic.streams.seeded(seed, self.device, watched=self.trainer.world_size > 1):
             found = self.update(batch, noise, minibatches, rates_of(self.optimized.values()))
         self._atomic.require()
         count_update(self)

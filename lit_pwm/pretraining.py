@@ -243,7 +243,7 @@ class WorldModelPretraining(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update of the whole world model."""
         seed = stream_seed(torch.initial_seed(), f"global generators, rank {self.global_rank}", self.global_step)
-        with self._atomic.streams.seeded(seed, self.device):
+        with self._atomic.streams.seeded(seed, self.device, watched=self.trainer.world_size > 1):
             with self._atomic as update:
                 loss = self.update_loss(batch, *self.target_logits(batch))
                 total = loss.total + self._regularisation(batch)

@@ -28,22 +28,27 @@ class GlobalStreams:
 
     def __init__(self) -> None:
         self._start: RandomStates | None = None
-        self._has_looked = self._has_told = False
+        self._has_looked = False
         self._drawers: set[str] = set()
 
     @contextmanager
-    def seeded(self, seed: int, device: torch.device) -> Generator[None, None, None]:
-        """A block in which the generators, with that of `device`, are seeded; after it they are as before."""
-        before = RandomStates.now(device)
+    def seeded(self, seed: int, device: torch.device, watched: bool = False) -> Generator[None, None, None]:
+        """A block in which the generators are seeded; after it they are as before.
+
+        Args:
+            seed: of the update, up to 63 bits.
+            device: whose generator is seeded with those of the host.
+            watched: whether `drew` is asked in the block, as of several ranks.
+        """
+        before, is_first = RandomStates.now(device), not self._has_looked
         RandomStates.seed(seed, device)
-        self._start = RandomStates.now(device)
-        looking: AbstractContextManager[Any] = nullcontext() if self._has_looked else _Looking(self._drawers)
+        self._start = RandomStates.now(device) if watched or is_first else None
+        looking: AbstractContextManager[Any] = _Looking(self._drawers) if is_first else nullcontext()
         try:
             with looking:
                 yield
             self._has_looked = True
-            if self.drew() and not self._has_told:
-                self._has_told = True
+            if is_first and self.drew():
                 rank_zero_info(
                     f"{self.drawers()} draws from a global random generator within an update. On one device that is "
                     f"repeatable; on several it is refused. A component that declares its noise (noise_shape) is "
