@@ -195,7 +195,7 @@ class WorldModel(nn.Module):
         Returns:
             Latents [T+1, B, Z], the first being `z`, and rewards [T, B] in environment units.
         """
-        embedding = self.task_embedding(task)
+        embedding = self.task_embedding(task.expand(z.shape[:-1]))
         latents = [z]
         for action in actions:
             latents.append(self.dynamics(latents[-1], action, embedding))

@@ -147,7 +147,7 @@ def main(store: Path, out: Path, devices: int) -> None:
         except LitPWMError as error:
             torch.save({"error": str(error)}, out / f"refused-{devices}-{trainer.global_rank}.pt")
         # The same without our one reduction: what the tests must be able to notice.
-        optimized_part._reduce_gradients = lambda parameters: None
+        optimized_part._reduce_gradients = lambda parameters: None  # ty: ignore[invalid-assignment]
         run("pretraining-unreduced", pretraining(), store, out, devices)
         run("policy-unreduced", policy_learning(checkpoint), store, out, devices)
 
