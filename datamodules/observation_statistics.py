@@ -32,28 +32,46 @@ def observation_statistics(
     Raises:
         LitPWMError: an observation is not finite, or what a store holds of its episodes is not what was written.
     """
-    widths = [width for width, _ in table.tasks.values()]
-    counts, means, squares = [0 for _ in widths], [np.zeros(w) for w in widths], [np.zeros(w) for w in widths]
+    merged = [_Merged(width) for width, _ in table.tasks.values()]
     for index, store in enumerate(stores):
         own = episodes[table.store[episodes] == index]
-        task_of = dict(zip(table.number[own].tolist(), table.task[own].tolist(), strict=True))
-        for number, rows, total, spread in _moments(store, table.number[own]):
-            task = task_of[number]
-            mean = total[: widths[task]] / rows
-            if not (np.isfinite(mean).all() and np.isfinite(spread[: widths[task]]).all()):
-                raise _not_finite(store, number, list(table.tasks)[task])
-            delta, whole = mean - means[task], counts[task] + rows
-            squares[task] += spread[: widths[task]] + delta**2 * (counts[task] * rows / whole)
-            means[task] += delta * (rows / whole)
-            counts[task] = whole
-    return {
-        name: (means[task].tolist(), np.sqrt(squares[task] / max(counts[task], 1)).tolist())
-        for task, name in enumerate(table.tasks)
-    }
+        task_of = np.full(len(store), -1)
+        task_of[table.number[own]] = table.task[own]
+        for numbers, counts, totals, spreads in _moments(store, table.number[own]):
+            for task in np.unique(task_of[numbers]).tolist():
+                mine = task_of[numbers] == task
+                width = len(merged[task].mean)
+                means, squares = totals[mine, :width] / counts[mine, None], spreads[mine, :width]
+                bad = ~(np.isfinite(means) & np.isfinite(squares)).all(axis=1)
+                if bad.any():
+                    raise _not_finite(store, int(numbers[mine][np.argmax(bad)]), list(table.tasks)[task])
+                merged[task].add(counts[mine], means, squares)
+    return {name: (own.mean.tolist(), own.deviation().tolist()) for name, own in zip(table.tasks, merged, strict=True)}
 
 
-def _moments(store: EpisodeStore, numbers: np.ndarray) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
-    """Number, rows, sum and M2 of some of a store's episodes, ascending; sums of at least their task's width."""
+class _Merged:
+    """Count, mean and M2 of all episodes of a task so far."""
+
+    def __init__(self, width: int) -> None:
+        self.count, self.mean, self.squares = 0, np.zeros(width), np.zeros(width)
+
+    def add(self, counts: np.ndarray, means: np.ndarray, squares: np.ndarray) -> None:
+        """Merge episodes one after another: their rows [E], means [E, O] and M2 [E, O]."""
+        for rows, mean, spread in zip(counts.tolist(), means, squares, strict=True):
+            delta, whole = mean - self.mean, self.count + rows
+            self.squares += spread + delta**2 * (self.count * rows / whole)
+            self.mean += delta * (rows / whole)
+            self.count = whole
+
+    def deviation(self) -> np.ndarray:
+        """The standard deviation of each entry [O]."""
+        return np.sqrt(self.squares / max(self.count, 1))
+
+
+def _moments(
+    store: EpisodeStore, numbers: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Of some of a store's episodes, ascending and in blocks: numbers [E], rows [E], sums and M2 [E, O or more]."""
     if not len(numbers):
         return
     if store.version == 1:
@@ -66,14 +84,14 @@ def _moments(store: EpisodeStore, numbers: np.ndarray) -> Iterator[tuple[int, in
             start, rows = int(store.offset[number]), int(store.length[number]) + 1
             width, _ = store.tasks[store.task_names[store.task[number]]]
             with np.errstate(invalid="ignore"):  # what is not finite is refused by its moments
-                moments = observation_moments(store.column("obs").read(start, start + rows)[:, :width])
-            yield number, rows, *moments
+                total, spread = observation_moments(store.column("obs").read(start, start + rows)[:, :width])
+            yield np.array([number]), np.array([rows]), total[None], spread[None]
         return
     wanted = np.zeros(len(store), bool)
     wanted[numbers] = True
     for first, counts, totals, spreads in store.moment_blocks():
-        for place in np.flatnonzero(wanted[first : first + len(counts)]).tolist():
-            yield first + place, int(counts[place]), totals[place], spreads[place]
+        places = np.flatnonzero(wanted[first : first + len(counts)])
+        yield first + places, counts[places], totals[places], spreads[places]
 
 
 def _not_finite(store: EpisodeStore, number: int, task: str) -> LitPWMError:
