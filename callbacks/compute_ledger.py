@@ -249,7 +249,7 @@ def swapped_parts(module: LightningModule) -> dict[str, nn.Module]:
 
 
 def parameters_by_part(module: LightningModule) -> dict[str, int]:
-    """Numbers of parameters of the parts and of all together; slow copies of parts are not counted."""
+    """Numbers of parameters of the parts and of all together; target networks and averages are not counted."""
     if not isinstance(module, (WorldModelPretraining, PolicyLearning)):
         return {"total": count_parameters(module)}
     model = module.world_model

@@ -59,13 +59,19 @@ def parameters_of(optimizer: torch.optim.Optimizer | LightningOptimizer) -> Iter
 
 @torch.no_grad()
 def follow_(slow: nn.Module, fast: nn.Module, rate: float) -> None:
-    """Move the parameters of a slow copy towards those of the trained network by a fraction `rate`."""
+    """Soft update of a slow copy, a target network or an average (EMA, Polyak average): slow += rate · (fast − slow).
+
+    Args:
+        slow: the copy, whose parameters move; buffers do not.
+        fast: the trained network.
+        rate: τ of a target network, 1 − decay of an EMA; 1 copies.
+    """
     torch._foreach_lerp_(*_pairs(slow, fast), rate)
 
 
 @torch.no_grad()
 def interpolated(slow: nn.Module, fast: nn.Module, rate: float) -> Sequence[Tensor]:
-    """What `follow_` would make of the slow copy's parameters that have entries, in their order."""
+    """What `follow_`, the soft update, would make of the slow copy's parameters that have entries, in their order."""
     return torch._foreach_lerp(*_pairs(slow, fast), rate)
 
 

@@ -87,8 +87,10 @@ class PolicyLearning(LightningModule):
     world_model: WorldModel
     actor: Actor
     averaged_actor: Actor
+    """EMA (Polyak average) of the actor: the policy."""
     critic: CriticEnsemble
     target_critic: CriticEnsemble
+    """Target network of the critics, by soft updates."""
     noise_seed: Tensor
 
     def __init__(
@@ -217,7 +219,7 @@ class PolicyLearning(LightningModule):
         return optimizers, schedulers
 
     def on_train_start(self) -> None:
-        """Freeze the world model and the slow copies; when resuming, let this run's learning rates win."""
+        """Freeze world model, target network and averaged actor; when resuming, let this run's learning rates win."""
         if (parity := self.parity()) is not None:
             parity.require(self.parameter_tolerance)
             rank_zero_info(f"actor {parity}")

@@ -142,7 +142,7 @@ class AtomicUpdate:
 
     @torch.no_grad()
     def follow(self, slow: nn.Module, fast: nn.Module, rate: float) -> None:
-        """Move a slow copy towards a network by a fraction `rate` (`lit_pwm.optim.follow_`), if the update is made."""
+        """Soft update of a target network or an EMA (`lit_pwm.optim.follow_`), if the update is made."""
         places = [parameter for parameter in slow.parameters() if parameter.numel()]
         for place, moved in zip(places, interpolated(slow, fast, rate), strict=True):
             place.copy_(torch.where(self.finite, moved, place))
