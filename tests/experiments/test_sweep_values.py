@@ -1,6 +1,7 @@
 """What a sweep file may say twice (nothing), and values that stay whole whatever characters they have."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -70,8 +71,8 @@ stages:
         ("axes: {}\nstages: {a: {run: [fit, --seed=1, --seed, 2]}}", "--seed twice"),
         ("axes: {}\nstages: {a: {run: [fit, --model.lr, 1, --model.init_args.lr, 2]}}", "--model.lr twice"),
         ("axes: {}\nvariables: {v: --a}\nstages: {a: {run: [fit, --a, 1, '{v}', 2]}}", "--a twice"),
-        ("axes: {seed: [0]}\nstages: {a: {over: [[seed]], run: [x]}}", "unknown axis"),
-        ("axes: {}\nstages: {a: {run: [x]}}\nrecord: {returns: {best: [a]}}", "unknown stage"),
+        ("axes: {seed: [0]}\nstages: {a: {over: [[seed]], run: [x]}}", "`over` of the stage 'a'.*single value"),
+        ("axes: {}\nstages: {a: {run: [x]}}\nrecord: {returns: {best: [a]}}", r"`record\.returns`.*single value"),
         ("axes: {}\nstages: {records: {run: [x]}}", "records go"),
         ("name: ..\naxes: {}\nstages: {a: {run: [x]}}", "name '..'"),
         ("name: .\naxes: {}\nstages: {a: {run: [x]}}", "name '.'"),
@@ -85,6 +86,41 @@ stages:
 def test_what_would_be_lost_or_doubled_is_refused(text, says, tmp_path):
     with pytest.raises(LitPWMError, match=says):
         cells_of(read_sweep(sweep_file(tmp_path, text)))
+
+
+def test_values_are_what_the_file_says_whatever_they_look_like(tmp_path):
+    text = """
+axes: {x: {1: 2, b: 0.5}}
+variables: {a: '5.0e-4', b: 5.0e-4, c: '[1, 2]', d: 'null', e: null, f: true, g: 'true', h: '{folder}/x', i: ''}
+stages: {run: {over: [x], run: ['{x}', '{a}', '{b}', '{c}', '{d}', '{e}', '{f}', '{g}', '{h}', '{i}', 1, 0.25, no]}}
+"""
+    found = cells_of(read_sweep(sweep_file(tmp_path, text)))
+    assert list(found) == ["run/x=1", "run/x=b"]
+    assert found["run/x=1"].arguments == (
+        "2", "5.0e-4", "0.0005", "[1, 2]", "null", "null", "True", "true", "$OUT/run/x=1/x", "", "1", "0.25", "False",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("stages: {a: {run: fit}}", "has the text 'fit' for `run` of the stage 'a', where there should be a list"),
+        ("stages: {a: {over: []}}", "has no `run` of the stage 'a'"),
+        ("stages: {a: {run: []}}", "an empty list `run` of the stage 'a'"),
+        ("stages: {a: {run: [x], ovr: []}}", "unknown key 'ovr' of the stage 'a'. Did you mean 'over'"),
+        ("stages: {a: [x]}", "has the list ['x'] where the stage 'a' should be a mapping of run, over"),
+        ("stages: 5", "has the value 5 for `stages`, where there should be a mapping"),
+        ("axes: {}", "has no `stages`"),
+        ("axes: {seed: 5}\nstages: {a: {run: [x]}}", "for `axes`, where there should be a mapping or a list"),
+        ("variables: [x]\nstages: {a: {run: [x]}}", "for `variables`, where there should be a mapping"),
+        ("stages: {a: {run: [x]}}\nrecord: [a]", "`record`, where there should be a mapping"),
+        ("stages: {a: {run: [x]}}\nrecord: {returns: {b: a}, polcy: a}", "'record.polcy'. Did you mean 'policy'"),
+        ("stages: {a: {run: [x]}}\nrecord: {returns: {b: a}, discovery: {c: x}}", "`record.discovery`, where there"),
+    ],
+)
+def test_entries_of_another_kind_are_named_with_their_place(text, says, tmp_path):
+    with pytest.raises(LitPWMError, match=re.escape(says)):
+        read_sweep(sweep_file(tmp_path, text))
 
 
 def test_options_that_append_may_be_given_several_times(tmp_path):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import graphlib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from yaml.constructor import ConstructorError
 
 from lit_pwm.errors import LitPWMError, did_you_mean
+from lit_pwm.experiments.engine import ordered
+from lit_pwm.experiments.sweep.entries import RecordEntry, StageEntry, SweepEntry, as_text, read_entry
 from lit_pwm.experiments.sweep.filling import placeholders
 from lit_pwm.experiments.sweep.plan import FOLDER, RecordPlan, Stage, Sweep
 from lit_pwm.paths import find_config
@@ -21,7 +23,6 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _LABEL = re.compile(r"[\w.+-]+")
 RECORDS = "records"
 """The folder of a sweep's records in its own."""
-_KEYS = ("name", "axes", "variables", "stages", "record")
 
 
 def read_sweep(name: str, variables: Mapping[str, str] | None = None) -> Sweep:
@@ -41,7 +42,7 @@ def read_sweep(name: str, variables: Mapping[str, str] | None = None) -> Sweep:
         raise LitPWMError(
             f"The sweep {str(path)!r} cannot be read as YAML: {' '.join(str(error).split())}. Mend the file."
         ) from error
-    return _Reader(f"The sweep {str(path)!r}", path).read(found, variables or {})
+    return _Reader(f"The sweep {str(path)!r}", path.stem).read(found, variables or {})
 
 
 class _Loader(yaml.SafeLoader):
@@ -56,28 +57,24 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Reader:
-    def __init__(self, source: str, path: Path) -> None:
-        self.source, self.path = source, path
+    """Makes a sweep of a file's entries, and refuses what does not fit together."""
+
+    def __init__(self, source: str, stem: str) -> None:
+        self.source, self.stem = source, stem
 
     def read(self, found: Any, overrides: Mapping[str, str]) -> Sweep:
-        top = self._mapping(found, "the file", "name, axes, variables, stages and record")
-        for key in top:
-            if key not in _KEYS:
-                self._refuse(f"has the unknown key {key!r}. {did_you_mean(key, _KEYS)}")
-        axes = self._axes(top.get("axes", {}))
-        variables = {
-            str(key): _text(value)
-            for key, value in self._mapping(top.get("variables", {}), "variables", "names and values").items()
-        }
+        top = read_entry(SweepEntry, found, self.source)
+        axes = {axis: self._labelled(axis, values) for axis, values in top.axes.items()}
+        variables: dict[str, str] = {str(name): value for name, value in top.variables.items()}
         for key, value in overrides.items():
             if key not in variables:
                 self._refuse(f"has no variable {key!r} that could be set. {did_you_mean(key, variables)}")
             variables[key] = value
-        stages = self._stages(top.get("stages", {}), axes, variables)
+        stages = self._stages(top.stages, axes, variables)
         self._check_names(axes, variables)
-        record = self._record(top.get("record"), stages)
+        record = None if top.record is None else self._record(top.record, stages)
         wanted = {*record.runs.values(), *record.returns.values()} if record else set(stages)
-        name = str(top.get("name", self.path.stem))
+        name = self.stem if top.name is None else top.name
         if not _LABEL.fullmatch(name) or name.startswith((".", "-")):
             self._refuse(
                 f"has the name {name!r}, which names its folder; a name is made of letters, digits and . _ + -, and "
@@ -85,52 +82,47 @@ class _Reader:
             )
         return Sweep(name, axes, variables, self._ordered(stages, wanted), record, self.source)
 
-    def _axes(self, found: Any) -> dict[str, dict[str, str]]:
-        axes = {}
-        for axis, values in self._mapping(found, "axes", "axis names and their values").items():
-            pairs = list(values.items()) if isinstance(values, Mapping) else []
-            if isinstance(values, list):
-                pairs = [(value, value) for value in values]
-            labelled = {_text(label): _text(value) for label, value in pairs}
-            if len(set(labelled.values())) < len(pairs):
+    def _labelled(self, axis: str, values: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
+        """An axis' labels and what they stand for."""
+        pairs = list(values.items()) if isinstance(values, Mapping) else [(value, value) for value in values]
+        labelled = {str(as_text(label)): str(value) for label, value in pairs}
+        if len(set(labelled.values())) < len(pairs):
+            self._refuse(
+                f"gives the axis {axis!r} the same value or label twice, so that one run would count as two: "
+                f"{', '.join(value for _, value in pairs)}. Name each once."
+            )
+        if not labelled:
+            self._refuse(f"gives the axis {axis!r} no values; write a list, or a mapping of labels to values.")
+        for label in labelled:
+            if not _LABEL.fullmatch(label):
                 self._refuse(
-                    f"gives the axis {axis!r} the same value or label twice, so that one run would count as two: "
-                    f"{', '.join(_text(value) for _, value in pairs)}. Name each once."
+                    f"gives the axis {axis!r} the label {label!r}, which names folders and is made of letters, digits "
+                    f"and . _ + - only; write the axis as a mapping of labels to values."
                 )
-            if not labelled:
-                self._refuse(f"gives the axis {axis!r} no values; write a list, or a mapping of labels to values.")
-            for label in labelled:
-                if not _LABEL.fullmatch(label):
-                    self._refuse(
-                        f"gives the axis {axis!r} the label {label!r}, which names folders and is made of letters, "
-                        f"digits and . _ + - only; write the axis as a mapping of labels to values."
-                    )
-            axes[axis] = labelled
-        return axes
+        return labelled
 
-    def _stages(self, found: Any, axes: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, Stage]:
-        stages: dict[str, Stage] = {}
-        declared = self._mapping(found, "stages", "stage names, each with over and run")
+    def _stages(
+        self, declared: Mapping[str, Any], axes: Mapping[str, Any], variables: Mapping[str, str]
+    ) -> dict[str, Stage]:
         if not declared:
             self._refuse("has no stages; write at least one, with over and run.")
+        stages: dict[str, Stage] = {}
         for name, body in declared.items():
-            what = f"the stage {name!r}"
-            if not _NAME.fullmatch(str(name)):
-                self._refuse(f"names {what}; a stage's name is made of lower-case letters, digits and underscores.")
-            body = self._mapping(body, what, "over and run")
-            for key in body:
-                if key not in ("over", "run"):
-                    self._refuse(f"has the unknown key {key!r} in {what}. {did_you_mean(key, ('over', 'run'))}")
-            over, run = body.get("over", []), body.get("run")
-            if not isinstance(over, list) or not isinstance(run, list) or not run:
-                self._refuse(f"has no list of axes `over` and list of arguments `run` in {what}; write both.")
-            for axis in over:
-                if str(axis) not in axes:
-                    self._refuse(f"lets {what} run over the unknown axis {axis!r}. {did_you_mean(str(axis), axes)}")
-            if name == RECORDS:
-                self._refuse(f"names {what}, which is where a sweep's records go; give the stage another name.")
-            arguments = tuple(_text(argument) for argument in run)
-            stages[name] = Stage(name, tuple(dict.fromkeys(map(str, over))), arguments)
+            if not _NAME.fullmatch(str(name)) or name == RECORDS:
+                self._refuse(
+                    f"names the stage {name!r}; a stage's name is made of lower-case letters, digits and underscores, "
+                    f"and is not {RECORDS!r}, which is where a sweep's records go."
+                )
+            entry = read_entry(StageEntry, body, self.source, whose=f" of the stage {name!r}")
+            if not entry.run:
+                self._refuse(f"has an empty list `run` of the stage {name!r}; write the command line after lit-pwm.")
+            for axis in entry.over:
+                if axis not in axes:
+                    self._refuse(
+                        f"lets the stage {name!r} run over the unknown axis {axis!r}. {did_you_mean(axis, axes)}"
+                    )
+            over, run = map(str, dict.fromkeys(entry.over)), map(str, entry.run)
+            stages[name] = Stage(name, tuple(over), tuple(run))
         return {name: self._with_needs(stage, stages, axes, variables) for name, stage in stages.items()}
 
     def _with_needs(
@@ -193,67 +185,46 @@ class _Reader:
                     f"underscores, each once, and not {FOLDER!r}."
                 )
 
-    def _record(self, found: Any, stages: Mapping[str, Stage]) -> RecordPlan | None:
-        if found is None:
-            return None
-        body = dict(self._mapping(found, "record", "world_model, policy, returns and discovery"))
-        discovery = self._mapping(body.pop("discovery", {}), "record.discovery", "tasks and returns")
-        for task, value in discovery.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    def _record(self, found: Any, stages: Mapping[str, Stage]) -> RecordPlan:
+        entry = read_entry(RecordEntry, found, self.source, place="record.")
+        for task, value in entry.discovery.items():
+            if not math.isfinite(value):
                 self._refuse(
                     f"gives {value!r} for {task!r} in record.discovery; write the return, a number, from which an "
                     f"episode has found what the task is about."
                 )
-        returns = self._mapping(body.pop("returns", {}), "record.returns", "labels and the stages that evaluate")
-        for key in body:
-            if key not in ("world_model", "policy"):
-                self._refuse(
-                    f"has the unknown key {key!r} in record; accepted: world_model, policy, returns, discovery."
-                )
-        for stage in (*body.values(), *returns.values()):
-            if str(stage) not in stages:
-                self._refuse(f"makes its record of the unknown stage {stage!r}. {did_you_mean(str(stage), stages)}")
+        runs = {"world_model": entry.world_model, "policy": entry.policy}
+        runs = {role: str(stage) for role, stage in runs.items() if stage is not None}
+        returns = {str(label): str(stage) for label, stage in entry.returns.items()}
+        for stage in (*runs.values(), *returns.values()):
+            if stage not in stages:
+                self._refuse(f"makes its record of the unknown stage {stage!r}. {did_you_mean(stage, stages)}")
         if not returns or len({frozenset(stages[stage].over) for stage in returns.values()}) > 1:
             self._refuse(
                 "needs in record.returns at least one stage that evaluates, and all of them over the same axes."
             )
         over = stages[next(iter(returns.values()))].over
-        for role, stage in body.items():
+        for role, stage in runs.items():
             if not set(stages[stage].over) <= set(over):
                 self._refuse(
                     f"makes its record's {role} of the stage {stage!r}, which runs over axes that the stages of "
                     f"returns do not run over ({list(over)})."
                 )
-        return RecordPlan(body, dict(returns), {str(task): float(value) for task, value in discovery.items()})
+        return RecordPlan(runs, returns, {str(task): float(value) for task, value in entry.discovery.items()})
 
     def _ordered(self, stages: Mapping[str, Stage], wanted: Iterable[str]) -> dict[str, Stage]:
         """The wanted stages and those they need, each after what it needs."""
-        ordered: dict[str, Stage] = {}
-
-        def visit(name: str, path: tuple[str, ...]) -> None:
-            if name in path:
-                circle = " needs ".join([*path[path.index(name) :], name])
-                self._refuse(f"has stages that wait for each other: {circle}. Let one of them do without the other.")
-            if name not in ordered:
-                for need in stages[name].needs:
-                    visit(need, (*path, name))
-                ordered[name] = stages[name]
-
-        for name in stages:
-            if name in set(wanted):
-                visit(name, ())
-        return ordered
-
-    def _mapping(self, found: Any, what: str, expected: str) -> Mapping[str, Any]:
-        if not isinstance(found, Mapping):
-            kind = {type(None): "nothing", list: "a list", str: "text"}.get(type(found), repr(found))
-            self._refuse(f"has {kind} where {what} should be a mapping of {expected}.")
-        return found
+        try:
+            order = ordered({name: stage.needs for name, stage in stages.items()})
+        except graphlib.CycleError as error:
+            circle = error.args[1][:0:-1]  # each needs the next
+            start = min(range(len(circle)), key=lambda place: list(stages).index(circle[place]))
+            told = " needs ".join([*circle[start:], *circle[:start], circle[start]])
+            self._refuse(f"has stages that wait for each other: {told}. Let one of them do without the other.")
+        kept = set(wanted)
+        for name in reversed(order):
+            kept |= set(stages[name].needs) if name in kept else set()
+        return {name: stages[name] for name in order if name in kept}
 
     def _refuse(self, reason: str) -> NoReturn:
         raise LitPWMError(f"{self.source} {reason}")
-
-
-def _text(value: Any) -> str:
-    """A scalar of the file as commands get it."""
-    return "null" if value is None else str(value)
