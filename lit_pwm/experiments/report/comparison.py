@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from lit_pwm.experiments.report import figures
 from lit_pwm.experiments.report.grid import Grid, Labels
-from lit_pwm.experiments.report.intervals import Line, interval_chart
+from lit_pwm.experiments.report.interval_chart import Line, interval_chart
 from lit_pwm.experiments.report.markup import notice, paragraph
 from lit_pwm.experiments.report.page import Page
 from lit_pwm.experiments.report.tables import Entry, Table, entry
