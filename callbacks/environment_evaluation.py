@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from callbacks.intervals import ValidationInterval, validates
 from callbacks.stop_on_signals import signal_on_any_rank
+from callbacks.validation_interval import ValidationInterval, validates
 from lit_pwm.batch import Batch
 from lit_pwm.errors import LitPWMError, RunStopped
 from lit_pwm.evaluation.evaluator import EvaluationResult, Evaluator

@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from callbacks.checkpoint_io import write_whole_checkpoints
-from callbacks.intervals import ValidationInterval, validates
+from callbacks.validation_interval import ValidationInterval, validates
 from lit_pwm.batch import Batch
 from lit_pwm.errors import RunStopped
 from lit_pwm.options import Count, Positive, checked
