@@ -18,14 +18,16 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
 import datamodules
+from lit_pwm.batch import Batch
 from lit_pwm.experiments import training as stages
 from lit_pwm.optim import follow_
+from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.pretraining import WorldModelPretraining
 from lit_pwm.updates.atomic_update import AtomicUpdate
 from lit_pwm.updates.optimized_part import OptimizedPart
@@ -39,13 +41,13 @@ class Unguarded(AtomicUpdate):
 
     def __init__(self, module: LightningModule, early: Sequence[OptimizedPart] = ()) -> None:
         super().__init__(module, early)
-        self.streams.seeded = lambda *arguments, **options: nullcontext()
+        self.streams.seeded = lambda *_, **__: nullcontext()  # ty: ignore[invalid-assignment]
 
     def __enter__(self) -> Self:
         self._watched.clear()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:  # ty: ignore[incompatible-method-override]
         """Nothing to look at, nothing to put back."""
 
     def step(self, optimizer: OptimizedPart) -> None:
@@ -70,7 +72,7 @@ class Kept(Trainer):
         self.made.append(self)
 
 
-def compare(module: LightningModule, batch: Any, rounds: int) -> dict[str, float]:
+def compare(module: WorldModelPretraining | PolicyLearning, batch: Batch, rounds: int) -> dict[str, float]:
     early = module._atomic._early
     kinds = {"with": AtomicUpdate(module, early), "without": Unguarded(module, early)}
     for kind in kinds.values():  # who draws is looked for in a run's first update, which is none of these
@@ -96,14 +98,15 @@ def compare(module: LightningModule, batch: Any, rounds: int) -> dict[str, float
 def measure(rounds: int, folder: str) -> dict[str, Any]:
     store = f"{folder}/demo.h5"
     datamodules.collect((TASK,), 12, store, behaviour="noise", workers=1, seed=0, progress=False)
-    stages.Trainer = Kept
+    stages.Trainer = Kept  # ty: ignore[invalid-assignment]
     model = stages.train_world_model([store], f"{folder}/model", stages.WorldModelPlan(40), 0, progress=False)
     plan = stages.PolicyPlan(4, 4, episodes=1)
     stages.train_policy(TASK, model.last, [store], f"{folder}/policy", plan, 0)
     result = {}
     for trainer in Kept.made:
-        module, batch = trainer.lightning_module, next(iter(trainer.datamodule.train_dataloader()))
-        trainer.log_every_n_steps = 0
+        parts = cast("Any", trainer)  # which Lightning attaches from outside
+        module, batch = parts.lightning_module, next(iter(parts.datamodule.train_dataloader()))
+        parts.log_every_n_steps = 0
         name = "world model" if isinstance(module, WorldModelPretraining) else "policy"
         result[name] = compare(module, batch, rounds)
     return result

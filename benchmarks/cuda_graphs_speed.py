@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -41,12 +41,12 @@ class Times(Callback):
         self.seconds: list[float] = []
         self._started = 0.0
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_batch_start(self, *_: object, **__: object) -> None:
         """Wait for what was before, and start the clock."""
         torch.cuda.synchronize()
         self._started = time.perf_counter()
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, *_: object, **__: object) -> None:
         """Wait for the update, and stop the clock."""
         torch.cuda.synchronize()
         self.seconds.append(time.perf_counter() - self._started)
@@ -68,9 +68,10 @@ def run(
     """Seconds of each update, and the trainer."""
     times = Times()
     trainer = Trainer(
-        accelerator="gpu", devices=1, precision=precision, max_steps=updates, max_epochs=-1, limit_val_batches=0,
-        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        log_every_n_steps=10**9, callbacks=[times, *([callbacks.CUDAGraphs()] if graphs else [])],
+        accelerator="gpu", devices=1, precision=cast("Any", precision), max_steps=updates, max_epochs=-1,
+        limit_val_batches=0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, log_every_n_steps=10**9,
+        callbacks=[times, *([callbacks.CUDAGraphs()] if graphs else [])],
     )  # fmt: skip
     data = datamodules.MultitaskDataModule(store=str(store), horizon=16, batch_size=batch, seed=0)
     trainer.fit(module, datamodule=data)

@@ -34,6 +34,7 @@ from lit_pwm.flow import FixedStep, integrate
 from lit_pwm.flow.integration import integrate_torchdiffeq
 from lit_pwm.measures.compute import FlopCounter
 from lit_pwm.models.conditioned_field import ConditionedField
+from lit_pwm.options.policy_optimizers import CriticOptimizer
 from lit_pwm.runtime.processes import keep_freed_memory
 
 RESULT = Path(__file__).parent / "results" / "flow_cost.json"
@@ -128,7 +129,8 @@ def world_model(kind: str, size: Size, store: str) -> Cell:
 
 def policy(kind: str, size: Size, checkpoint: str, store: str) -> Cell:
     torch.manual_seed(0)
-    module = PolicyLearning(checkpoint, critic_optimizer={"passes": 1}, **arguments(f"policy/{kind}{size.policy}.yaml"))
+    options = arguments(f"policy/{kind}{size.policy}.yaml")
+    module = PolicyLearning(checkpoint, critic_optimizer=CriticOptimizer(passes=1), **options)
     return Cell(module, datamodules.MultitaskDataModule(store=store, horizon=1, batch_size=size.rollouts, seed=0))
 
 

@@ -45,7 +45,7 @@ def model_of(kind: str, size: str) -> WorldModel:
     return WorldModel(TASKS, dynamics, **options)
 
 
-def batch_of(device: torch.device) -> dict[str, torch.Tensor]:
+def batch_of(device: torch.device) -> Batch:
     return {
         "obs": torch.randn(HORIZON + 1, BATCH, 24, device=device),
         "action": 2 * torch.rand(HORIZON, BATCH, 6, device=device) - 1,
@@ -92,7 +92,7 @@ def compare(size: str, name: str, turns: int, device: torch.device, limit: float
             return (world_model_loss(model, cast("Batch", dict(zip(batch, tensors, strict=True)))).total,)
 
         with precision(name):
-            replay = graphed(loss, [model], list(batch.values()))
+            replay = graphed(loss, [model], cast("list[torch.Tensor]", [*batch.values()]))
 
         def update() -> None:
             replay(*batch.values())[0].backward()
@@ -103,13 +103,13 @@ def compare(size: str, name: str, turns: int, device: torch.device, limit: float
 
     models = {kind: model_of(kind, size).to(device) for kind in ("mlp", "flow", "refinement")}
     updates: dict[str, Callable[[], None]] = {kind: partial(update, model) for kind, model in models.items()}
-    flops = {kind: cost_of_update(update, {})[1].flops for kind, update in updates.items()}
+    flops = {kind: cost_of_update(one, {})[1].flops for kind, one in updates.items()}
     updates |= {f"{kind}, graph": replayed(model) for kind, model in models.items()}
     flops |= {f"{kind}, graph": count for kind, count in flops.items()}
     seconds: dict[str, list[float]] = {kind: [] for kind in updates}
     for turn in range(turns + 2):
-        for kind, update in updates.items():
-            passed = timed(update, device)
+        for kind, one in updates.items():
+            passed = timed(one, device)
             if turn >= 2:
                 seconds[kind].append(passed)
     rows = []

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from formulation_arms import ARMS, Arm
@@ -32,6 +32,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import callbacks
 import datamodules
 from callbacks.checkpoint_io import write_whole_checkpoints
+from lit_pwm import WorldModelPretraining
+from lit_pwm.batch import Batch
 from lit_pwm.experiments import recipes
 from lit_pwm.experiments.calls import Work, run_study
 from lit_pwm.experiments.recipes import Recipe
@@ -51,7 +53,7 @@ SIZES = {
     "5m": ((*recipes.WORLD_MODEL[:2], "configs/world_model/mlp_5m.yaml"), {"data.batch_size": 256}),
 }
 """The demo's recipe for each size, and options over it."""
-QUIET = {
+QUIET: dict[str, Any] = {
     "logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
 }  # fmt: skip
 HELD_OUT = {"data.val_fraction": 0.2, "data.val_batches": 40}
@@ -88,7 +90,7 @@ def flops_of(arm: Arm, hidden: int, size: Size, tasks: dict[str, tuple[int, int]
     """FLOPs of one update's loss and gradients."""
     generator = torch.Generator().manual_seed(0)
     obs_dim, action_dim = (max(dims[i] for dims in tasks.values()) for i in (0, 1))
-    batch = {
+    batch: Batch = {
         "obs": torch.randn(size.horizon + 1, size.batch_size, obs_dim, generator=generator),
         "action": torch.rand(size.horizon, size.batch_size, action_dim, generator=generator),
         "reward": torch.rand(size.horizon, size.batch_size, generator=generator),
@@ -123,7 +125,7 @@ def train(
     size = size_of(recipe)
     _, data, _ = recipe.made()
     data.setup("fit")
-    tasks = data.tasks
+    tasks = cast("datamodules.MultitaskDataModule", data).tasks
     hidden = solve_width(arm, size, tasks)
     flops, flow = flops_of(arm, hidden, size, tasks), ARMS["flow"]
     if not arm.updates:  # as many FLOPs in all as the default flow
@@ -152,7 +154,7 @@ def train(
         "seed": seed,
         "updates": updates,
         "hidden_dim": hidden,
-        "parameters": count_parameters(module.world_model.dynamics),
+        "parameters": count_parameters(cast("WorldModelPretraining", module).world_model.dynamics),
         "flops_per_update": flops,
         "seconds": round(trained, 1),
         "scores": {key.removeprefix("val/"): value for key, value in scores.items()},

@@ -15,13 +15,14 @@ import argparse
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pages import FLOW_PAGE, markdown, put
 from torch import Tensor
 
 import datamodules
+from lit_pwm.batch import Batch
 from lit_pwm.experiments.training import be_quiet
 from lit_pwm.flow import FixedStep, integrate
 from lit_pwm.losses import world_model_loss
@@ -67,7 +68,7 @@ def model_of(dynamics: Any, data: datamodules.MultitaskDataModule) -> WorldModel
     return WorldModel(data.tasks, dynamics, 64, encoder_dim=64, encoder_layers=1, reward_dim=64, task_dim=8)
 
 
-def original_loss(model: WorldModel, batch: dict[str, Tensor]) -> Tensor:
+def original_loss(model: WorldModel, batch: Batch) -> Tensor:
     """(1/H) Σ_t γ^t mean (ẑ_{t+1} − z_{t+1})²: the consistency loss whose value the inspiring project reports."""
     obs, task = batch["obs"], batch["task"]
     with torch.no_grad():
@@ -79,7 +80,7 @@ def original_loss(model: WorldModel, batch: dict[str, Tensor]) -> Tensor:
     return torch.stack(losses).sum() / HORIZON
 
 
-def train(model: WorldModel, batches: list[dict[str, Tensor]], loss: Any, parameters: Any = None) -> list[float]:
+def train(model: WorldModel, batches: list[Batch], loss: Any, parameters: Any = None) -> list[float]:
     optimizer = torch.optim.Adam(list(parameters or model.parameters()), lr=1e-3)
     values = []
     for batch in batches:
@@ -93,14 +94,14 @@ def train(model: WorldModel, batches: list[dict[str, Tensor]], loss: Any, parame
 
 
 @torch.no_grad()
-def group_sums(model: WorldModel, batch: dict[str, Tensor]) -> Tensor:
+def group_sums(model: WorldModel, batch: Batch) -> Tensor:
     """Mean sum of a group after 0 to H open-loop steps."""
     latents, _ = model.rollout(model.encode(batch["obs"][0], batch["task"]), batch["action"], batch["task"])
     return latents.unflatten(-1, (-1, 8)).sum(-1).mean((1, 2))
 
 
 @torch.no_grad()
-def relative_error(model: WorldModel, batch: dict[str, Tensor]) -> float:
+def relative_error(model: WorldModel, batch: Batch) -> float:
     """Latent error after H open-loop steps over the latents' variance."""
     truth = model.encode(batch["obs"], batch["task"])
     latents, _ = model.rollout(truth[0], batch["action"], batch["task"])
@@ -108,11 +109,11 @@ def relative_error(model: WorldModel, batch: dict[str, Tensor]) -> float:
 
 
 @torch.no_grad()
-def latent_variance(model: WorldModel, batch: dict[str, Tensor]) -> float:
+def latent_variance(model: WorldModel, batch: Batch) -> float:
     return model.encode(batch["obs"], batch["task"])[-1].var(0).mean().item()
 
 
-def broadcast_loss(model: WorldModel, batch: dict[str, Tensor]) -> Tensor:
+def broadcast_loss(model: WorldModel, batch: Batch) -> Tensor:
     """mean over bins (logits − r)²: every bin is asked for the same number."""
     logits = model.reward_logits(
         model.encode(batch["obs"][:-1], batch["task"]).detach(), batch["action"], batch["task"]
@@ -120,14 +121,14 @@ def broadcast_loss(model: WorldModel, batch: dict[str, Tensor]) -> Tensor:
     return (logits - batch["reward"][..., None]).square().mean()
 
 
-def cross_entropy(model: WorldModel, batch: dict[str, Tensor]) -> Tensor:
+def cross_entropy(model: WorldModel, batch: Batch) -> Tensor:
     logits = model.reward_logits(
         model.encode(batch["obs"][:-1], batch["task"]).detach(), batch["action"], batch["task"]
     )
     return model.two_hot.cross_entropy(logits, batch["reward"]).mean()
 
 
-def reward_figures(model: WorldModel, batch: dict[str, Tensor]) -> dict[str, float]:
+def reward_figures(model: WorldModel, batch: Batch) -> dict[str, float]:
     """Spread of the logits, decoded rewards, their correlation with the truth and the slope that an actor would see."""
     action = batch["action"].clone().requires_grad_()
     z = model.encode(batch["obs"][:-1], batch["task"]).detach()
@@ -155,7 +156,7 @@ def run(updates: int, folder: Path) -> dict[str, Any]:
     )
     data.setup("fit")
     batches = list(data.train_dataloader())
-    held_out = next(iter(data.val_dataloader()))
+    held_out = cast("Batch", next(iter(data.val_dataloader())))
 
     floor = sum(GAMMA**t * ((1 + t) / 8) ** 2 for t in range(HORIZON)) / HORIZON
     broken = model_of(partial(UnprojectedFlow, simnorm_head=True), data)
@@ -199,7 +200,7 @@ def run(updates: int, folder: Path) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def least_entry(model: WorldModel, batch: dict[str, Tensor]) -> float:
+def least_entry(model: WorldModel, batch: Batch) -> float:
     latents, _ = model.rollout(model.encode(batch["obs"][0], batch["task"]), batch["action"], batch["task"])
     return latents.min().item()
 

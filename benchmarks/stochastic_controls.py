@@ -6,6 +6,7 @@ Controls of the study in `stochastic_study.py`; no part of the package.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import numpy as np
 import torch
@@ -71,7 +72,8 @@ class GaussianDynamics(Dynamics):
         return mean, (low + (high - low) * raw.sigmoid()).exp()
 
     def _sample(self, mean: Tensor, variance: Tensor, noise: Tensor | None) -> Tensor:
-        y = (mean + variance.sqrt() * self.noise_for(mean, noise)).unflatten(-1, (-1, SIMNORM_GROUP - 1))
+        drawn = cast("Tensor", self.noise_for(mean, noise))
+        y = (mean + variance.sqrt() * drawn).unflatten(-1, (-1, SIMNORM_GROUP - 1))
         return simnorm((y @ self.basis.T).flatten(-2))
 
     def forward(self, z: Tensor, action: Tensor, embedding: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -19,7 +20,8 @@ from datamodules.behaviours import make_behaviour
 from lit_pwm.tasks import make_env
 from lit_pwm.tasks.environment import DMControlEnv
 
-_STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # all that the next step depends on, the solver's warm start too
+_MUJOCO: Any = mujoco  # whose compiled functions no type checker sees
+_STATE = _MUJOCO.mjtState.mjSTATE_INTEGRATION  # all that the next step depends on, the solver's warm start too
 FIRST_SEED = 2**31
 """Environment seed of the first held-out episode; collected stores draw theirs elsewhere."""
 
@@ -81,16 +83,16 @@ def _future(env: DMControlEnv, state: np.ndarray, actions: np.ndarray, seed: int
 
 def _state(env: DMControlEnv) -> np.ndarray:
     model, data = env.physics.model.ptr, env.physics.data.ptr
-    state = np.empty(mujoco.mj_stateSize(model, _STATE))
-    mujoco.mj_getState(model, data, state, _STATE)
+    state = np.empty(_MUJOCO.mj_stateSize(model, _STATE))
+    _MUJOCO.mj_getState(model, data, state, _STATE)
     return state
 
 
 def _restore(env: DMControlEnv, state: np.ndarray) -> None:
     model, data = env.physics.model.ptr, env.physics.data.ptr
-    mujoco.mj_setState(model, data, state, _STATE)
-    mujoco.mj_forward(model, data)  # dm_control's steps expect what derives from the state to be there
-    mujoco.mj_setState(model, data, state, _STATE)  # without forward()'s warm start
+    _MUJOCO.mj_setState(model, data, state, _STATE)
+    _MUJOCO.mj_forward(model, data)  # dm_control's steps expect what derives from the state to be there
+    _MUJOCO.mj_setState(model, data, state, _STATE)  # without forward()'s warm start
 
 
 def main() -> None:

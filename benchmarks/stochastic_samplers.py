@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ class EnergySampler(Dynamics):
     ) -> None:
         super().__init__(latent_dim, action_dim, task_dim)
         self.hidden_dim, self.readout_weight = hidden_dim, readout_weight
-        self.noise_power, self.noise_shape = noise_power, (noise_dim,)
+        self.noise_power, self.noise_dim, self.noise_shape = noise_power, noise_dim, (noise_dim,)
         self.groups = None if groups is None else made(groups, GroupScore)
         self.latent_variance = RunningVariance()
 
@@ -89,7 +89,7 @@ class NoisyMLP(EnergySampler):
 
     def __init__(self, latent_dim: int, action_dim: int, task_dim: int, **options: Any) -> None:
         super().__init__(latent_dim, action_dim, task_dim, **options)
-        (noise_dim,) = self.noise_shape
+        noise_dim = self.noise_dim
         self.source = NoiseSource(noise_dim, SPACES["logit"], power=self.noise_power)
         width = latent_dim + task_dim + action_dim + noise_dim
         self.net = mlp(width, [self.hidden_dim] * 2, NormedLinear(self.hidden_dim, latent_dim, nn.Identity()))
@@ -97,7 +97,7 @@ class NoisyMLP(EnergySampler):
 
     def read_outs(self, z: Tensor, action: Tensor, embedding: Tensor, noise: Tensor | None = None) -> list[Tensor]:
         """As `EnergySampler`; there is one."""
-        shaped = self.source.shaped(self.noise_for(z, noise))
+        shaped = self.source.shaped(cast("Tensor", self.noise_for(z, noise)))
         return [simnorm(self.net(torch.cat([rescaled(z), embedding, action, shaped], dim=-1)))]
 
 
@@ -109,14 +109,14 @@ class NoisyRefinement(EnergySampler):
 
     def __init__(self, latent_dim: int, action_dim: int, task_dim: int, **options: Any) -> None:
         super().__init__(latent_dim, action_dim, task_dim, **options)
-        (noise_dim,) = self.noise_shape
+        noise_dim = self.noise_dim
         self.source = NoiseSource(latent_dim, SPACES["logit"], power=self.noise_power, dim=noise_dim)
         self.field = ConditionedField(latent_dim, latent_dim + task_dim + action_dim, self.hidden_dim, 2)
 
     def read_outs(self, z: Tensor, action: Tensor, embedding: Tensor, noise: Tensor | None = None) -> list[Tensor]:
         """As `EnergySampler`; there are two."""
         condition, latents = self.field.condition(rescaled(z), embedding, action), []
-        x = self.source(z, self.noise_for(z, noise))
+        x = self.source(z, cast("Tensor", self.noise_for(z, noise)))
         for k in range(2):
             x = x + self.field(k / 2, rescaled(simnorm(x)), condition)
             latents.append(simnorm(x))

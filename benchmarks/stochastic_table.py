@@ -75,7 +75,7 @@ def figure(records: Path, path: Path) -> None:
                 axis.plot(values.mean(), row, "|", color=colour, markersize=14, markeredgewidth=3)
             axis.set(title=f"{k} step{'s' * (k != '1')}", xlabel="energy score", yticks=range(len(order)))
             axis.set_yticklabels(order if k == "1" else [])
-        axes[3].set_prop_cycle(color=pyplot.get_cmap("tab20").colors)
+        axes[3].set_prop_cycle(color=matplotlib.color_sequences["tab20"])
         for arm in (arm for arm in reversed(order) if arm != "oracle" and np.any(arms[arm][0]["spread_ratio"])):
             spread = np.mean([record["spread_ratio"] for record in arms[arm]], axis=0)
             axes[3].plot(range(1, len(spread) + 1), spread, _STYLES[_colour(arm)], label=arm)
