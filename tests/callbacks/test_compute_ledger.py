@@ -13,7 +13,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import callbacks
-from lit_pwm.measures.compute import cost_of_update
+from lit_pwm.flow import Dopri5
+from lit_pwm.measures.compute import KnownCosts, cost_of_update, counting
+from lit_pwm.models import FlowDynamics
 from lit_pwm.models.parity import count_parameters
 
 pytestmark = [
@@ -162,6 +164,45 @@ def test_a_resumed_run_goes_on_counting(pretraining, run, tmp_path):
     assert second["seconds"] > first["seconds"]
     assert [step for step, _ in column(tmp_path / "b", "compute/flops")] == [3, 4]
     assert column(tmp_path / "b", "compute/flops")[0][1] == first["flops"] / 3 * 4
+
+
+def adaptive(*dimensions):
+    dynamics = FlowDynamics(*dimensions, hidden_dim=12, parametrisation="velocity", solver=Dopri5(0.05, 0.05))
+    with torch.no_grad():
+        for parameter in dynamics.parameters():
+            parameter.mul_(40)  # a field that bends
+    return dynamics
+
+
+def test_the_flops_of_a_solver_that_chooses_its_steps_follow_from_its_evaluations():
+    torch.manual_seed(0)
+    dynamics, costs, settled_after = adaptive(16, 2, 4), KnownCosts(["dynamics"]), None
+    updates = []
+    for scale in (0.1, 0.1, 30.0, 3.0, 10.0):
+        z, action, embedding = torch.rand(4, 2, 8).softmax(-1).flatten(1), scale * torch.randn(4, 2), torch.randn(4, 4)
+        updates.append(lambda z=z, a=action, e=embedding: dynamics(z, a, e).square().sum().backward())
+    for number, update in enumerate(updates):
+        _, cost = cost_of_update(update, {"dynamics": dynamics})
+        if not costs.settled:
+            costs.add(cost)
+            continue
+        settled_after = settled_after or number
+        with counting({"dynamics": dynamics}) as evaluated:
+            update()
+        assert costs.of(evaluated) == cost
+    assert settled_after == 3, "two numbers of evaluations tell the two unknowns apart"
+
+
+def test_a_solver_that_chooses_its_steps_is_counted_in_every_update(pretraining, run, tmp_path):
+    module, calls = pretraining(dynamics=adaptive, lr=0.05), []
+
+    class Count(Callback):
+        def on_train_start(self, trainer, pl_module):
+            pl_module.world_model.dynamics.field.register_forward_hook(lambda *_: calls.append(trainer.global_step))
+
+    run(module, tmp_path, [Count(), callbacks.ComputeLedger()], updates=3, limit_val_batches=0)
+    assert len({calls.count(update) for update in range(3)}) > 1, "the solver took the same steps in all updates"
+    assert read(tmp_path)["nfe_per_update"] == pytest.approx(len(calls) / 3)
 
 
 def test_an_interrupted_run_leaves_its_record(pretraining, run, tmp_path):
