@@ -18,7 +18,7 @@ class PlainCalls(callbacks.CUDAGraphs):
         super().__init__()
         self.calls = []
 
-    def record(self, function, modules, inputs):
+    def record(self, function, modules, inputs):  # ty: ignore[incompatible-mutable-override]
         shapes = [tensor.shape for tensor in inputs]
 
         def call(*tensors):

@@ -19,7 +19,7 @@ class Casts(TorchDispatchMode):
         super().__init__()
         self.shape, self.count = torch.Size(shape), 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func, types, args: tuple = (), kwargs=None):
         kwargs = kwargs or {}
         if func is torch.ops.aten._to_copy.default and kwargs.get("dtype") == torch.bfloat16:
             self.count += args[0].shape == self.shape

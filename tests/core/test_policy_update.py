@@ -48,7 +48,7 @@ class NoLook(TorchDispatchMode):
 
     reads = ("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "unique", "allclose")
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func, types, args: tuple = (), kwargs=None):
         assert func._overloadpacket.__name__.partition(".")[0] not in self.reads, func
         return func(*args, **(kwargs or {}))
 
