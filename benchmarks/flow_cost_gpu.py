@@ -23,7 +23,7 @@ import yaml
 from pages import FLOW_PAGE, markdown, put
 
 from lit_pwm.batch import Batch
-from lit_pwm.losses import world_model_loss
+from lit_pwm.losses import WorldModelObjective
 from lit_pwm.measures.compute import Stopwatch, cost_of_update
 from lit_pwm.models import Dynamics, FlowDynamics, MLPDynamics, RefinementDynamics, WorldModel
 from lit_pwm.models.parity import match_parameters
@@ -82,14 +82,14 @@ def compare(size: str, name: str, turns: int, device: torch.device, limit: float
 
     def update(model: WorldModel) -> None:
         with precision(name):
-            loss = world_model_loss(model, batch).total
+            loss = WorldModelObjective()(model, batch)["total"]
         loss.backward()
         for parameter in model.parameters():
             parameter.grad = None
 
     def replayed(model: WorldModel) -> Callable[[], None]:
         def loss(*tensors: torch.Tensor) -> tuple[torch.Tensor]:
-            return (world_model_loss(model, cast("Batch", dict(zip(batch, tensors, strict=True)))).total,)
+            return (WorldModelObjective()(model, cast("Batch", dict(zip(batch, tensors, strict=True))))["total"],)
 
         with precision(name):
             replay = graphed(loss, [model], cast("list[torch.Tensor]", [*batch.values()]))

@@ -48,6 +48,12 @@ def _flow(what: str, options: Mapping[str, Any] | None = None, samples: int = 1,
     return Arm(what, partial(FlowDynamics, **dynamics), options or {}, samples=samples)
 
 
+def _steadied(**options: float) -> dict[str, Any]:
+    """Another objective, in options of the command line."""
+    named = {f"objective.init_args.{name}": value for name, value in options.items()}
+    return {"objective": "encoder_steadying.SteadiedObjective", **named}
+
+
 _MLP = partial(MLPDynamics, rescale_inputs=True)
 
 ARMS: dict[str, Arm] = {
@@ -78,6 +84,6 @@ ARMS: dict[str, Arm] = {
     "flow-teacher": _flow(
         "with flow matching, w = 1, teacher-forced", loss=EndPointError(matching=FlowMatching(starts="teacher_forced"))
     ),
-    "flow-ema": _flow("target encoder is an average (rate .01)", {"target_encoder_rate": 0.01}),
-    "flow-sigreg": _flow("SIGReg before SimNorm, weight .1", {"sigreg_coef": 0.1}),
+    "flow-ema": _flow("target encoder is an average (rate .01)", _steadied(target_encoder_rate=0.01)),
+    "flow-sigreg": _flow("SIGReg before SimNorm, weight .1", _steadied(sigreg_coef=0.1)),
 }  # fmt: skip

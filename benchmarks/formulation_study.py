@@ -38,7 +38,7 @@ from lit_pwm.experiments import recipes
 from lit_pwm.experiments.calls import Work, run_study
 from lit_pwm.experiments.recipes import Recipe
 from lit_pwm.experiments.training import be_quiet
-from lit_pwm.losses import world_model_loss
+from lit_pwm.losses import WorldModelObjective
 from lit_pwm.measures.compute import device_name
 from lit_pwm.models import MLPDynamics, WorldModel
 from lit_pwm.models.noise import seed_noise
@@ -71,9 +71,16 @@ class Size:
 
 def size_of(recipe: Recipe) -> Size:
     """The size of a recipe's world model and batch."""
-    names = ("latent_dim", "encoder_dim", "encoder_layers", "reward_dim", "task_dim")
-    widths = {name: recipe[f"model.{name}"] for name in names}
-    return Size(recipe["model.dynamics.hidden_dim"], recipe["data.batch_size"], recipe["data.horizon"], widths)
+    places = {
+        "encoder_dim": "encoder.hidden_dim",
+        "encoder_layers": "encoder.layers",
+        "reward_dim": "reward.hidden_dim",
+    }
+    places |= {"latent_dim": "latent_dim", "task_dim": "task_dim"}
+    widths = {name: recipe[f"model.world_model.{place}"] for name, place in places.items()}
+    return Size(
+        recipe["model.world_model.dynamics.hidden_dim"], recipe["data.batch_size"], recipe["data.horizon"], widths
+    )
 
 
 def recipe_of(size: str, options: Mapping[str, Any]) -> Recipe:
@@ -97,7 +104,7 @@ def flops_of(arm: Arm, hidden: int, size: Size, tasks: dict[str, tuple[int, int]
         "task": torch.arange(size.batch_size) % len(tasks),
     }
     with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
-        world_model_loss(model_of(arm, hidden, size, tasks), batch).total.backward()
+        WorldModelObjective()(model_of(arm, hidden, size, tasks), batch)["total"].backward()
     return counter.get_total_flops()
 
 
@@ -131,7 +138,7 @@ def train(
     if not arm.updates:  # as many FLOPs in all as the default flow
         updates = round(updates * flops_of(flow, solve_width(flow, size, tasks), size, tasks) / flops)
     recipe["data.batches_per_epoch"], recipe["trainer.max_steps"] = updates, updates
-    recipe["model.dynamics"] = partial(arm.dynamics, hidden_dim=hidden)
+    recipe["model.world_model.dynamics"] = partial(arm.dynamics, hidden_dim=hidden)
     recipe["trainer.callbacks"] = None
     seed_everything(seed, verbose=False)
     module, data, trainer = recipe.made([callbacks.NonFiniteGuard()], limit_val_batches=0, **QUIET)

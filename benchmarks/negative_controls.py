@@ -25,8 +25,8 @@ import datamodules
 from lit_pwm.batch import Batch
 from lit_pwm.experiments.training import be_quiet
 from lit_pwm.flow import FixedStep, integrate
-from lit_pwm.losses import world_model_loss
-from lit_pwm.models import Dynamics, FlowDynamics, WorldModel
+from lit_pwm.losses import WorldModelObjective
+from lit_pwm.models import Dynamics, FlowDynamics, TwoHotReward, WorldModel
 from lit_pwm.models.conditioned_field import ConditionedField
 from lit_pwm.models.layers import simnorm
 
@@ -125,7 +125,7 @@ def cross_entropy(model: WorldModel, batch: Batch) -> Tensor:
     logits = model.reward_logits(
         model.encode(batch["obs"][:-1], batch["task"]).detach(), batch["action"], batch["task"]
     )
-    return model.two_hot.cross_entropy(logits, batch["reward"]).mean()
+    return cast("TwoHotReward", model.reward_head).two_hot.cross_entropy(logits, batch["reward"]).mean()
 
 
 def reward_figures(model: WorldModel, batch: Batch) -> dict[str, float]:
@@ -133,7 +133,7 @@ def reward_figures(model: WorldModel, batch: Batch) -> dict[str, float]:
     action = batch["action"].clone().requires_grad_()
     z = model.encode(batch["obs"][:-1], batch["task"]).detach()
     logits = model.reward_logits(z, action, batch["task"])
-    decoded = model.two_hot.decode(logits)
+    decoded = cast("TwoHotReward", model.reward_head).two_hot.decode(logits)
     slope = torch.autograd.grad(decoded.sum(), action)[0]
     decoded = decoded.detach()
     both = torch.stack([decoded.flatten(), batch["reward"].flatten()])
@@ -170,7 +170,7 @@ def run(updates: int, folder: Path) -> dict[str, Any]:
     before = broadcast_loss(scratch, held_out).item()
     train(scratch, batches, broadcast_loss, scratch.reward_head.parameters())
     pretrained = model_of(partial(FlowDynamics, hidden_dim=128), data)
-    train(pretrained, batches, lambda m, b: world_model_loss(m, b).total)
+    train(pretrained, batches, lambda m, b: WorldModelObjective()(m, b)["total"])
     start = reward_figures(pretrained, held_out)
     state = {key: value.clone() for key, value in pretrained.state_dict().items()}
     train(pretrained, batches[:100], broadcast_loss, pretrained.reward_head.parameters())

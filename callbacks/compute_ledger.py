@@ -253,7 +253,7 @@ def parameters_by_part(module: LightningModule) -> dict[str, int]:
     if not isinstance(module, (WorldModelPretraining, PolicyLearning)):
         return {"total": count_parameters(module)}
     model = module.world_model
-    parts: dict[str, nn.Module] = {"world_model": model, **dict(model.named_children())}
+    parts: dict[str, nn.Module] = {"world_model": model, **model.parts()}
     whole: list[nn.Module] = [model]
     if isinstance(module, PolicyLearning):
         parts |= {"actor": module.actor, "critic": module.critic}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, cast
 
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor
 from lit_pwm.batch import Batch
 from lit_pwm.errors import LitPWMError
 from lit_pwm.imagination import Imagined
-from lit_pwm.losses import WorldModelLoss
 from lit_pwm.models import FlowActor, FlowDynamics
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.pretraining import WorldModelPretraining
@@ -108,20 +107,20 @@ def _check_solvers(module: WorldModelPretraining | PolicyLearning) -> None:
 
 def _update_loss(
     module: WorldModelPretraining, batch: Batch, record: Callable[..., Function]
-) -> Callable[..., WorldModelLoss]:
-    own = module.update_loss
+) -> Callable[..., dict[str, Tensor]]:
+    own, drawn, parts = module.update_loss, list(module.update_noise(batch)), list[str]()
 
-    def function(
-        obs: Tensor, action: Tensor, reward: Tensor, task: Tensor, *target_logits: Tensor
-    ) -> tuple[Tensor, ...]:
-        loss = own({"obs": obs, "action": action, "reward": reward, "task": task}, *target_logits)
-        return loss.total, loss.consistency.detach(), loss.reward.detach(), loss.latent_variance.detach()
+    def function(obs: Tensor, action: Tensor, reward: Tensor, task: Tensor, *noise: Tensor) -> tuple[Tensor, ...]:
+        slices: Batch = {"obs": obs, "action": action, "reward": reward, "task": task}
+        found = own(slices, dict(zip(drawn, noise, strict=True)))
+        parts[:] = found
+        return tuple(part if name == "total" else part.detach() for name, part in found.items())
 
-    def tensors(batch: Batch, *target_logits: Tensor) -> tuple[Tensor, ...]:
-        return batch["obs"], batch["action"], batch["reward"], batch["task"], *target_logits
+    def tensors(batch: Batch, noise: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        return batch["obs"], batch["action"], batch["reward"], batch["task"], *(noise[name] for name in drawn)
 
-    replay = record(function, [module.world_model], tensors(batch, *module.target_logits(batch)))
-    return lambda batch, *target_logits: WorldModelLoss(*replay(*tensors(batch, *target_logits)))
+    replay = record(function, [module.world_model], tensors(batch, module.update_noise(batch)))
+    return lambda batch, noise: dict(zip(parts, replay(*tensors(batch, noise)), strict=True))
 
 
 def _policy_functions(

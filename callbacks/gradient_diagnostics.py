@@ -100,7 +100,7 @@ class GradientDiagnostics(Callback):
 def _parts_by_backward(module: LightningModule) -> list[dict[str, nn.Module]]:
     """The parts of each backward of an update that is looked at, in order."""
     if isinstance(module, WorldModelPretraining):
-        return [dict(module.world_model.named_children())]
+        return [module.world_model.parts()]
     if isinstance(module, PolicyLearning):
         return [{f"actor.{name}": part for name, part in module.actor.named_children()}, {"critic": module.critic}]
     raise LitPWMError(

@@ -72,7 +72,7 @@ def imagine(
         latents.append(world_model.dynamics(latents[-1], actions[-1], embedding, *own))
     zs, acts = torch.stack(latents), torch.stack(actions)
     logits = world_model.reward_logits_embedded(zs[:-1], acts, embedding)
-    decode = world_model.two_hot.decode_symlog if reward_space == "symlog" else world_model.two_hot.decode
+    decode = world_model.reward_head.decode_symlog if reward_space == "symlog" else world_model.reward_head.decode
     return Imagined(zs, acts, decode(logits))
 
 

@@ -13,23 +13,6 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.models.world_model import WorldModel
-
-
-def world_model_groups(world_model: WorldModel, lr: float, encoder_lr_scale: float) -> list[dict[str, Any]]:
-    """Named parameter groups that hold every parameter of the world model exactly once.
-
-    Args:
-        world_model: the model to be optimised.
-        lr: learning rate of everything but the encoder.
-        encoder_lr_scale: the encoder's learning rate as a fraction of `lr` (TD-MPC2: 0.3).
-    """
-    return [
-        {"name": "encoder", "params": list(world_model.encoder.parameters()), "lr": lr * encoder_lr_scale},
-        {"name": "dynamics", "params": list(world_model.dynamics.parameters()), "lr": lr},
-        {"name": "reward", "params": list(world_model.reward_head.parameters()), "lr": lr},
-        {"name": "task_embedding", "params": list(world_model.task_embedding.parameters()), "lr": lr},
-    ]
 
 
 def check_each_parameter_once(module: nn.Module, *optimizers: torch.optim.Optimizer) -> None:

@@ -18,12 +18,12 @@ from lit_pwm.batch import Batch, DataSource
 from lit_pwm.checkpoints.native import (
     DESCRIPTION_KEY,
     building,
-    check_same_networks,
     describe_policy,
     description_of,
     load_actor_and_critic,
     load_world_model,
 )
+from lit_pwm.checkpoints.networks import check_same_networks, completed
 from lit_pwm.errors import LitPWMError
 from lit_pwm.imagination import Imagined, RewardSpace, discounted_return, imagine, td_lambda
 from lit_pwm.models.actors import Actor, MLPActor
@@ -43,6 +43,7 @@ from lit_pwm.optim import (
 )
 from lit_pwm.options import Count, Fraction, NonNegative, Positive, check_options
 from lit_pwm.options.policy_optimizers import ActorOptimizer, CriticOptimizer, group_of
+from lit_pwm.options.renamed import AcceptsOldSpellings
 from lit_pwm.paths import absolute
 from lit_pwm.runtime.casts import cached_casts
 from lit_pwm.updates.atomic_update import AtomicUpdate
@@ -56,7 +57,7 @@ ReturnScale = Literal["shared", "task"]
 _ACTOR_OPTIMIZER, _CRITIC_OPTIMIZER = ActorOptimizer(), CriticOptimizer()
 
 
-class PolicyLearning(LightningModule):
+class PolicyLearning(LightningModule, metaclass=AcceptsOldSpellings):
     """Trains an actor and an ensemble of critics on rollouts imagined by a frozen world model.
 
     Each update starts from the first observations of dataset slices, imagines H steps, moves the actor along the
@@ -454,7 +455,9 @@ class PolicyLearning(LightningModule):
         if not self.is_built:
             self._build_described(description, path)
         trained = tuple(description["trained_tasks"])
-        check_same_networks(self._description() | {"trained_tasks": list(trained)}, description, path)
+        with building(path):
+            theirs = completed(description)
+        check_same_networks(self._description() | {"trained_tasks": list(trained)}, theirs, path)
         if not self.world_model.numbers_tasks_like(description["world_model"]):
             self._build_described(description, path)
         self.trained_tasks = trained

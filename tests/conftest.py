@@ -1,7 +1,10 @@
 """Every test runs with one torch thread, and leaves the process as it found it."""
 
 import os
+import sys
+from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))  # classes of studies are named as those of `benchmarks`
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_pwm.checkpoints.migration import DESCRIPTION_KEY, FORMAT_VERSION, migrate
+from lit_pwm.checkpoints.networks import check_same_networks, completed
 from lit_pwm.checkpoints.wholeness import require_whole
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models.actors import Actor
@@ -25,15 +27,14 @@ from lit_pwm.models.world_model import WorldModel
 from lit_pwm.paths import absolute
 from lit_pwm.runtime.imports import ignoring_options
 
-DESCRIPTION_KEY = "lit_pwm"
-FORMAT_VERSION = 1
 _PARTS = {"world model": ("world_model",), "policy": ("world_model", "actor", "critic")}
 """Kind of checkpoint → the networks that it describes."""
 
 
-def describe_world_model(world_model: WorldModel) -> dict[str, Any]:
-    """The description that a checkpoint of a world model holds."""
-    return {"format": FORMAT_VERSION, "kind": "world model", "world_model": world_model.description()}
+def describe_world_model(world_model: WorldModel, objective: Component | None = None) -> dict[str, Any]:
+    """The description that a checkpoint of a world model holds, and of the objective that it was trained by."""
+    description = {"format": FORMAT_VERSION, "kind": "world model", "world_model": world_model.description()}
+    return description if objective is None else description | {"objective": objective.description()}
 
 
 def describe_policy(
@@ -106,8 +107,10 @@ def read_description(path: str | Path) -> dict[str, Any]:
     return description_of(read_checkpoint(path), path)
 
 
-def description_of(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+def description_of(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
     """The description in a checkpoint that has been read already; `path` says where from.
+
+    A checkpoint of an older format is brought to this one first, as a whole and in place.
 
     Raises:
         LitPWMError: not of lit_pwm, of a newer format, or no description of networks.
@@ -130,7 +133,8 @@ def description_of(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str,
             f"The checkpoint {str(path)!r} holds no description of networks that can be read: {wrong}. The file is "
             f"damaged; use a checkpoint as a lit_pwm run wrote it."
         )
-    return description
+    migrate(checkpoint, path)
+    return checkpoint[DESCRIPTION_KEY]
 
 
 def _wrong_part(description: Any) -> str | None:
@@ -230,7 +234,9 @@ def load_actor_and_critic(path: str | Path, world_model: WorldModel, actor: Acto
         path, "Name a checkpoint of policy learning, or leave it out to start from fresh weights."
     )
     ours = {"actor": actor.description(), "critic": critic.description()}
-    check_same_networks(ours, {key: description[key] for key in ours}, path)
+    with building(path):
+        theirs = completed(description)
+    check_same_networks(ours, {key: theirs[key] for key in ours}, path)
     if not world_model.numbers_tasks_like(description["world_model"]):
         theirs = ", ".join(description["world_model"]["tasks"])
         raise LitPWMError(
@@ -265,26 +271,3 @@ def _load(module: nn.Module, state: Mapping[str, Tensor], prefix: str, path: str
             f"The weights in the checkpoint {str(path)!r} do not fit the network it describes: {found}. The file is "
             f"damaged, or the class that its description names has changed since."
         ) from error
-
-
-def check_same_networks(expected: Mapping[str, Any], found: Mapping[str, Any], path: str | Path) -> None:
-    """Refuse to load a checkpoint into networks of another kind or size.
-
-    Raises:
-        LitPWMError: the descriptions differ; the first differences are named.
-    """
-    differences = list(_differences(expected, found))
-    if differences:
-        shown = "; ".join(f"{key} is {theirs!r} there and {ours!r} here" for key, ours, theirs in differences[:4])
-        raise LitPWMError(
-            f"The checkpoint {str(path)!r} holds networks of another kind or size than this run's config builds: "
-            f"{shown}. Give the configs that the checkpoint was trained with, or start without it."
-        )
-
-
-def _differences(ours: Any, theirs: Any, key: str = "") -> Iterable[tuple[str, Any, Any]]:
-    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        for name in [*ours, *(name for name in theirs if name not in ours)]:
-            yield from _differences(ours.get(name), theirs.get(name), f"{key}.{name}" if key else name)
-    elif ours != theirs:
-        yield key, ours, theirs

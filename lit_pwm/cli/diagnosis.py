@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
-import typing
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, get_args, get_origin
 
@@ -65,7 +65,7 @@ def _holds_nul(value: Any) -> bool:
 
 def diagnose(options: list[Option]) -> str | None:
     """What is wrong with the first option that is not accepted, as one paragraph; None where each one seems sound."""
-    owners = _owners(options)
+    owners = owners_of(options)
     checks = (_wrong_section, _wrong_class, _wrong_name, _wrong_object, _wrong_value)
     found = (text for check in checks for option in options if (text := check(option, owners)))
     return next(found, None) or _missing(options, owners) or _missing_of_objects(options, owners)
@@ -94,7 +94,7 @@ def top_level_fault(option: Option) -> str | None:
     return f"There is no option {option.name!r}, which was given {option.source}. {advice} {_HELP}"
 
 
-def _owners(options: list[Option]) -> Owners:
+def owners_of(options: list[Option]) -> Owners:
     """The class whose options stand at each path, by the last `class_path` that was given there."""
     owners: Owners = {("trainer",): Trainer, ("data",): datamodules.MultitaskDataModule}
     for option in options:
@@ -108,9 +108,18 @@ def _owners(options: list[Option]) -> Owners:
             if path not in owners and path[-1] != "class_path" and above is not None:
                 default = inspect.signature(above.__init__).parameters.get(path[-1])
                 named = find_class(option.value) if option.path == path and _takes_class(above, path[-1]) else None
-                if named is not None or (default is not None and isinstance(default.default, type)):
-                    owners[path] = named or typing.cast("inspect.Parameter", default).default
+                settings = _settings(above, path[-1])
+                if named is not None or settings is not None:
+                    owners[path] = named or settings
+                elif default is not None and isinstance(default.default, type):
+                    owners[path] = default.default
     return owners
+
+
+def _settings(owner: type, name: str) -> type | None:
+    """The dataclass that an option is, whose fields are options by themselves."""
+    found = (one for one in _parts(hints_of(owner.__init__).get(name)) if isinstance(one, type))
+    return next((one for one in found if dataclasses.is_dataclass(one)), None)
 
 
 def find_class(name: Any) -> type | None:
@@ -139,7 +148,7 @@ def _wrong_section(option: Option, owners: Owners) -> str | None:
     named = option.path[1:] == ("class_path",) and isinstance(option.value, str)
     if section not in SECTIONS or not (len(option.path) == 1 or (named and section == "trainer")):
         return None
-    examples = {"model": "model.lr 1e-4", "data": "data.horizon 16", "trainer": "trainer.max_steps 1000"}
+    examples = {"model": "model.optimizer.lr 1e-4", "data": "data.horizon 16", "trainer": "trainer.max_steps 1000"}
     return (
         f"The option {section!r} was given {option.value!r:.80} {option.source}, and has options of its own: write, "
         f"for example, --{examples[section]}."

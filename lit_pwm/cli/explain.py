@@ -33,7 +33,7 @@ from lit_pwm.errors import LitPWMError
 _LIBRARIES = ("lightning", "lightning_fabric", "pytorch_lightning", "jsonargparse")
 _REFUSALS = (ValueError, TypeError, RuntimeError, NotImplementedError, ModuleNotFoundError)
 _OURS_INSTEAD = {
-    "gradient_clip_val": "The modules clip by themselves: set model.clip_norm, or a policy's "
+    "gradient_clip_val": "The modules clip by themselves: set model.optimizer.clip_norm, or a policy's "
     "model.actor_optimizer.clip_norm and model.critic_optimizer.clip_norm.",
     "accumulate_grad_batches": "Set data.batch_size to the number of slices of an update.",
     "val_check_interval": "Give a whole number of updates.",

@@ -46,12 +46,12 @@ def given_options(argv: list[str]) -> list[Option]:
         LitPWMError: a config is no YAML file of options.
     """
     found: list[Option] = []
-    for name, text in _pairs(argv):
+    for _, name, text in pairs_of(argv):
         if name == "config":
             found += read_config(text)
-        elif not name.endswith(".help"):
+        elif name and not name.endswith(".help"):
             path = tuple(part for part in name.removesuffix("+").split(".") if part != "init_args")
-            value = _read(text)
+            value = read_value(text)
             is_class = path[0] in SECTIONS and isinstance(value, str) and path == path[:1]
             if isinstance(value, (Mapping, list)):
                 found += _flat({path[-1]: value}, COMMAND_LINE, path[:-1], ())
@@ -60,20 +60,24 @@ def given_options(argv: list[str]) -> list[Option]:
     return found
 
 
-def _pairs(argv: list[str]) -> Iterator[tuple[str, str]]:
-    """Names without dashes and texts of the options of a command line."""
+def pairs_of(argv: list[str]) -> Iterator[tuple[list[str], str, str]]:
+    """The words of a command line in groups: of an option, with its name without dashes and its text, or of none."""
     short, position = {"-c": "--config"}, 0
     while position < len(argv):
-        name, equals, text = argv[position].partition("=")
+        words = [argv[position]]
+        name, equals, text = words[0].partition("=")
         position += 1
         if not name.startswith("-"):
+            yield words, "", ""
             continue
         if not equals and position < len(argv) and not argv[position].startswith("--"):
             text, position = argv[position], position + 1
-        yield short.get(name, name).removeprefix("--"), text
+            words.append(text)
+        yield words, short.get(name, name).removeprefix("--"), text
 
 
-def _read(text: str) -> Any:
+def read_value(text: str) -> Any:
+    """A text of a command line as YAML reads it; the text itself where it is no YAML."""
     with contextlib.suppress(yaml.YAMLError, ValueError):
         return yaml.safe_load(text)
     return text

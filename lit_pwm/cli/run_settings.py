@@ -11,10 +11,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_pwm.checkpoints.migration import SETTINGS_KEY
 from lit_pwm.errors import LitPWMError
 from lit_pwm.paths import expanded
 
-SETTINGS_KEY = "lit_pwm_settings"
 BATCH_SIZE, RANKS = "data.batch_size", "ranks"
 
 # Of the Trainer's options, those that say what is computed or for how long; the others say where and what is shown.

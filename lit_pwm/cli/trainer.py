@@ -20,6 +20,7 @@ from lit_pwm.cli.continued_log import ContinuedCSVLogger
 from lit_pwm.cli.diagnosis import check_ranges, diagnose
 from lit_pwm.cli.explain import explain, own_error, parser_error
 from lit_pwm.cli.given import given_options
+from lit_pwm.cli.old_spellings import renewed_argv, renewed_options, renewing_configs
 from lit_pwm.cli.ranks import agreed_with_rank_zero, end_ranks, shield_ranks, was_restarted
 from lit_pwm.cli.resuming import Resumption, resolve, take_networks_from
 from lit_pwm.cli.run_settings import KeepSettings, planned_ranks, settings_of
@@ -184,22 +185,24 @@ def build(argv: list[str], run: bool = True) -> CLI:
     # LightningCLI warns when it is given arguments that are not the process's, and DDP starts its other ranks with the
     # process's: so these become the process's.
     resolved = resolve_configs(argv)
-    options = given_options(resolved)
+    given = given_options(resolved)
+    options = renewed_options(given)
     check_ranges(options)
-    program, sys.argv = sys.argv, [sys.argv[0], *resolved]
+    program, sys.argv = sys.argv, [sys.argv[0], *renewed_argv(resolved, given)]
     try:
-        return CLI(
-            LightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            seed_everything_default=0,
-            save_config_callback=SaveConfigWhenTrainingStarts,
-            trainer_defaults={"max_epochs": -1},
-            parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
-            run=run,
-        )
+        with renewing_configs(options):
+            return CLI(
+                LightningModule,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,
+                seed_everything_default=0,
+                save_config_callback=SaveConfigWhenTrainingStarts,
+                trainer_defaults={"max_epochs": -1},
+                parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
+                run=run,
+            )
     except argparse.ArgumentError as error:
         raise own_error(error) or LitPWMError(diagnose(options) or parser_error(error)) from None
     except (LitPWMError, BrokenPipeError):

@@ -143,9 +143,10 @@ def train_world_model(
             **plan.options,
         },
     )
-    recipe["model.warmup_steps"] = min(recipe["model.warmup_steps"], plan.updates // 5)
+    warmup = "model.optimizer.warmup_steps"
+    recipe[warmup] = min(recipe[warmup], plan.updates // 5)
     if plan.dynamics is not None:
-        recipe["model.dynamics"] = plan.dynamics
+        recipe["model.world_model.dynamics"] = plan.dynamics
     seed_everything(seed, verbose=False)
     own = [callbacks.RunProgress()] if progress else []
     module, data, trainer = recipe.made([*_guards(), *own], **_in_folder(folder, plan.updates, progress))

@@ -8,16 +8,20 @@ from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from numbers import Integral, Real
+from types import ModuleType
 from typing import Any, ClassVar, TypeVar, cast
 
 from torch import nn
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.options import checked, moved_flows
+from lit_pwm.options import checked
+from lit_pwm.options.renamed import accepting_old_spellings, spelled_anew
 from lit_pwm.runtime.imports import ignored_options, trusted_module
 
 C = TypeVar("C")
 F = TypeVar("F", bound=Callable[..., Any])
+_STUDIES = ("benchmarks", "encoder_steadying", "stochastic_controls", "stochastic_samplers")
+"""Modules of the checkout's folder `benchmarks`, which is not installed, and that folder, as class paths begin."""
 
 
 class Component(nn.Module, ABC):
@@ -42,7 +46,8 @@ class Component(nn.Module, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in cls.__dict__:
-            cls.__init__ = _remembering(checked(cls.__init__))
+            constructor = accepting_old_spellings(_remembering(checked(cls.__init__)), cls)
+            cls.__init__ = cast("Any", constructor)
 
     @property
     def init_args(self) -> dict[str, Any]:
@@ -193,31 +198,8 @@ def factory_from(part: Callable[..., C] | Mapping[str, Any], kind: type[C]) -> C
             f"its init_args are expected. The file is damaged, or not of lit_pwm."
         )
     cls = _named_class(path, kind)
-    kept = known_options(cls, _of_format_1(cls, options), path)
+    kept = known_options(cls, spelled_anew(cls, options), path)
     return lambda *dimensions: cls(*dimensions, **kept)
-
-
-def _of_format_1(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of flows as checkpoints held them before sources, solvers and losses were objects."""
-    moved = {
-        ("FlowDynamics", moved_flows.solver): moved_flows.SOLVER_OPTIONS,
-        ("FlowDynamics", moved_flows.source): moved_flows.SOURCE_OPTIONS,
-        ("FlowDynamics", moved_flows.loss): moved_flows.LOSS_OPTIONS,
-        ("FlowActor", moved_flows.solver): moved_flows.SOLVER_OPTIONS,
-    }
-    result = dict(options)
-    for (owner, renew), names in moved.items():
-        old = {name: result[name] for name in names if name in result and not isinstance(result[name], Mapping)}
-        if cls.__name__ != owner or not old:
-            continue
-        result = {name: value for name, value in result.items() if name not in old}
-        for path, value in renew(old).items():
-            *places, last = path.split(".")
-            at = result
-            for place in places:
-                at = at.setdefault(place, {})
-            at[last] = value
-    return result
 
 
 def known_options(owner: type, options: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -247,8 +229,29 @@ def known_options(owner: type, options: Mapping[str, Any], name: str) -> dict[st
     return {option: value for option, value in options.items() if option in parameters}
 
 
+def known_class(path: str) -> type | None:
+    """The class of a path in a checkpoint or config, where a file is let name it and there is one; else None."""
+    found = trusted_module(path)
+    return None if found is None else _class_in(*found)
+
+
+def _class_in(module: ModuleType, name: str) -> type | None:
+    value: Any = module
+    for part in name.split("."):
+        # Not `getattr`, which would run a module's `__getattr__`.
+        value = vars(value).get(part) if hasattr(value, "__dict__") else None
+    return value if isinstance(value, type) else None
+
+
 def _named_class(path: str, kind: type[C]) -> type[C]:
     found = trusted_module(path)
+    if found is None and (start := path.partition(".")[0]) in _STUDIES:
+        module, folder = path.rpartition(".")[0], "." if start == "benchmarks" else "benchmarks"
+        raise LitPWMError(
+            f"A checkpoint or config names the {kind.__name__} {path!r}, which belongs to a study: it lies under "
+            f"benchmarks/ in the checkout of lit_pwm, and is not installed. Run in the checkout's folder with "
+            f"`PYTHONPATH={folder}` and `--import {module}`, or `import {module}` in Python before it is loaded."
+        )
     if found is None:
         module = path.rpartition(".")[0] or "MODULE"
         raise LitPWMError(
@@ -256,11 +259,7 @@ def _named_class(path: str, kind: type[C]) -> type[C]:
             f"been imported, and a file is not let import modules by itself. If you trust it, add `--import {module}` "
             f"to the command line, or `import {module}` in Python before it is loaded."
         )
-    value: Any = found[0]
-    for name in found[1].split("."):
-        # Not `getattr`, which would run a module's `__getattr__`.
-        value = vars(value).get(name) if hasattr(value, "__dict__") else None
-    if not isinstance(value, type):
+    if (value := _class_in(*found)) is None:
         raise LitPWMError(
             f"A checkpoint or config names the {kind.__name__} {path!r}, but {found[0].__name__} has no class "
             f"{found[1]!r}. Use the version of the module that the checkpoint was written with."

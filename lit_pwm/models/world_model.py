@@ -1,9 +1,9 @@
-"""The latent world model: encoder, swappable dynamics, two-hot reward head, task embeddings (TD-MPC2's)."""
+"""The latent world model: encoder, dynamics, heads and task embeddings, each but the last swappable (TD-MPC2's)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,49 +11,53 @@ from torch import Tensor, nn
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models.component import factory_from, known_options
 from lit_pwm.models.dynamics import Dynamics, MLPDynamics
-from lit_pwm.models.layers import LatentWidth, NormedLinear, TaskEmbedding, init_tdmpc2_, mlp, simnorm
-from lit_pwm.models.two_hot import Bins, TwoHot
+from lit_pwm.models.encoders import Encoder, MLPEncoder
+from lit_pwm.models.heads import Head, RewardHead, TwoHotReward
+from lit_pwm.models.layers import LatentWidth, TaskEmbedding, simnorm
 from lit_pwm.options import Count, CountOrZero, checked
+from lit_pwm.options.renamed import accepting_old_spellings
 
 _RESOLUTION = 2 * torch.finfo(torch.float32).eps
 _SIMULATED_ZERO = 1e-8
+_TAKEN = ("reward", "encoder", "dynamics", "task_embedding")
 
 
 class WorldModel(nn.Module):
-    """Predicts latents and rewards of many tasks; plain torch, usable without a Trainer.
+    """Predicts latents, and by its heads rewards and more, of many tasks; plain torch, usable without a Trainer.
 
-    A task id always indexes `task_names`. Actions are expected as the data holds them: zero in padded dimensions.
+    A task id always indexes `task_names`. Actions are expected as the data holds them: zero in padded dimensions. Parts
+    are given as factories of their dimensions or as the description that a checkpoint holds of them.
 
     Args:
         tasks: name → (obs_dim, action_dim) of each task, in the order of the task ids.
-        dynamics: a factory of (latent_dim, action_dim, task_dim), or a component's description.
+        dynamics: of (latent_dim, action_dim, task_dim).
         latent_dim: width Z of the latent, a multiple of 8.
-        encoder_dim: width of the encoder's hidden layers.
-        encoder_layers: number of the encoder's hidden layers.
-        reward_dim: width of the reward head's two hidden layers.
         task_dim: width of the task embedding.
-        num_bins: bins of the two-hot reward, over symlog in [-10, 10].
+        encoder: of (obs_dim, task_dim, latent_dim).
+        reward: the head of the reward, of (latent_dim, action_dim, task_dim).
+        heads: others by name, of the same.
         obs_dim: padded observation width; the widest task's if not given.
         action_dim: padded action width; the widest task's if not given.
 
     Raises:
-        LitPWMError: no tasks, an option out of its range, or a width smaller than a task's.
+        LitPWMError: no tasks, an option out of its range, a width smaller than a task's, or a head's name that is no
+            name in Python or that of a parameter group.
     """
 
     obs_mean: Tensor
     obs_std: Tensor
 
+    @accepting_old_spellings
     @checked
     def __init__(
         self,
         tasks: Mapping[str, tuple[int, int]],
         dynamics: Callable[[int, int, int], Dynamics] | Mapping[str, Any] = MLPDynamics,
         latent_dim: LatentWidth = 512,
-        encoder_dim: Count = 256,
-        encoder_layers: Count = 1,
-        reward_dim: Count = 512,
         task_dim: CountOrZero = 64,
-        num_bins: Bins = 101,
+        encoder: Callable[[int, int, int], Encoder] | Mapping[str, Any] = MLPEncoder,
+        reward: Callable[[int, int, int], RewardHead] | Mapping[str, Any] = TwoHotReward,
+        heads: Mapping[str, Callable[[int, int, int], Head] | Mapping[str, Any]] | None = None,
         obs_dim: Count | None = None,
         action_dim: Count | None = None,
     ) -> None:
@@ -70,22 +74,23 @@ class WorldModel(nn.Module):
                 f"The world model's widths (obs_dim {self.obs_dim}, action_dim {self.action_dim}) are smaller than "
                 f"those of its widest task ({widest_obs}, {widest_action}). Leave them out, or raise them."
             )
-        self.latent_dim, self.encoder_dim, self.encoder_layers = latent_dim, encoder_dim, encoder_layers
-        self.reward_dim, self.task_dim, self.num_bins = reward_dim, task_dim, num_bins
+        for name in heads or {}:
+            if not name.isidentifier() or name in _TAKEN:
+                raise LitPWMError(
+                    f"A world model has a head called {name!r}; give it a name of letters, digits and underscores that "
+                    f"is none of {', '.join(_TAKEN)}, which its other parts have."
+                )
+        self.latent_dim, self.task_dim = latent_dim, task_dim
+        dimensions = latent_dim, self.action_dim, task_dim
 
         self.task_embedding = TaskEmbedding(len(self.tasks), task_dim)
-        self.encoder = mlp(
-            self.obs_dim + task_dim,
-            [encoder_dim] * encoder_layers,
-            NormedLinear(encoder_dim, latent_dim, nn.Identity()),
-        )
-        self.dynamics = factory_from(dynamics, Dynamics)(latent_dim, self.action_dim, task_dim)
-        head = nn.Linear(reward_dim, num_bins)
-        self.reward_head = mlp(latent_dim + task_dim + self.action_dim, [reward_dim] * 2, head)
-        self.two_hot = TwoHot(num_bins)
-        init_tdmpc2_(self.encoder)
-        init_tdmpc2_(self.reward_head)
-        nn.init.zeros_(head.weight)  # so that an untrained head decodes to exactly zero
+        self.encoder = factory_from(encoder, Encoder)(self.obs_dim, task_dim, latent_dim)
+        self.dynamics = factory_from(dynamics, Dynamics)(*dimensions)
+        self.heads = nn.ModuleDict({"reward": factory_from(reward, RewardHead)(*dimensions)})
+        for name, head in (heads or {}).items():
+            self.heads[name] = factory_from(head, Head)(*dimensions)
+        for part in (self.encoder, *self.heads.values()):
+            cast("Encoder | Head", part).initialise_()
         self.register_buffer("obs_mean", torch.zeros(len(self.tasks), self.obs_dim))
         self.register_buffer("obs_std", torch.ones(len(self.tasks), self.obs_dim))
 
@@ -95,17 +100,27 @@ class WorldModel(nn.Module):
         """The tasks it knows, in the order of task ids."""
         return tuple(self.tasks)
 
+    @property
+    def reward_head(self) -> RewardHead:
+        """The head of the reward."""
+        return cast("RewardHead", self.heads["reward"])
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What the parameters belong to, each to one: the names of what is measured of it."""
+        heads = {f"{name}_head": head for name, head in self.heads.items()}
+        return {"task_embedding": self.task_embedding, "encoder": self.encoder, "dynamics": self.dynamics, **heads}
+
     def description(self) -> dict[str, Any]:
         """Plain values from which `from_description` rebuilds the model without its weights."""
+        heads = {name: cast("Head", head).description() for name, head in self.heads.items()}
         return {
             "tasks": {name: list(dims) for name, dims in self.tasks.items()},
-            "dynamics": self.dynamics.description(),
             "latent_dim": self.latent_dim,
-            "encoder_dim": self.encoder_dim,
-            "encoder_layers": self.encoder_layers,
-            "reward_dim": self.reward_dim,
             "task_dim": self.task_dim,
-            "num_bins": self.num_bins,
+            "encoder": self.encoder.description(),
+            "dynamics": self.dynamics.description(),
+            "reward": heads.pop("reward"),
+            "heads": heads,
             "obs_dim": self.obs_dim,
             "action_dim": self.action_dim,
         }
@@ -157,7 +172,7 @@ class WorldModel(nn.Module):
     def encode_logits(self, obs: Tensor, task: Tensor) -> Tensor:
         """Observations [..., O] and task ids [...] → the encoder's output before SimNorm [..., Z]."""
         embedding = self.task_embedding(task.expand(obs.shape[:-1]))
-        return self.encoder(torch.cat([self.standardise(obs, task), embedding], dim=-1))
+        return self.encoder(self.standardise(obs, task), embedding)
 
     def standardise(self, obs: Tensor, task: Tensor) -> Tensor:
         """Observations [..., O] and task ids [...] → observations with each task's mean 0 and deviation 1 [..., O]."""
@@ -168,9 +183,13 @@ class WorldModel(nn.Module):
         """Observations [..., O] and task ids [...] → latents [..., Z]."""
         return simnorm(self.encode_logits(obs, task))
 
-    def next(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
-        """Latents [..., Z], actions [..., A], task ids [...] → next latents [..., Z]."""
-        return self.dynamics(z, action, self.task_embedding(task.expand(z.shape[:-1])))
+    def next(self, z: Tensor, action: Tensor, task: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Latents [..., Z], actions [..., A], task ids [...] → next latents [..., Z].
+
+        Of dynamics that draw (`Dynamics.noise_shape`), `noise` [..., *noise_shape] decides; without it they draw from a
+        generator of their own.
+        """
+        return self.dynamics(z, action, self.task_embedding(task.expand(z.shape[:-1])), *given_noise(noise))
 
     def reward_logits(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
         """Latents [..., Z], actions [..., A], task ids [...] → two-hot logits [..., bins]."""
@@ -178,27 +197,33 @@ class WorldModel(nn.Module):
 
     def reward_logits_embedded(self, z: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
         """As `reward_logits`, with the task embedding [..., E] looked up once for a whole rollout."""
-        return self.reward_head(torch.cat([z, embedding.expand(*z.shape[:-1], -1), action], dim=-1))
+        return self.reward_head(z, action, embedding)
 
     def reward(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
         """Latents [..., Z], actions [..., A], task ids [...] → rewards in environment units [...]."""
-        return self.two_hot.decode(self.reward_logits(z, action, task))
+        return self.reward_head.decode(self.reward_logits(z, action, task))
 
-    def rollout(self, z: Tensor, actions: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+    def rollout(self, z: Tensor, actions: Tensor, task: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Open-loop prediction.
 
         Args:
-            z: first latents [B, Z].
-            actions: actions [T, B, A].
-            task: task ids [B].
+            z: first latents [..., Z].
+            actions: actions [T, ..., A].
+            task: task ids [...].
+            noise: of dynamics that draw, [T, ..., *noise_shape]; without it they draw from a generator of their own.
 
         Returns:
-            Latents [T+1, B, Z], the first being `z`, and rewards [T, B] in environment units.
+            Latents [T+1, ..., Z], the first being `z`, and rewards [T, ...] in environment units.
         """
         embedding = self.task_embedding(task.expand(z.shape[:-1]))
         latents = [z]
-        for action in actions:
-            latents.append(self.dynamics(latents[-1], action, embedding))
+        for t, action in enumerate(actions):
+            step = given_noise(None if noise is None else noise[t])
+            latents.append(self.dynamics(latents[-1], action, embedding, *step))
         zs = torch.stack(latents)
-        logits = self.reward_logits_embedded(zs[:-1], actions, embedding)
-        return zs, self.two_hot.decode(logits)
+        return zs, self.reward_head.decode(self.reward_logits_embedded(zs[:-1], actions, embedding))
+
+
+def given_noise(noise: Tensor | None) -> tuple[Tensor, ...]:
+    """The last argument of dynamics that are given noise; those that declare none are called without."""
+    return () if noise is None else (noise,)

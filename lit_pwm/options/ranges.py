@@ -183,6 +183,8 @@ def refusal(hint: Any, value: Any) -> str | None:
         return None if None in refusals else ", or ".join(str(refusal) for refusal in refusals)
     if origin in (tuple, list, Sequence):
         return _refused_entries(origin, arguments, value)
+    if origin is dict:
+        return _refused_values(arguments[1], value)
     return _refused_type(hint, value)
 
 
@@ -206,6 +208,14 @@ def _refused_entries(origin: Any, arguments: Sequence[Any], value: Any) -> str |
         return accepted
     pairs = zip(kinds if fixed else list(kinds) * len(value), value, strict=True)
     return accepted if any(refusal(kind, one) is not None for kind, one in pairs) else None
+
+
+def _refused_values(hint: Any, value: Any) -> str | None:
+    entry = refusal(hint, _NOTHING) or "a value"
+    accepted = f"a mapping of names, each to {entry}"
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        return accepted
+    return accepted if any(refusal(hint, one) is not None for one in value.values()) else None
 
 
 def _refused_type(hint: Any, value: Any) -> str | None:

@@ -11,7 +11,7 @@ from stochastic_arms import ARMS, MODELS, SHARP, rollouts
 from stochastic_samplers import NoisyMLP, NoisyRefinement
 
 from lit_pwm.flow import FixedStep
-from lit_pwm.losses import world_model_loss
+from lit_pwm.losses import WorldModelObjective
 from lit_pwm.models import Dynamics, FlowDynamics, LatentTarget, WorldModel
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.energy_score import energy_error
@@ -116,9 +116,9 @@ def test_samples_differ_a_seed_repeats_them_and_a_description_rebuilds_them(name
 @pytest.mark.parametrize("kind", [NoisyMLP, NoisyRefinement])
 def test_an_update_moves_the_variance_once_and_trains_all_weights(kind):
     torch.manual_seed(0)
-    model = WorldModel({"one": (3, 2)}, lambda *dims: kind(*dims, hidden_dim=12), 16, 8, 1, 8, 3)
+    model = WorldModel({"one": (3, 2)}, lambda *dims: kind(*dims, hidden_dim=12), 16, 3, encoder_dim=8, reward_dim=8)
     batch = {"obs": torch.randn(5, 4, 3), "action": torch.rand(4, 4, 2), "reward": torch.rand(4, 4)}
-    world_model_loss(model, {"task": torch.zeros(4, dtype=torch.int64), **batch}).total.backward()
+    WorldModelObjective()(model, {"task": torch.zeros(4, dtype=torch.int64), **batch})["total"].backward()
     assert int(model.dynamics.latent_variance.updates) == 1
     assert all(parameter.grad is not None for parameter in model.parameters())
 

@@ -15,7 +15,7 @@ from torch.distributions import Normal
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.training import PolicyPlan
-from lit_pwm.losses import world_model_loss
+from lit_pwm.losses import WorldModelObjective
 from lit_pwm.models import LatentTarget, WorldModel
 from lit_pwm.models.layers import simnorm
 from lit_pwm.models.noise import seed_noise
@@ -72,11 +72,15 @@ def test_samples_differ_and_a_seed_repeats_them():
 
 def test_likelihood_trains_the_encoder_through_its_start_alone():
     torch.manual_seed(0)
-    model = WorldModel({"one": (3, 2)}, lambda *dims: GaussianDynamics(*dims, hidden_dim=12), 16, 8, 1, 8, 3)
+    model = WorldModel(
+        {"one": (3, 2)}, lambda *dims: GaussianDynamics(*dims, hidden_dim=12), 16, 3, encoder_dim=8, reward_dim=8
+    )
     obs, batch = torch.randn(2, 4, 3), {"action": torch.rand(1, 4, 2), "reward": torch.rand(1, 4)}
     obs.requires_grad_()
-    loss = world_model_loss(model, {"obs": obs, "task": torch.zeros(4, dtype=torch.int64), **batch}, reward_coef=0.0)
-    loss.total.backward()
+    loss = WorldModelObjective(coefficients={"reward": 0.0})(
+        model, {"obs": obs, "task": torch.zeros(4, dtype=torch.int64), **batch}
+    )
+    loss["total"].backward()
     assert obs.grad[0].abs().sum() > 0
     assert obs.grad[1].abs().sum() == 0
 

@@ -9,7 +9,7 @@ import torch
 from formulation_arms import ARMS
 from stochastic_arms import MODELS
 
-from lit_pwm.losses import world_model_loss
+from lit_pwm.losses import WorldModelObjective
 from lit_pwm.models import Dynamics, WorldModel
 from lit_pwm.models.component import factory_from
 
@@ -31,7 +31,7 @@ def test_an_arm_trains_and_is_rebuilt(name):
     before = [parameter.clone() for parameter in dynamics.parameters()]
     for _ in range(2):
         optimizer.zero_grad()
-        loss = world_model_loss(model, batch).total
+        loss = WorldModelObjective()(model, batch)["total"]
         loss.backward()
         optimizer.step()
         assert loss.isfinite()

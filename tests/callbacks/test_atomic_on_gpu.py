@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import callbacks
+from benchmarks.encoder_steadying import SteadiedObjective
 from lit_pwm.errors import NonFiniteLossError
 
 pytestmark = [
@@ -99,8 +100,10 @@ def refused_and_resumed(run, make, root, spoil):
 
 @pytest.mark.parametrize("kind", ["mlp", "flow", "refinement"])
 def test_a_recorded_model_update_is_whole_or_none(kind, pretraining, run, tmp_path):
-    steadied = {"target_encoder_rate": 0.1, "sigreg_coef": 0.1}
-    refused_and_resumed(run, lambda: pretraining(kind, **steadied), tmp_path, Spoil("batch"))
+    def make():
+        return pretraining(kind, objective=SteadiedObjective(target_encoder_rate=0.1, sigreg_coef=0.1))
+
+    refused_and_resumed(run, make, tmp_path, Spoil("batch"))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 import callbacks
+from benchmarks.encoder_steadying import SteadiedObjective
 from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.checkpoints import load_policy, load_world_model
 from lit_pwm.errors import LitPWMError, NonFiniteLossError
@@ -85,9 +86,12 @@ def assert_same_weights(first, second, atol=1e-5):
         torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
 
 
+STEADIED = partial(SteadiedObjective, target_encoder_rate=0.1, sigreg_coef=0.1)
+
+
 @pytest.mark.parametrize(
     ("model", "options"),
-    [({}, {}), ({"target_encoder_rate": 0.1, "sigreg_coef": 0.1}, {}), ({}, {"precision": "bf16-mixed"}),
+    [({}, {}), ({"objective": STEADIED}, {}), ({}, {"precision": "bf16-mixed"}),
      ({}, {"strategy": "ddp"})],
     ids=["", "steadied", "bf16", "ddp"],
 )  # fmt: skip

@@ -65,8 +65,8 @@ def test_runs_for_a_few_steps(config, store, world_model, tmp_path, monkeypatch)
 def test_a_swapped_component_keeps_its_own_defaults(config, capsys):
     """jsonargparse hands what it knows of one class, defaults too, on to the class that takes its place."""
     text = printed(["fit", *stack(config), "--data.store", "x.h5"], capsys)
-    found = yaml.safe_load(text)["model"]["init_args"]["dynamics"]
-    own = yaml.safe_load((ROOT / config).read_text())["model"]["init_args"]["dynamics"]
+    found = yaml.safe_load(text)["model"]["init_args"]["world_model"]["dynamics"]
+    own = yaml.safe_load((ROOT / config).read_text())["model"]["init_args"]["world_model"]["dynamics"]
     kind = getattr(models, found["class_path"].rpartition(".")[2])
     defaults = {
         name: parameter.default

@@ -31,8 +31,8 @@ def oracle() -> Callable[[str], Oracle]:
 
 def our_key(key: str) -> str:
     """A world-model key of TD-MPC2 or PWM in our names."""
-    pairs = {"_task_emb.": "task_embedding.", "_encoder.state.": "encoder.", "_encoder.": "encoder."}
-    pairs |= {"_dynamics.": "dynamics.net.", "_reward.": "reward_head."}
+    pairs = {"_task_emb.": "task_embedding.", "_encoder.state.": "encoder.net.", "_encoder.": "encoder.net."}
+    pairs |= {"_dynamics.": "dynamics.net.", "_reward.": "heads.reward.net."}
     for theirs, ours in pairs.items():
         if key.startswith(theirs):
             return ours + key.removeprefix(theirs)

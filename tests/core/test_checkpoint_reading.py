@@ -159,7 +159,7 @@ def test_cut_or_damaged_files_never_end_in_another_exception(world_model_file, t
 def test_no_weight_changes_without_a_word(world_model_file, tmp_path):
     path, _ = world_model_file
     content, before = path.read_bytes(), torch.load(path, weights_only=True)["state_dict"]
-    weight = before["world_model.reward_head.0.weight"].numpy().tobytes()
+    weight = before["world_model.heads.reward.net.0.weight"].numpy().tobytes()
     start, damaged = content.index(weight[:64]), tmp_path / "damaged.ckpt"
     for offset in range(0, len(weight), len(weight) // 7):
         changed = bytearray(content)
@@ -233,7 +233,7 @@ def test_weights_that_do_not_fit_the_description(world_model_file):
     torch.save(content, path)
     assert "do not fit" in refusal(load_world_model, path)
     content = torch.load(path, weights_only=True)
-    del content["state_dict"]["world_model.encoder.0.weight"]
+    del content["state_dict"]["world_model.encoder.net.0.weight"]
     torch.save(content, path)
     assert "do not fit" in refusal(load_world_model, path)
 
@@ -310,7 +310,7 @@ def test_what_is_wrong_with_a_description_is_named(policy_file, change, says):
     assert str(policy_file[0]) in str(error.value)
 
 
-@pytest.mark.parametrize("state", [None, [], "x", {3: torch.zeros(1)}, {"world_model.two_hot.bins": "x"}])
+@pytest.mark.parametrize("state", [None, [], "x", {3: torch.zeros(1)}, {"world_model.heads.reward.two_hot.bins": "x"}])
 def test_weights_of_any_kind_never_end_in_another_exception(policy_file, state):
     content = torch.load(policy_file[0], weights_only=True)
     torch.save({**content, "state_dict": state}, policy_file[0])

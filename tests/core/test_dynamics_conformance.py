@@ -12,7 +12,7 @@ import torch
 from lit_pwm import models
 from lit_pwm.errors import LitPWMError
 from lit_pwm.flow import Dopri5, FixedStep
-from lit_pwm.losses import world_model_loss
+from lit_pwm.losses import WorldModelObjective
 from lit_pwm.models import (
     Actor,
     Dynamics,
@@ -196,7 +196,7 @@ def test_no_gradient_of_a_target_reaches_the_encoder(factory):
         "reward": torch.rand(3, 6, generator=generator),
         "task": torch.arange(6) % 2,
     }
-    world_model_loss(model, batch).total.backward()
+    WorldModelObjective()(model, batch)["total"].backward()
     assert obs.grad[0].abs().max() > 0
     assert obs.grad[1:].abs().max() == 0
 

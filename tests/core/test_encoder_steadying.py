@@ -1,4 +1,4 @@
-"""What keeps an encoder from collapsing: an averaged target encoder, SIGReg; and losses of several rollouts."""
+"""What keeps an encoder from collapsing, as the formulation study tried it: an averaged target encoder, and SIGReg."""
 
 from __future__ import annotations
 
@@ -8,29 +8,21 @@ from functools import partial
 import pytest
 import torch
 
+from benchmarks.encoder_steadying import SteadiedObjective, sigreg
 from datamodules import MultitaskDataModule
 from lit_pwm import WorldModelPretraining
-from lit_pwm.losses import sigreg, world_model_loss
-from lit_pwm.models import (
-    EnergyLoss,
-    FlowDynamics,
-    FlowMatching,
-    GroupScore,
-    LatentTarget,
-    MLPDynamics,
-    NoiseSource,
-    WorldModel,
+from lit_pwm.checkpoints import load_world_model
+from lit_pwm.errors import LitPWMError
+from lit_pwm.losses import WorldModelObjective
+from lit_pwm.models import MLPDynamics, WorldModel, WorldModelOptions
+
+OPTIONS = WorldModelOptions(
+    partial(MLPDynamics, hidden_dim=16),
+    latent_dim=32,
+    task_dim=4,
+    encoder={"class_path": "lit_pwm.models.MLPEncoder", "init_args": {"hidden_dim": 16}},
+    reward={"class_path": "lit_pwm.models.TwoHotReward", "init_args": {"hidden_dim": 16}},
 )
-from lit_pwm.models.dynamics import consistency_error
-from lit_pwm.models.energy_score import energy_error
-from lit_pwm.models.layers import simnorm
-
-TASKS = {"one": (6, 3), "two": (4, 2)}
-
-
-def make_model(dynamics):
-    torch.manual_seed(0)
-    return WorldModel(TASKS, dynamics, latent_dim=32, encoder_dim=16, reward_dim=16, task_dim=4)
 
 
 def make_batch(size=6):
@@ -68,27 +60,35 @@ def test_sigreg_pulls_a_collapsed_batch_apart():
     assert x.detach().std(0).min() > 0.5
 
 
+class OtherTargets(WorldModelObjective):
+    """With targets that are given."""
+
+    def targets(self, world_model, batch):
+        return self.given
+
+
 def test_targets_of_another_encoder_are_used():
-    model, batch = make_model(MLPDynamics), make_batch()
-    other = model.encode_logits(batch["obs"][1:], batch["task"]).detach() + torch.randn(3, 6, 32)
-    own = world_model_loss(model, batch)
-    assert world_model_loss(model, batch, target_logits=other).consistency > own.consistency
-    same = world_model_loss(model, batch, target_logits=model.encode_logits(batch["obs"][1:], batch["task"]).detach())
-    torch.testing.assert_close(same.total, own.total, rtol=0, atol=0)
-
-
-def trained(store, fit, updates=2, **options):
     torch.manual_seed(0)
-    sizes = {"latent_dim": 32, "encoder_dim": 16, "reward_dim": 16, "task_dim": 4}
-    module = WorldModelPretraining(dynamics=partial(MLPDynamics, hidden_dim=16), **sizes, **options)
-    fit(module, MultitaskDataModule(store, horizon=4, batch_size=32, batches_per_epoch=1000, seed=0), updates)
-    return module
+    model, batch, objective = OPTIONS.build({"one": (6, 3), "two": (4, 2)}), make_batch(), OtherTargets()
+    objective.given = model.encode_logits(batch["obs"][1:], batch["task"]).detach()
+    own = WorldModelObjective()(model, batch)
+    torch.testing.assert_close(objective(model, batch)["total"], own["total"], rtol=0, atol=0)
+    objective.given = objective.given + torch.randn(3, 6, 32)
+    assert objective(model, batch)["consistency"] > own["consistency"]
 
 
-def test_the_target_encoder_follows_the_trained_one(linear_store, fit):
-    module = trained(linear_store, fit, updates=3, target_encoder_rate=0.25)
-    untrained = trained(linear_store, fit, updates=1, target_encoder_rate=0.25, lr=0.0)
-    for name, part in module.target_encoder.items():
+def trained(store, fit, updates=2, lr=3e-4, **steadying):
+    torch.manual_seed(0)
+    optimizer = {"lr": lr, "encoder_lr_scale": 1.0}
+    module = WorldModelPretraining(OPTIONS, SteadiedObjective(**steadying), optimizer)
+    data = MultitaskDataModule(store, horizon=4, batch_size=32, batches_per_epoch=1000, seed=0)
+    return module, fit(module, data, updates)
+
+
+def test_the_target_encoder_follows_the_trained_one(linear_store, fit, tmp_path):
+    module, trainer = trained(linear_store, fit, updates=3, target_encoder_rate=0.25)
+    untrained, _ = trained(linear_store, fit, updates=1, target_encoder_rate=0.25, lr=0.0)
+    for name, part in module.objective.target_encoder.items():
         for slow, fast, first in zip(
             part.parameters(),
             getattr(module.world_model, name).parameters(),
@@ -99,157 +99,31 @@ def test_the_target_encoder_follows_the_trained_one(linear_store, fit):
             if not torch.equal(fast, first):
                 distance = (slow - fast).norm() / (first - fast).norm()
                 assert 0.3 < distance < 0.95  # between where it began and where the trained one is
-    assert "world_model.target_encoder" not in str(list(module.world_model.state_dict()))
+    trainer.save_checkpoint(tmp_path / "slow.ckpt")
+    saved = torch.load(tmp_path / "slow.ckpt", weights_only=True)["state_dict"]
+    assert any(key.startswith("objective.target_encoder.encoder.") for key in saved)
+    assert isinstance(load_world_model(tmp_path / "slow.ckpt"), WorldModel)
+
+
+def test_another_objective_is_not_gone_on_with(linear_store, fit, tmp_path):
+    _, trainer = trained(linear_store, fit, target_encoder_rate=0.25)
+    trainer.save_checkpoint(tmp_path / "slow.ckpt")
+    plain, data = WorldModelPretraining(OPTIONS), MultitaskDataModule(linear_store, horizon=4, batch_size=32)
+    with pytest.raises(
+        LitPWMError, match=r"benchmarks\.encoder_steadying\.SteadiedObjective.*checkout.*initial_checkp"
+    ):
+        fit(plain, data, 3, ckpt_path=tmp_path / "slow.ckpt")
+    started = WorldModelPretraining(OPTIONS, initial_checkpoint=str(tmp_path / "slow.ckpt"))
+    assert fit(started, data, 1).global_step == 1
+    loaded = WorldModelPretraining.load_from_checkpoint(tmp_path / "slow.ckpt", objective=WorldModelObjective)
+    assert loaded.is_built
 
 
 def test_the_regularisation_is_trained(linear_store, fit):
-    plain, regularised = (trained(linear_store, fit, 40, sigreg_coef=c, lr=3e-3, encoder_lr_scale=1.0) for c in (0, 5))
+    plain, regularised = (trained(linear_store, fit, 40, sigreg_coef=c, lr=3e-3)[0] for c in (0, 5))
     batch = {"obs": torch.randn(256, 4), "task": torch.zeros(256, dtype=torch.int64)}
     scores = [
         sigreg(m.world_model.encode_logits(batch["obs"], batch["task"]).detach(), directions(32)).item()
         for m in (plain, regularised)
     ]
     assert scores[1] < scores[0]
-
-
-@pytest.mark.parametrize("exponent", [1.0, 0.5, 1.5])
-def test_energy_score_is_least_for_samples_distributed_as_the_target(exponent):
-    torch.manual_seed(0)
-    target = torch.randn(40_000, 4)
-
-    def score(scale, shift=0.0):
-        return energy_error(scale * torch.randn(2, 40_000, 4) + shift, target, exponent=exponent).mean().item()
-
-    calibrated = score(1.0)
-    assert calibrated < min(score(0.0), score(0.5), score(2.0), score(1.0, 0.5))
-    # E‖x − y‖^β of normals in 4 dimensions is 2^β Γ(2 + β/2) / Γ(2); half of it, over √4^β.
-    expected = math.gamma(2 + exponent / 2) / math.gamma(2) / 2
-    assert calibrated == pytest.approx(expected, rel=0.01)
-
-
-@pytest.mark.parametrize("count", [2, 5])
-@pytest.mark.parametrize("exponent", [1.0, 0.5])
-def test_energy_score_by_hand(count, exponent):
-    samples, target = torch.randn(count, 6, 8), torch.randn(6, 8)
-
-    def distance(a, b):
-        return ((a - b).norm(dim=-1) / math.sqrt(8)) ** exponent
-
-    outer = sum(distance(s, target) for s in samples) / count
-    pairs = [distance(a, b) for i, a in enumerate(samples) for b in samples[:i]]
-    expected = outer - sum(pairs) / len(pairs) / 2
-    torch.testing.assert_close(energy_error(samples, target, exponent=exponent), expected)
-
-
-def test_a_small_exponent_weighs_the_near_misses():
-    """Of two rare outcomes and one that is almost certain, blurring the certain one costs more of the score."""
-    torch.manual_seed(0)
-
-    def outcomes(blur):
-        kicked = (torch.rand(20_000, 1) < 0.1).float() * torch.randn(20_000, 1).sign()
-        return kicked + blur * torch.randn(20_000, 1)
-
-    def lost(exponent):
-        target = outcomes(0.01)
-        sharp, blurred = (
-            energy_error(torch.stack([outcomes(blur), outcomes(blur)]), target, exponent=exponent).mean()
-            for blur in (0.01, 0.1)
-        )
-        return ((blurred - sharp) / sharp).item()
-
-    assert lost(0.5) > 1.5 * lost(1.0) > 0
-
-
-def test_the_slope_of_a_small_exponent_is_finite_where_samples_agree():
-    samples = torch.ones(2, 3, 8, requires_grad=True)
-    energy_error(samples, torch.ones(3, 8), exponent=0.5).sum().backward()
-    assert samples.grad is not None
-    assert samples.grad.isfinite().all()
-
-
-def test_energy_score_of_groups_is_the_mean_of_their_own():
-    samples, target = torch.randn(3, 6, 16), torch.randn(6, 16)
-    parts = [energy_error(samples[..., part], target[..., part]) for part in (slice(0, 8), slice(8, 16))]
-    torch.testing.assert_close(energy_error(samples, target, groups=2), sum(parts) / 2)
-
-
-def test_earlier_estimates_and_groups_are_part_of_the_energy_score():
-    torch.manual_seed(0)
-    options = {"hidden_dim": 16, "source": NoiseSource}
-    plain = FlowDynamics(16, 1, 1, **options, loss=EnergyLoss(readout_weight=0.0))
-    whole = FlowDynamics(16, 1, 1, **options, loss=EnergyLoss(readout_weight=0.25, groups=GroupScore(0.5, 0.5)))
-    whole.load_state_dict(plain.state_dict())
-    z, zero = simnorm(torch.randn(2, 6, 16)), torch.zeros(2, 6, 1)
-    logits = torch.randn(6, 16)
-    noise = torch.randn(2, 6, 16)
-    target = LatentTarget(simnorm(logits), logits, z[0], noise=noise)
-    losses = [dynamics.predict_with_loss(z, zero, zero, target)[1] for dynamics in (plain, whole)]
-    end, estimates = whole.solve(whole.start(z, noise), whole.condition(z, zero, zero))
-
-    def groups(samples):
-        return 0.5 * scale**0.5 * energy_error(samples, target.latent, groups=2, exponent=0.5)
-
-    first, scale = simnorm(estimates[0]), whole.latent_variance.value.sqrt()
-    more = groups(end) + 0.25 * (energy_error(first, target.latent) + groups(first))
-    torch.testing.assert_close(losses[0], (scale * energy_error(end, target.latent)).expand(2, -1))
-    torch.testing.assert_close(losses[1], losses[0] + scale * more)
-
-
-def test_a_kind_with_two_samples_rolls_two_out_and_scores_them():
-    dynamics = partial(FlowDynamics, hidden_dim=16, source=NoiseSource, loss=EnergyLoss(readout_weight=0.0))
-    model, batch = make_model(dynamics), make_batch()
-    assert model.dynamics.samples == 2
-    torch.manual_seed(1)
-    loss = world_model_loss(model, batch, rho=0.9)
-    torch.manual_seed(1)
-    z0 = model.encode(batch["obs"][0], batch["task"])
-    embedding = model.task_embedding(batch["task"]).expand(2, -1, -1)
-    z, total, reward = z0.expand(2, -1, -1), 0.0, 0.0
-    targets = model.encode(batch["obs"][1:], batch["task"]).detach()
-    scale = targets.flatten(0, 1).var(0, unbiased=False).mean().sqrt()  # of the whole update, at each of its steps
-    for t in range(3):
-        action = batch["action"][t].expand(2, -1, -1)
-        logits = model.reward_logits_embedded(z, action, embedding)
-        reward = reward + 0.9**t * model.two_hot.cross_entropy(logits, batch["reward"][t].expand(2, -1)).mean() / 3
-        z = model.dynamics(z, action, embedding, torch.randn(z.shape))
-        total = total + 0.9**t * (scale * energy_error(z, targets[t])).mean() / 3
-    torch.testing.assert_close(loss.consistency, total)
-    torch.testing.assert_close(loss.reward, reward)
-    loss.total.backward()
-    assert all(p.grad is not None for p in model.parameters())
-
-
-def test_the_energy_score_learns_two_outcomes():
-    torch.manual_seed(0)
-    dynamics = FlowDynamics(8, 1, 1, hidden_dim=64, source=NoiseSource, loss=EnergyLoss)
-    z, zero = simnorm(torch.zeros(2, 256, 8)), torch.zeros(2, 256, 1)
-    up = torch.tensor([3.0, 0, 0, 0, 0, 0, 0, -3])
-    optimizer = torch.optim.Adam(dynamics.parameters(), lr=3e-3)
-    for _ in range(300):
-        logits = up * (torch.rand(256, 1).round() * 2 - 1)
-        loss = dynamics.predict_with_loss(z, zero, zero, LatentTarget(simnorm(logits), logits, z[0]))[1].mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    with torch.no_grad():
-        first = dynamics(z[0], zero[0], zero[0])[:, 0]
-    near = [((first - end).abs() < 0.15).float().mean().item() for end in (simnorm(up)[0], simnorm(-up)[0])]
-    assert sum(near) > 0.8
-    assert min(near) > 0.3
-
-
-def test_squared_error_is_a_mean_over_entries():
-    a, b = torch.randn(5, 8), torch.randn(5, 8)
-    torch.testing.assert_close(consistency_error(a, b), ((a - b) ** 2).sum(-1) / 8)
-
-
-def test_two_samples_and_flow_matching_from_the_encoders_own_starts_go_together():
-    dynamics = partial(
-        FlowDynamics,
-        hidden_dim=16,
-        source=NoiseSource,
-        loss=EnergyLoss(matching=FlowMatching(starts="teacher_forced")),
-    )
-    model = make_model(dynamics)
-    world_model_loss(model, make_batch()).total.backward()
-    assert model.dynamics.latent_variance.updates == 1  # once for all steps

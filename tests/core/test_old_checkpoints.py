@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch.overrides import TorchFunctionMode
 
 from datamodules import EpisodeStore, MultitaskDataModule
 from datamodules.check import check
 from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.checkpoints import load_policy, load_world_model
+from lit_pwm.checkpoints.migration import key_since_1
 from lit_pwm.cli.main import run
 from lit_pwm.evaluation.evaluator import evaluate_policy
 
@@ -22,6 +24,7 @@ WORLD_MODELS = ["mlp", "refinement", "flow", "sampled_flow", "steadied"]
 POLICIES = ["mlp_policy", "flow_policy"]
 # Since then the running variances, which these losses are measured in, move once per update.
 OTHER_UPDATES = {"sampled_flow"}
+STEADIED = {"steadied"}
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization"),
@@ -116,39 +119,75 @@ def test_policies_earn_what_they_did(name):
         np.testing.assert_allclose(result.tasks[task].returns, earned, rtol=1e-3, atol=1e-2)
 
 
-def resume(name, root, monkeypatch):
+def resume(name, root, monkeypatch, *options, config=None):
     """The state after a run of the command line that goes on from a checkpoint."""
     monkeypatch.chdir(OLD)  # the config names the world model of a policy by the name that it had
-    argv = ["fit", "--config", f"{name}.yaml", "--data.store", "collected.h5", "--ckpt_path", f"{name}.ckpt"]
-    assert run([*argv, "--trainer.default_root_dir", str(root)]) == 0
+    argv = ["fit", "--config", str(config or f"{name}.yaml"), "--data.store", "collected.h5"]
+    argv += ["--ckpt_path", f"{name}.ckpt"]
+    assert run([*argv, "--trainer.default_root_dir", str(root), *options]) == 0
     (last,) = root.rglob("last.ckpt")
     content = torch.load(last, weights_only=True)
     assert content["global_step"] == 8
+    assert content["lit_pwm"]["format"] == 2
     return content["state_dict"]
 
 
-@pytest.mark.parametrize("name", [name for name in WORLD_MODELS + POLICIES if name not in OTHER_UPDATES])
+def hand_in(module, draws, monkeypatch):
+    """Let the next update of a module take draws that were recorded."""
+    if isinstance(module, PolicyLearning):
+        noise, *orders = (draw["value"] for draw in draws)
+        minibatches = [chosen for order in orders for chosen in order.chunk(module.critic_optimizer.minibatches)]
+        monkeypatch.setattr(module, "update_noise", lambda size: {"actor": noise})
+        monkeypatch.setattr(module, "update_minibatches", lambda size: minibatches)
+        return Replayed([])
+    return Replayed([draw["value"] for draw in draws])
+
+
+@pytest.mark.parametrize("name", [name for name in WORLD_MODELS + POLICIES if name not in OTHER_UPDATES | STEADIED])
 def test_updates_arrive_where_they_did(name, tmp_path, monkeypatch):
+    assert_same_updates(name, tmp_path, monkeypatch)
+
+
+def assert_same_updates(name, root, monkeypatch, *options, config=None):
     saved = recorded(name)
     module = PolicyLearning if name in POLICIES else WorldModelPretraining
     step, updates = module.training_step, list(saved["updates"])
 
     def training_step(self, batch, batch_idx):
-        with Replayed([draw["value"] for draw in updates.pop(0)["draws"]]) as replayed:
+        with hand_in(self, updates.pop(0)["draws"], monkeypatch) as replayed:
             step(self, batch, batch_idx)
         assert not replayed.draws
 
     given = GivenBatches([update["batch"] for update in updates])
     monkeypatch.setattr(module, "training_step", training_step)
     monkeypatch.setattr(MultitaskDataModule, "train_dataloader", lambda self: given)
-    now = resume(name, tmp_path, monkeypatch)
+    now = resume(name, root, monkeypatch, *options, config=config)
     assert not updates
     before = torch.load(OLD / f"{name}.ckpt", weights_only=True)["state_dict"]
     assert any((before[key] - value).abs().max() > 1e-2 for key, value in saved["after"].items() if value.numel())
     for key, value in saved["after"].items():
         if key.endswith("action_mask"):
             continue  # made from the model, not trained
-        torch.testing.assert_close(now[key], value, atol=1e-4, rtol=1e-4, msg=key)
+        torch.testing.assert_close(now[key_since_1(key)], value, atol=1e-4, rtol=1e-4, msg=key)
+
+
+def test_what_steadied_an_encoder_goes_on_by_the_class_that_its_refusal_names(tmp_path, monkeypatch, capfd):
+    config = yaml.safe_load((OLD / "steadied.yaml").read_text())
+    plain = config["model"]["init_args"]
+    monkeypatch.chdir(OLD)
+    going_on = ["--data.store", "collected.h5", "--ckpt_path", "steadied.ckpt"]
+    assert run(["fit", "--config", "steadied.yaml", *going_on]) == 2
+    assert "benchmarks.encoder_steadying.SteadiedObjective" in " ".join(capfd.readouterr().err.split())
+    steadying = {name: plain.pop(name) for name in ("target_encoder_rate", "sigreg_coef")}
+    (tmp_path / "steadied.yaml").write_text(yaml.safe_dump(config))
+    assert run(["fit", "--config", str(tmp_path / "steadied.yaml"), *going_on]) == 2
+    told = " ".join(capfd.readouterr().err.split())
+    assert "--model.objective benchmarks.encoder_steadying.SteadiedObjective" in told
+    assert "checkout" in told
+
+    named = [("", "benchmarks.encoder_steadying.SteadiedObjective"), *((f".{k}", v) for k, v in steadying.items())]
+    options = [word for name, value in named for word in (f"--model.objective{name}", str(value))]
+    assert_same_updates("steadied", tmp_path / "run", monkeypatch, *options, config=tmp_path / "steadied.yaml")
 
 
 @pytest.mark.parametrize("name", sorted(OTHER_UPDATES))

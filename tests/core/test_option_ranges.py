@@ -24,7 +24,8 @@ from datamodules.sampler import SliceSampler
 from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.errors import LitPWMError
 from lit_pwm.evaluation.evaluator import Evaluator
-from lit_pwm.models import MLPDynamics, TwoHot, WorldModel
+from lit_pwm.losses import WorldModelObjective
+from lit_pwm.models import MLPDynamics, TwoHot, WorldModel, WorldModelOptions
 from lit_pwm.models.component import Component
 from lit_pwm.models.latent_spaces import SPACES
 from lit_pwm.models.running_stats import RunningVariance
@@ -40,13 +41,16 @@ from lit_pwm.options import (
     checked,
     hints_of,
 )
+from lit_pwm.options.optimizers import WorldModelOptimizer
 
 KINDS = (Component, OptionObject, LightningModule, LightningDataModule, Callback, Metric)
 BESIDE = {WorldModel, TwoHot, RunningVariance, Evaluator, SliceSampler}
+BESIDE |= {WorldModelOptions, WorldModelOptimizer, WorldModelObjective}
 # Names and paths, which are checked where they are used, and the lengths of episodes.
 WITHOUT_RANGE = {
     "store", "tasks", "task_names", "task_set", "initial_checkpoint", "world_model_checkpoint",
-    "initial_policy_checkpoint", "lengths", "dynamics", "actor", "critic", "space",
+    "initial_policy_checkpoint", "lengths", "dynamics", "actor", "critic", "space", "encoder", "reward", "heads",
+    "world_model", "objective",
 }  # fmt: skip
 REQUIRED = {
     "latent_dim": 16, "action_dim": 2, "obs_dim": 5, "task_dim": 4, "num_tasks": 2, "store": "x.h5", "horizon": 2,
@@ -80,6 +84,8 @@ def bare(hint: Any) -> list[Any]:
         return [] if base in (int, float) else bare(base)
     if get_origin(hint) in (Literal, Callable):
         return []
+    if get_origin(hint) is dict:
+        return bare(get_args(hint)[1])
     if get_args(hint):
         return [one for part in get_args(hint) for one in bare(part)]
     return [hint] if hint in (int, float, str) else []
@@ -144,7 +150,8 @@ def test_defaults_lie_in_their_ranges(cls):
         (lambda: WorldModelPretraining(latent_dim=12), "latent_dim 12"),
         (lambda: WorldModelPretraining(betas=(0.9, 1.0)), "betas .*below 1"),
         (lambda: WorldModelPretraining(betas=(0.9,)), "betas .*a list of 2"),
-        (lambda: WorldModelPretraining(target_encoder_rate=0), "target_encoder_rate 0"),
+        (lambda: WorldModelPretraining(target_encoder_rate=0.5), "no more.*benchmarks.encoder_steadying.Steadied"),
+        (lambda: WorldModelObjective(coefficients={"reward": -1}), "coefficients .*0 or more"),
         (lambda: PolicyLearning(gamma=1.01), "gamma 1.01; give a number, 0 or more, at most 1"),
         (lambda: PolicyLearning(critic_optimizer={"passes": 0}), "passes 0"),
         (lambda: PolicyLearning(actor_optimizer={"final_lr": 1e-3}), "final_lr 0.001.*not larger"),
@@ -196,19 +203,22 @@ def test_a_users_component_is_checked_too(options, says):
 
 def test_parsers_see_plain_types_and_all_options():
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(WorldModelPretraining, "model", skip={"parameter_reference"})
+    parser.add_class_arguments(WorldModelPretraining, "model")
     assert "Range" not in parser.format_help()
+    dynamics = "--model.world_model.dynamics"
     options = [
-        "--model.dynamics=lit_pwm.models.FlowDynamics",
-        "--model.dynamics.solver.substeps=3",
-        "--model.clip_norm=7",
+        f"{dynamics}=lit_pwm.models.FlowDynamics",
+        f"{dynamics}.solver.substeps=3",
+        "--model.optimizer.clip_norm=7",
     ]
     made = parser.instantiate_classes(parser.parse_args(options)).model
-    assert made.clip_norm == 7
-    assert made._make_dynamics(16, 2, 4).solver.substeps == 3
-    parsed = parser.parse_args([*options, "--model.dynamics.solver.substeps=0"])
+    assert made.optimizer_settings.clip_norm == 7
+    assert made.world_model_options.dynamics(16, 2, 4).solver.substeps == 3
+    wrong = parser.instantiate_classes(
+        parser.parse_args([*options, "--model.world_model.dynamics.solver.substeps=0"])
+    ).model
     with pytest.raises(LitPWMError, match="FixedStep has substeps 0"):
-        parser.instantiate_classes(parsed).model._make_dynamics(16, 2, 4)
+        wrong.world_model_options.dynamics(16, 2, 4)
 
 
 def test_a_parser_finds_what_a_users_component_passes_on():
@@ -250,9 +260,9 @@ def test_verbs_read_what_is_in_range():
 
 def test_saved_options_are_those_given():
     module = WorldModelPretraining(latent_dim=16, lr=2e-4)
-    assert module.hparams["latent_dim"] == 16
-    assert module.hparams["lr"] == 2e-4
-    assert "dynamics" not in module.hparams
+    assert module.hparams["world_model"]["latent_dim"] == 16
+    assert module.hparams["optimizer"]["lr"] == 2e-4
+    assert "dynamics" not in module.hparams["world_model"]
 
 
 def test_functions_are_checked_too():

@@ -93,7 +93,10 @@ SMALL = {"latent_dim": 16, "encoder_dim": 16, "reward_dim": 16, "task_dim": 4}
 @pytest.fixture(scope="module")
 def matched_file(linear_store, fit, tmp_path_factory):
     module = WorldModelPretraining(
-        FlowDynamics, **SMALL, parameter_reference=partial(MLPDynamics, hidden_dim=48), parameter_tolerance=0.05
+        dynamics=FlowDynamics,
+        **SMALL,
+        parameter_reference=partial(MLPDynamics, hidden_dim=48),
+        parameter_tolerance=0.05,
     )
     data = MultitaskDataModule(linear_store, horizon=2, batch_size=8)
     trainer = fit(module, data, 1)

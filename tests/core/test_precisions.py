@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, Precision
 
 import callbacks
+from benchmarks.encoder_steadying import SteadiedObjective
 from datamodules import MultitaskDataModule
 from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.checkpoints import load_policy
@@ -93,8 +94,10 @@ def kinds(of):
 
 
 def pretraining(dynamics, **options):
-    steadied = {"target_encoder_rate": 0.5, "sigreg_coef": 0.1}
-    return WorldModelPretraining(dynamics=partial(dynamics, hidden_dim=16), **WIDTHS, **(steadied | options))
+    steadied = SteadiedObjective(target_encoder_rate=0.5, sigreg_coef=0.1)
+    return WorldModelPretraining(
+        **{"dynamics": partial(dynamics, hidden_dim=16), **WIDTHS, "objective": steadied, **options}
+    )
 
 
 def data_of(store):
@@ -189,7 +192,7 @@ def test_reward_bins_are_never_of_half_precision(cast):
     probabilities = bins.encode(rewards.to(torch.float64 if cast == "double" else torch.float32))
     torch.testing.assert_close(bins.decode(probabilities.log().clamp_min(-80)).float(), rewards, atol=1e-5, rtol=1e-4)
     world_model = getattr(WorldModel({"a": (3, 1)}, **WIDTHS), cast)()
-    assert world_model.two_hot.bins.dtype == bins.bins.dtype
+    assert world_model.reward_head.two_hot.bins.dtype == bins.bins.dtype
 
 
 def test_bins_and_cross_entropy_under_autocast_are_those_of_single_precision():

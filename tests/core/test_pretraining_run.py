@@ -14,9 +14,9 @@ from datamodules import EpisodeWriter, MultitaskDataModule
 from lit_pwm import WorldModelPretraining
 from lit_pwm.checkpoints import load_world_model
 from lit_pwm.errors import LitPWMError, NonFiniteLossError
-from lit_pwm.losses import world_model_loss
+from lit_pwm.losses import WorldModelObjective
 from lit_pwm.models import MLPDynamics, WorldModel
-from lit_pwm.optim import world_model_groups
+from lit_pwm.options.optimizers import WorldModelOptimizer
 
 # The first is Lightning's advice to those who want the weights from before the update, which we do not.
 pytestmark = [
@@ -89,14 +89,18 @@ def test_the_first_update_is_adamw_on_the_loss_with_the_groups_and_the_clip(line
     fit(module, data_of(linear_store), 1, callbacks=[snapshot])
     model = snapshot.model
     model.load_state_dict(snapshot.before)
-    optimizer = torch.optim.AdamW(world_model_groups(model, 1e-3, 0.5), betas=(0.9, 0.999), weight_decay=0.1)
-    world_model_loss(model, snapshot.batch, rho=0.8).total.backward()
+    optimizer = torch.optim.AdamW(
+        WorldModelObjective().parameter_groups(model, WorldModelOptimizer(1e-3, 0.5)),
+        betas=(0.9, 0.999),
+        weight_decay=0.1,
+    )
+    WorldModelObjective(rho=0.8)(model, snapshot.batch)["total"].backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
     assert norm > 1e-2
     optimizer.step()
     for key, value in model.state_dict().items():
         torch.testing.assert_close(module.world_model.state_dict()[key], value, atol=2e-6, rtol=1e-5)
-    assert not torch.equal(module.world_model.encoder[0].weight, snapshot.before["encoder.0.weight"])
+    assert not torch.equal(module.world_model.encoder.net[0].weight, snapshot.before["encoder.net.0.weight"])
 
 
 def test_the_same_seed_repeats_and_another_does_not(linear_store, fit):
@@ -106,7 +110,7 @@ def test_the_same_seed_repeats_and_another_does_not(linear_store, fit):
         fit(module, data_of(linear_store, seed=0), 3, seed=seed)
         results.append(weights(module))
     assert_same(results[0], results[1])
-    assert not torch.equal(results[0]["encoder.0.weight"], results[2]["encoder.0.weight"])
+    assert not torch.equal(results[0]["encoder.net.0.weight"], results[2]["encoder.net.0.weight"])
 
 
 def test_resuming_gives_the_bits_of_an_uninterrupted_run(linear_store, fit, checkpoint_every, tmp_path):
@@ -265,7 +269,7 @@ def test_float16_is_refused_and_bfloat16_trains(linear_store, fit):
     half = WorldModelPretraining(**TINY)
     fit(half, data_of(linear_store), 2, precision="bf16-mixed")
     assert all(value.isfinite().all() for value in weights(half).values())
-    assert half.world_model.encoder[0].weight.dtype == torch.float32
+    assert half.world_model.encoder.net[0].weight.dtype == torch.float32
 
 
 def test_embeddings_longer_than_one_are_shortened_by_an_update(linear_store, fit, tmp_path):

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from lit_pwm.imagination import discounted_return, imagine, td_lambda
-from lit_pwm.losses import world_model_loss
+from lit_pwm.losses import WorldModelObjective
 from lit_pwm.models import MLPDynamics, WorldModel
-from lit_pwm.optim import check_each_parameter_once, world_model_groups
+from lit_pwm.optim import check_each_parameter_once
+from lit_pwm.options.optimizers import WorldModelOptimizer
 
 
 def reference_td_lambda(rewards, next_values, done, gamma=0.99, lam=0.95):
@@ -120,7 +121,7 @@ def decoded_after(model, batch, loss, updates=100):
     with torch.no_grad():
         z = model.encode(batch["obs"][:-1], batch["task"])
         logits = model.reward_logits(z, batch["action"], batch["task"])
-        return losses, logits, model.two_hot.decode(logits)
+        return losses, logits, model.reward_head.two_hot.decode(logits)
 
 
 def test_squared_error_over_bins_decodes_to_zero_and_cross_entropy_does_not(oracle, pwm_networks):
@@ -139,7 +140,7 @@ def test_squared_error_over_bins_decodes_to_zero_and_cross_entropy_does_not(orac
     assert (logits.max(-1).values - logits.min(-1).values).max() < 1e-5
     assert decoded.abs().max() < 1e-5
 
-    _, _, ours = decoded_after(fresh_model(), batch, lambda m, b: world_model_loss(m, b).total, updates=250)
+    _, _, ours = decoded_after(fresh_model(), batch, lambda m, b: WorldModelObjective()(m, b)["total"], updates=250)
     assert (ours - truth).abs().max() < 0.25
     assert truth.min() == 0.5 and truth.max() == 2.5  # noqa: PT018
 
@@ -152,19 +153,19 @@ def test_task_embeddings_are_trained_and_enter_the_clipped_norm_once(oracle):
     before = model.task_embedding.weight.detach().clone()
     for _ in range(5):
         theirs.zero_grad()
-        world_model_loss(model, batch).total.backward()
+        WorldModelObjective()(model, batch)["total"].backward()
         theirs.step()
     torch.testing.assert_close(model.task_embedding.weight.detach(), before, rtol=0, atol=0)
     theirs.zero_grad()
     assert model.task_embedding.weight.grad is not None, "it is carried into the next update's norm"
 
     model = fresh_model()
-    ours = torch.optim.Adam(world_model_groups(model, 1e-2, 0.3))
+    ours = torch.optim.Adam(WorldModelObjective().parameter_groups(model, WorldModelOptimizer(1e-2, 0.3)))
     check_each_parameter_once(model, ours)
     seen = batch["task"].unique()
     before = model.task_embedding.weight.detach().clone()
     ours.zero_grad()
-    world_model_loss(model, batch).total.backward()
+    WorldModelObjective()(model, batch)["total"].backward()
     ours.step()
     moved = (model.task_embedding.weight.detach() - before).abs().amax(1)
     assert (moved[seen] > 0).all()

@@ -87,7 +87,7 @@ def test_encoder_dynamics_and_reward_of_tdmpc2(numbers, reference_world_model):
         close(model.next(z, actions[0], task), numbers["next_z"][0])
         close(logits, numbers["reward_logits"], 5e-5)
         torch.testing.assert_close(rewards, numbers["reward_two_hot_inv"][..., 0], rtol=1e-5, atol=1e-5)
-        close(model.two_hot.decode_symlog(logits), numbers["reward_symlog"][..., 0])
+        close(model.reward_head.two_hot.decode_symlog(logits), numbers["reward_symlog"][..., 0])
         torch.testing.assert_close(model.reward(latents[:-1], actions, task), rewards, rtol=1e-6, atol=1e-7)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lit_pwm.losses import discounted_mean, world_model_loss
+from lit_pwm.losses import WorldModelObjective, discounted_mean
 
 
 @pytest.fixture
@@ -31,21 +31,23 @@ def batch_of(numbers, horizon):
 @pytest.mark.parametrize(("horizon", "rho"), [(3, 0.5), (16, 0.99), (16, 0.5)])
 def test_losses(model, numbers, horizon, rho):
     with torch.no_grad():
-        loss = world_model_loss(model, batch_of(numbers, horizon), rho=rho)
-    for ours, name in ((loss.consistency, "consistency_loss"), (loss.reward, "reward_loss")):
+        loss = WorldModelObjective(rho=rho)(model, batch_of(numbers, horizon))
+    for ours, name in ((loss["consistency"], "consistency_loss"), (loss["reward"], "reward_loss")):
         assert ours.item() == pytest.approx(numbers[f"H{horizon}_rho{rho}_{name}"].item(), rel=1e-5)
 
 
 def test_total_and_every_gradient(model, numbers):
     """Two products with a vector and the norm cover every entry of large ones; every 16th row is compared whole."""
-    loss = world_model_loss(model, batch_of(numbers, 16), rho=0.99, consistency_coef=20.0, reward_coef=0.1)
-    assert loss.total.item() == pytest.approx(numbers["grad_total_loss"].item(), rel=1e-5)
-    loss.total.backward()
+    loss = WorldModelObjective(rho=0.99, consistency_coef=20.0, coefficients={"reward": 0.1})(
+        model, batch_of(numbers, 16)
+    )
+    assert loss["total"].item() == pytest.approx(numbers["grad_total_loss"].item(), rel=1e-5)
+    loss["total"].backward()
     names = {
         "task_embedding.": "_task_emb.",
-        "encoder.": "_encoder.state.",
+        "encoder.net.": "_encoder.state.",
         "dynamics.net.": "_dynamics.",
-        "reward_head.": "_reward.",
+        "heads.reward.net.": "_reward.",
     }
     compared = set()
     for name, parameter in model.named_parameters():
@@ -81,7 +83,7 @@ def test_no_gradient_of_a_target_reaches_the_encoder(model, numbers):
     """With one step and no reward term, the encoder's only path to the loss is the first observation."""
     batch = batch_of(numbers, 1)
     batch["obs"] = batch["obs"].clone().requires_grad_()
-    world_model_loss(model, batch, reward_coef=0.0).total.backward()
+    WorldModelObjective(coefficients={"reward": 0.0})(model, batch)["total"].backward()
     gradient = batch["obs"].grad
     assert gradient[0].abs().max() > 0
     assert gradient[1:].abs().max() == 0
@@ -89,7 +91,7 @@ def test_no_gradient_of_a_target_reaches_the_encoder(model, numbers):
 
 def test_latent_variance_tells_a_collapsed_encoder(model, numbers):
     batch = batch_of(numbers, 2)
-    healthy = world_model_loss(model, batch).latent_variance.item()
+    healthy = WorldModelObjective()(model, batch)["latent_variance"].item()
     same = {**batch, "obs": batch["obs"][:, :1].expand_as(batch["obs"]).clone(), "task": batch["task"][:1].expand(32)}
     assert healthy > 1e-4
-    assert world_model_loss(model, same).latent_variance.item() < 1e-10
+    assert WorldModelObjective()(model, same)["latent_variance"].item() < 1e-10

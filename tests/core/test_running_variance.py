@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from lit_pwm.losses import world_model_loss
+from lit_pwm.losses import WorldModelObjective
 from lit_pwm.models import (
     ChainedMatching,
     EndPointError,
@@ -58,7 +58,7 @@ def variances(model):
 def test_one_update_is_one_move_by_the_pooled_targets(options, horizon):
     model, first, second = make_model(options), make_batch(horizon), make_batch(horizon, seed=1, growth=1.3)
     for moves, batch in enumerate((first, second), start=1):
-        world_model_loss(model, batch)
+        WorldModelObjective()(model, batch)
         assert [int(stats.updates) for stats in variances(model)] == [moves] * 2
     for stats, start, new in zip(
         variances(model), pooled_variances(model, first), pooled_variances(model, second), strict=True
@@ -74,17 +74,17 @@ def test_early_and_late_steps_weigh_the_same():
         model, batch = make_model(SAMPLED), make_batch(16, growth=1.2)
         first, *later = batch["obs"]
         batch["obs"] = torch.stack([first, *(later if forward else reversed(later))])
-        world_model_loss(model, make_batch(16, seed=1))
-        world_model_loss(model, batch)
+        WorldModelObjective()(model, make_batch(16, seed=1))
+        WorldModelObjective()(model, batch)
         values.append(model.dynamics.latent_variance.value)
     torch.testing.assert_close(*values, rtol=1e-5, atol=0)
 
 
 def test_held_out_data_move_nothing():
     model = make_model(SAMPLED)
-    world_model_loss(model, make_batch(4))
+    WorldModelObjective()(model, make_batch(4))
     before = [stats.value.clone() for stats in variances(model)]
-    world_model_loss(model.eval(), make_batch(4, seed=1))
+    WorldModelObjective()(model.eval(), make_batch(4, seed=1))
     assert [stats.value for stats in variances(model)] == before
 
 
@@ -111,7 +111,7 @@ def _rank(rank, address, horizon, results):
     distributed.all_reduce = lambda x, *rest, **more: (reductions.append(x.shape), all_reduce(x, *rest, **more))[1]
     model = make_model(SAMPLED)
     for seed in range(3):
-        world_model_loss(model, halves(make_batch(horizon, seed=seed, growth=1.2))[rank])
+        WorldModelObjective()(model, halves(make_batch(horizon, seed=seed, growth=1.2))[rank])
     results[rank] = [float(stats.value) for stats in variances(model)], len(reductions)
     distributed.destroy_process_group()
 
@@ -124,7 +124,7 @@ def halves(batch):
 def test_two_ranks_agree_with_one_process_and_reduce_once_an_update(tmp_path):
     horizon, model = 4, make_model(SAMPLED)
     for seed in range(3):
-        world_model_loss(model, make_batch(horizon, seed=seed, growth=1.2))
+        WorldModelObjective()(model, make_batch(horizon, seed=seed, growth=1.2))
     with multiprocessing.get_context("spawn").Manager() as manager:
         results = manager.dict()
         multiprocessing.spawn(_rank, (f"file://{tmp_path / 'meeting'}", horizon, results), nprocs=2)

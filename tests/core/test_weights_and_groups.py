@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.losses import world_model_loss
+from lit_pwm.losses import WorldModelObjective
 from lit_pwm.models import CriticEnsemble, MLPActor, MLPDynamics, WorldModel
 from lit_pwm.models.layers import TaskEmbedding, constrain_
 from lit_pwm.models.sizes import SIZES, world_model_size
-from lit_pwm.optim import check_each_parameter_once, world_model_groups
+from lit_pwm.optim import check_each_parameter_once
+from lit_pwm.options.optimizers import WorldModelOptimizer
 
 TASKS = {"walker-walk": (24, 6), "cup-catch": (8, 2), "cartpole-swingup": (5, 1)}
 
@@ -53,7 +54,7 @@ def test_no_forward_pass_or_backward_changes_a_weight(model):
     before, data = snapshot(model), batch()
     for mode in (True, False):
         model.train(mode)
-        loss = world_model_loss(model, data).total
+        loss = WorldModelObjective()(model, data)["total"]
         loss.backward()
         z = model.encode(data["obs"], data["task"])
         model.next(z[:-1], data["action"], data["task"])
@@ -89,7 +90,7 @@ def test_constrain_leaves_embeddings_of_admissible_length_alone_to_the_bit():
 
 
 def test_each_parameter_of_the_world_model_is_in_exactly_one_group(model):
-    optimizer = torch.optim.AdamW(world_model_groups(model, 3e-4, 0.3))
+    optimizer = torch.optim.AdamW(WorldModelObjective().parameter_groups(model, WorldModelOptimizer(3e-4, 0.3)))
     check_each_parameter_once(model, optimizer)
     held = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters())
@@ -103,22 +104,28 @@ def test_each_parameter_of_the_world_model_is_in_exactly_one_group(model):
 
 @pytest.mark.parametrize("dropped", ["encoder", "dynamics", "reward", "task_embedding"])
 def test_a_dropped_group_is_found(model, dropped):
-    groups = [group for group in world_model_groups(model, 3e-4, 0.3) if group["name"] != dropped]
+    groups = [
+        group
+        for group in WorldModelObjective().parameter_groups(model, WorldModelOptimizer(3e-4, 0.3))
+        if group["name"] != dropped
+    ]
     with pytest.raises(LitPWMError, match=r"\(0×\)"):
         check_each_parameter_once(model, torch.optim.AdamW(groups))
 
 
 def test_a_parameter_held_twice_is_found_by_its_name(model):
-    whole = torch.optim.AdamW(world_model_groups(model, 3e-4, 0.3))
-    again = torch.optim.AdamW([model.reward_head[2].bias])
-    with pytest.raises(LitPWMError, match=r"reward_head\.2\.bias \(2×\)"):
+    whole = torch.optim.AdamW(WorldModelObjective().parameter_groups(model, WorldModelOptimizer(3e-4, 0.3)))
+    again = torch.optim.AdamW([model.reward_head.net[2].bias])
+    with pytest.raises(LitPWMError, match=r"heads\.reward\.net\.2\.bias \(2×\)"):
         check_each_parameter_once(model, whole, again)
 
 
 def test_a_component_that_registers_parameters_elsewhere_is_found(model):
     model.register_parameter("stray", nn.Parameter(torch.zeros(3)))
     with pytest.raises(LitPWMError, match=r"stray \(0×\)"):
-        check_each_parameter_once(model, torch.optim.AdamW(world_model_groups(model, 3e-4, 0.3)))
+        check_each_parameter_once(
+            model, torch.optim.AdamW(WorldModelObjective().parameter_groups(model, WorldModelOptimizer(3e-4, 0.3)))
+        )
 
 
 def test_parts_that_do_not_look_at_the_task_can_be_optimised():

@@ -17,7 +17,9 @@ def make_network_policy(*tasks, latent_dim=72, encoder_dim=100, hidden_dims=(50,
     torch.manual_seed(0)
     dims = {task: (task_spec(task).obs_dim, task_spec(task).action_dim) for task in tasks}
     dynamics = partial(MLPDynamics, hidden_dim=16)
-    world_model = WorldModel(dims, dynamics, latent_dim, encoder_dim, 2, reward_dim=16, task_dim=8)
+    world_model = WorldModel(
+        dims, dynamics, latent_dim, encoder_dim=encoder_dim, encoder_layers=2, reward_dim=16, task_dim=8
+    )
     actor = MLPActor(latent_dim, world_model.action_dim, len(tasks), hidden_dims=hidden_dims)
     with torch.no_grad():
         actor.mean.weight.mul_(3)  # actions that depend on the state, but seldom saturate

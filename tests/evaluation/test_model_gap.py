@@ -20,7 +20,7 @@ TASK = "cup-catch"
 def policy(network_policy):
     policy = network_policy("cheetah-run", TASK)
     with torch.no_grad():  # rewards that depend on the state
-        policy.world_model.reward_head[-1].weight.normal_(std=0.05)
+        policy.world_model.reward_head.net[-1].weight.normal_(std=0.05)
     return policy
 
 
@@ -94,9 +94,9 @@ def test_gaps_are_merged_by_their_starts():
 def test_models_that_sample_repeat_themselves_and_leave_the_random_stream_alone():
     torch.manual_seed(0)
     noisy = partial(FlowDynamics, hidden_dim=8, source=NoiseSource, loss=ChainedMatching())
-    model = WorldModel({TASK: (8, 2)}, noisy, 16, 8, reward_dim=8, task_dim=4)
+    model = WorldModel({TASK: (8, 2)}, noisy, 16, 4, encoder_dim=8, reward_dim=8)
     with torch.no_grad():
-        model.reward_head[-1].weight.normal_()
+        model.reward_head.net[-1].weight.normal_()
         model.dynamics.field.head.weight.normal_()
     policy = Policy(model, MLPActor(16, 2, 1, hidden_dims=(8,)), (TASK,)).eval()
     obs, before = np.zeros((2, 8), np.float32), torch.get_rng_state()

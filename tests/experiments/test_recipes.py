@@ -82,7 +82,8 @@ def hyper_parameters(checkpoint):
 def test_the_demos_world_model_follows_the_configs(changed, small_store, tmp_path):
     plan = training.WorldModelPlan(3)
     before = training.train_world_model([str(small_store)], str(tmp_path / "before"), plan, 0, progress=False)
-    changed("pretrain_tiny.yaml", "model", rho=0.5)
+    objective = {"class_path": "lit_pwm.losses.WorldModelObjective", "init_args": {"rho": 0.5}}
+    changed("pretrain_tiny.yaml", "model", objective=objective)
     changed("pretrain_tiny.yaml", "data", batch_size=4)
     after = training.train_world_model([str(small_store)], str(tmp_path / "after"), plan, 0, progress=False)
     assert before.curves.keys() == after.curves.keys()

@@ -1,0 +1,77 @@
+"""Comparing the networks that a checkpoint describes with those of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from lit_pwm.errors import LitPWMError
+from lit_pwm.models.actors import Actor
+from lit_pwm.models.component import factory_from
+from lit_pwm.models.critics import CriticEnsemble
+from lit_pwm.models.world_model import WorldModel
+
+
+class Described(Protocol):
+    """Networks that describe themselves by plain values."""
+
+    def description(self) -> dict[str, Any]:
+        """Plain values from which they are rebuilt."""
+        ...
+
+
+def description_of_unbuilt(make: Callable[[], Described]) -> dict[str, Any]:
+    """How networks describe themselves, without memory for their weights and without a random number drawn."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return make().description()
+        except LitPWMError:
+            raise
+        except Exception:  # a constructor that reads values of its tensors, which have none there
+            with torch.device("cpu"):
+                return make().description()
+
+
+def completed(description: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's description with all options of its networks, those too that their classes have got since.
+
+    Raises:
+        LitPWMError: it names options or classes that there are not, or that may not be loaded.
+    """
+    result = dict(description)
+    result["world_model"] = description_of_unbuilt(lambda: WorldModel.from_description(description["world_model"]))
+    model = result["world_model"]
+    if "actor" in description:
+        dimensions = model["latent_dim"], model["action_dim"], len(model["tasks"])
+        result["actor"] = description_of_unbuilt(lambda: factory_from(description["actor"], Actor)(*dimensions))
+    if "critic" in description:
+        make_critic = factory_from(description["critic"], CriticEnsemble)
+        result["critic"] = description_of_unbuilt(lambda: make_critic(model["latent_dim"], len(model["tasks"])))
+    return result
+
+
+def check_same_networks(expected: Mapping[str, Any], found: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse to load a checkpoint into networks of another kind or size.
+
+    Raises:
+        LitPWMError: the descriptions differ; the first differences are named.
+    """
+    differences = list(_differences(expected, found))
+    if differences:
+        shown = "; ".join(f"{key} is {theirs!r} there and {ours!r} here" for key, ours, theirs in differences[:4])
+        raise LitPWMError(
+            f"The checkpoint {str(path)!r} holds networks of another kind or size than this run's config builds: "
+            f"{shown}. Give the configs that the checkpoint was trained with, or start without it."
+        )
+
+
+def _differences(ours: Any, theirs: Any, key: str = "") -> Iterable[tuple[str, Any, Any]]:
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        for name in [*ours, *(name for name in theirs if name not in ours)]:
+            yield from _differences(ours.get(name), theirs.get(name), f"{key}.{name}" if key else name)
+    elif ours != theirs:
+        yield key, ours, theirs
