@@ -226,7 +226,9 @@ class ShardFolder:
                 f"The file {str(path)!r}, which says what the episodes of an unfinished run depend on, is damaged "
                 f"({error}). Remove its folder to start anew."
             ) from error
-        differing = [key for key in sorted({*found, *settings}) if found.get(key) != settings.get(key)]
+        # As texts, because shards know a task by its number: the same tasks in another order are other settings.
+        former, now = ({key: json.dumps(value) for key, value in each.items()} for each in (found, settings))
+        differing = [key for key in sorted({*former, *now}) if former.get(key) != now.get(key)]
         if differing:
             raise LitPWMError(
                 f"The folder {str(self.path)!r} holds episodes of an unfinished run with other settings: "

@@ -132,6 +132,12 @@ def test_rewards_beyond_the_bins_are_refused_or_clamped_and_counted(tmp_path):
     assert (store.clipped_actions, store.clamped_rewards, check(store.path)) == (0, 2, [])
 
 
+@pytest.mark.parametrize("option", ["clamp_rewards", "resume"])
+def test_a_text_is_no_yes(tmp_path, option):
+    with pytest.raises(LitPWMError, match=rf"EpisodeWriter has {option} 'no'; give true or false"):
+        EpisodeWriter(tmp_path / "s.h5", tasks=TASKS, **{option: "no"})
+
+
 def test_clipped_and_clamped_are_counted_over_an_interruption(tmp_path):
     path, options = tmp_path / "s.h5", {"tasks": TASKS, "clamp_rewards": True}
     episode = {"task": "a", **arrays(), "action": np.full((4, 1), 1.0000005), "reward": [1e9, 0, 0, 0]}
@@ -261,6 +267,24 @@ def test_episodes_of_a_failed_script_do_not_join_the_next_runs(tmp_path):
         run(fails=False)
     run(fails=False, resume=True)
     assert len(EpisodeStore(tmp_path / "s.h5")) == 10
+
+
+def test_the_same_tasks_in_another_order_are_other_settings(tmp_path):
+    """Shards know a task by its number: gone on with in another order, episodes would change their tasks."""
+    path = tmp_path / "s.h5"
+
+    def begin(fails, *names, **options):
+        with EpisodeWriter(path, tasks=dict.fromkeys(names, TASKS["a"]), **options) as writer:
+            if fails:
+                writer.append(task="left", **arrays())
+                raise KeyError
+
+    with pytest.raises(KeyError):
+        begin(True, "left", "right")
+    with pytest.raises(LitPWMError, match=r"tasks was \{'left': .*'right': .*\} and is now \{'right': .*'left': "):
+        begin(False, "right", "left", resume=True)
+    begin(False, "left", "right", resume=True)
+    assert [episode.task for episode in EpisodeStore(path)] == ["left"]
 
 
 @pytest.mark.parametrize("damage", ["settings", "header", "settings of another kind"])
