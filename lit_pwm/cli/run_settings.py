@@ -109,11 +109,25 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[Diff
         for key in theirs
         if key in ours and theirs[key] != ours[key] and (key not in ORIGINS or (theirs[key] and ours[key]))
     ]
+    # Where only one of them gives a class or a mapping, the other's value has no counterpart of its name.
+    for key in dict.fromkeys((*theirs, *ours)):
+        sides = [settings.get(key, _given_below(key, settings)) for settings in (theirs, ours)]
+        if (key in theirs) != (key in ours) and _NOTHING not in sides and sides[0] != sides[1]:
+            found.append(Difference(key, *sides, is_free=bool(_FREE.fullmatch(key))))
     counts = [(settings.get(BATCH_SIZE), settings.get(RANKS)) for settings in (theirs, ours)]
     whole = [size * ranks for size, ranks in counts if isinstance(size, int) and isinstance(ranks, int)]
     if len(whole) == 2 and whole[0] != whole[1]:
         found.append(Difference(f"{BATCH_SIZE} × ranks", whole[0], whole[1], is_free=False))
     return found + _other_callbacks(theirs, ours)
+
+
+_NOTHING = "\0nothing"
+
+
+def _given_below(key: str, settings: Mapping[str, Any]) -> Any:
+    """The class, or the mapping, that settings give for an option; nothing if they do not have the option."""
+    below = {name.removeprefix(f"{key}."): value for name, value in settings.items() if name.startswith(f"{key}.")}
+    return below.get("class_path", below or _NOTHING)
 
 
 def _other_callbacks(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[Difference]:
