@@ -1,6 +1,7 @@
 """`--ckpt_path`: a file, `last` and `auto`, through the real command line."""
 
 import csv
+import json
 import os
 import shutil
 
@@ -107,6 +108,7 @@ def test_a_name_without_a_checkpoint_is_refused(fit, tmp_path, asked):
         ["--seed_everything", "9"],
         ["--trainer.precision", "bf16-mixed"],
         ["--model.dynamics", "lit_pwm.models.RefinementDynamics"],
+        ["--model.parameter_reference", "lit_pwm.models.MLPDynamics", "--model.parameter_tolerance", "9"],
     ],
     ids=lambda change: change[0][2:],
 )
@@ -315,6 +317,25 @@ def test_best_and_its_score_are_kept_in_another_folder(fit, trained, tmp_path):
     assert kept["best_model_path"] == str(moved / name)
     assert kept["best_model_score"] == best
     assert not list(last(tmp_path / "run").parent.glob("best*"))
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks")
+def test_best_is_kept_where_only_its_interval_has_changed(fit, trained, tmp_path):
+    """Lightning keeps the state of a `ModelCheckpoint` under a name that holds its intervals."""
+    content = torch.load(last(trained), weights_only=True)
+    (key,) = [key for key in content["callbacks"] if key.startswith("ModelCheckpoint")]
+    state, best = content["callbacks"][key], torch.tensor(-5.0)  # no loss of a later validation is better
+    state |= {"best_k_models": {state["best_model_path"]: best}, "best_model_score": best}
+    torch.save(content, tmp_path / "before.ckpt")
+    checkpointing = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}
+    checkpointing["init_args"] = {"monitor": "val/loss", "filename": "best-{step}", "every_n_epochs": 3}
+    option = f"--trainer.callbacks={json.dumps([checkpointing])}"
+    code, said = fit(tmp_path / "run", "--ckpt_path", tmp_path / "before.ckpt", option, steps=6)
+    assert code == 0, said
+    states = torch.load(last(tmp_path / "run"), weights_only=True)["callbacks"]
+    (kept,) = [state for name, state in states.items() if name.startswith("ModelCheckpoint")]
+    assert (kept["best_model_path"], kept["best_model_score"]) == (state["best_model_path"], best)
+    assert key not in states
 
 
 def test_the_best_of_a_copied_folder_is_the_copy(fit, trained, tmp_path):

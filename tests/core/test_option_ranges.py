@@ -144,6 +144,8 @@ def test_defaults_lie_in_their_ranges(cls):
         (lambda: datamodules.MultitaskDataModule("x.h5", seed=-1), "seed -1; give a whole number, 0 or more, or null"),
         (lambda: datamodules.MultitaskDataModule("x.h5", num_workers=10**6), "num_workers 1000000; .* at most 1024"),
         (lambda: datamodules.MultitaskDataModule("x.h5", val_horizon=0.5), "val_horizon 0.5; give .*, or null"),
+        (lambda: callbacks.EnvironmentEvaluation(tasks=[]), r"tasks \[\]; give .*at least 1 entry, or null"),
+        (lambda: callbacks.EnvironmentEvaluation(tasks=["a", "b", "a"]), "name one twice.*Name each once"),
         (lambda: lit_pwm.models.MLPActor(8, 2, 1, hidden_dims=[]), "hidden_dims .*at least 1 entry"),
         (lambda: lit_pwm.models.MLPActor(8, 2, 1, hidden_dims=[8, 0]), "hidden_dims"),
         (lambda: lit_pwm.models.MLPActor(8, 2, 1, hidden_dims=8), "hidden_dims 8; give a list"),
