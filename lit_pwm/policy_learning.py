@@ -46,7 +46,7 @@ from lit_pwm.optim import (
     settings_of,
     take_step,
 )
-from lit_pwm.options import Beta, Count, Fraction, NonNegative, Positive, Rate, check_options
+from lit_pwm.options import Beta, Count, File, Fraction, NonNegative, Positive, Rate, check_options
 from lit_pwm.paths import absolute
 from lit_pwm.precision import require_supported_precision, sums_dtype
 
@@ -97,8 +97,8 @@ class PolicyLearning(LightningModule):
 
     def __init__(
         self,
-        world_model_checkpoint: str | None = None,
-        initial_policy_checkpoint: str | None = None,
+        world_model_checkpoint: File | None = None,
+        initial_policy_checkpoint: File | None = None,
         actor: Callable[[int, int, int], Actor] = MLPActor,
         critic: Callable[[int, int], CriticEnsemble] = CriticEnsemble,
         horizon: Count = 16,

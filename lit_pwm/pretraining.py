@@ -44,7 +44,7 @@ from lit_pwm.optim import (
     warmup_cosine,
     world_model_groups,
 )
-from lit_pwm.options import Beta, Count, CountOrZero, Fraction, Length, NonNegative, Positive, Rate, check_options
+from lit_pwm.options import Beta, Count, CountOrZero, File, Fraction, Length, NonNegative, Positive, Rate, check_options
 from lit_pwm.paths import absolute
 from lit_pwm.precision import require_supported_precision, sums_dtype
 from lit_pwm.tasks.registry import TASK_SETS, task_spec
@@ -102,7 +102,7 @@ class WorldModelPretraining(LightningModule):
         reward_dim: Count = 512,
         task_dim: CountOrZero = 64,
         task_set: str | None = None,
-        initial_checkpoint: str | None = None,
+        initial_checkpoint: File | None = None,
         standardise_observations: bool = True,
         rho: Fraction = 0.99,
         consistency_coef: NonNegative = 20.0,

@@ -145,6 +145,11 @@ class CLI(LightningCLI):
         config = self.config[verb]
         self._settings = settings_of(config, planned_ranks(config.trainer))
         root = absolute(config.trainer.get("default_root_dir") or ".")
+        if config.get("ckpt_path") is not None and not str(config.ckpt_path).strip():
+            raise LitPWMError(
+                "--ckpt_path is empty, as an unset variable of a shell makes it. Name a file, last or auto, or leave "
+                "the option out to start anew."
+            )
         asked = config.get("ckpt_path") or ("auto" if verb == "fit" and was_restarted(root) else None)
         model, class_path = config.model.get("init_args", {}), config.model.get("class_path", "")
         if not asked:

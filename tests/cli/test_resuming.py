@@ -87,7 +87,7 @@ def test_a_run_that_is_done_says_so(fit, tmp_path):
     assert last(tmp_path).stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("asked", ["last", "best", "hpc", "registry", "registry:x:1", "nowhere.ckpt"])
+@pytest.mark.parametrize("asked", ["last", "best", "hpc", "registry", "registry:x:1", "nowhere.ckpt", ""])
 def test_a_name_without_a_checkpoint_is_refused(fit, tmp_path, asked):
     code, said = fit(tmp_path / "run", "--ckpt_path", asked)
     assert code == 2

@@ -138,6 +138,14 @@ def test_defaults_lie_in_their_ranges(cls):
         (lambda: PolicyLearning(gamma=1.01), "gamma 1.01; give a number, 0 or more, at most 1"),
         (lambda: PolicyLearning(critic_passes=0), "critic_passes 0"),
         (lambda: PolicyLearning(final_lr=1e-3), "final_lr 0.001.*not larger"),
+        (
+            lambda: PolicyLearning(initial_policy_checkpoint=""),
+            "initial_policy_checkpoint ''; give text, not empty, or",
+        ),
+        (
+            lambda: WorldModelPretraining(initial_checkpoint=" "),
+            "initial_checkpoint ' '; give text, not empty, or null",
+        ),
         (lambda: PolicyLearning(reward_space="symlogs"), "Did you mean 'symlog'"),
         (lambda: PolicyLearning(detach_actor_input="no"), "give true or false"),
         (lambda: datamodules.MultitaskDataModule("x.h5", tasks="walker-run"), "tasks 'walker-run'; give a list"),
