@@ -69,6 +69,7 @@ stages:
         ("axes: {}\nstages: {a: {run: [fit, --a.steps, 1, --config, x, --a.steps, 2]}}", "--a.steps twice"),
         ("axes: {}\nstages: {a: {run: [fit, --seed=1, --seed, 2]}}", "--seed twice"),
         ("axes: {}\nstages: {a: {run: [fit, --model.lr, 1, --model.init_args.lr, 2]}}", "--model.lr twice"),
+        ("axes: {}\nstages: {a: {run: [fit, --model.actor, A, --model.actor.class_path, B]}}", "--model.actor twice"),
         ("axes: {}\nvariables: {v: --a}\nstages: {a: {run: [fit, --a, 1, '{v}', 2]}}", "--a twice"),
         ("axes: {seed: [0]}\nstages: {a: {over: [[seed]], run: [x]}}", "unknown axis"),
         ("axes: {}\nstages: {a: {run: [x]}}\nrecord: {returns: {best: [a]}}", "unknown stage"),
