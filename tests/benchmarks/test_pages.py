@@ -5,6 +5,7 @@ from pathlib import Path
 import factorial_table
 import formulation_table
 import pytest
+import stochastic_table
 from pages import DOCS
 
 README = Path(__file__).parents[2] / "README.md"
@@ -80,3 +81,16 @@ def test_the_world_models_of_the_study_have_one_mean_return():
     table = formulation_table.policy_table(RESULTS / "formulation" / "policies")
     assert section(DOCS / "flow_dynamics.md", "formulation policies") == table
     assert "all 10 world models have one mean: F = 0.62, p = 0.77" in table
+
+
+def test_the_stochastic_studys_tables_are_those_of_the_records():
+    results, page = RESULTS / "stochastic", stochastic_table.PAGE
+    assert section(page, "stochastic") == stochastic_table.table(results / "records").strip()
+    assert section(page, "stochastic policies") == stochastic_table.policy_table(results / "policies").strip()
+    differences = stochastic_table.contrasts(results, "cartpole-swingup-kicked").strip()
+    assert section(page, "stochastic contrasts") == f"### cartpole-swingup-kicked\n\n{differences}"
+    samplers = differences.split("\n\n")[0]
+    at_16 = {arm: row(samplers, arm)[2] for arm in ("flow-matching", "refinement-residuals")}
+    assert at_16["flow-matching"] == "-0.021 (-0.034 to -0.008)"  # the README's, not bold: not after correction
+    assert sum(line.split("|")[4].strip().startswith("**") for line in samplers.splitlines()[2:]) == 4
+    assert at_16["refinement-residuals"].startswith("**")
