@@ -8,6 +8,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lit_pwm.paths import absolute
+
 
 class KeepBest(Callback):
     """Lets a resumed run go on with the best checkpoints and their scores, also in another folder.
@@ -20,7 +22,8 @@ class KeepBest(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Make the states of the callbacks that keep checkpoints this run's."""
-        beside = Path(str(trainer.ckpt_path)).parent if trainer.ckpt_path else None
+        # In full, because a run that goes on from this one may do so in another working directory.
+        beside = absolute(str(trainer.ckpt_path)).parent if trainer.ckpt_path else None
         kept = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
         states = checkpoint.get("callbacks", {})
         _rename_states(states, [callback.state_key for callback in kept])

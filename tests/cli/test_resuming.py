@@ -298,8 +298,9 @@ def test_a_checkpoint_without_settings_is_compared_as_far_as_it_goes(fit, traine
     assert code == 0, said
 
 
-def test_best_and_its_score_are_kept_in_another_folder(fit, trained, tmp_path):
-    """Where nothing better comes, the best of the resumed run is the best of the one before."""
+def test_best_and_its_score_are_kept_in_another_folder(fit, trained, tmp_path, monkeypatch):
+    """Where nothing better comes, the best of the resumed run is the best of the one before, named in full."""
+    monkeypatch.chdir(tmp_path)
     content = torch.load(last(trained), weights_only=True)
     (key,) = [key for key in content["callbacks"] if key.startswith("ModelCheckpoint")]
     moved = tmp_path / "moved"
@@ -311,7 +312,7 @@ def test_best_and_its_score_are_kept_in_another_folder(fit, trained, tmp_path):
     gone = f"/nowhere/{name}"
     state |= {"best_k_models": {gone: best}, "best_model_path": gone, "best_model_score": best}
     torch.save(content, moved / "last.ckpt")
-    code, said = fit(tmp_path / "run", "--ckpt_path", moved / "last.ckpt", steps=6)
+    code, said = fit(tmp_path / "run", "--ckpt_path", "moved/last.ckpt", steps=6)
     assert code == 0, said
     kept = torch.load(last(tmp_path / "run"), weights_only=True)["callbacks"][key]
     assert kept["best_model_path"] == str(moved / name)
