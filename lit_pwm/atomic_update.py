@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Self, cast
+from typing import Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -32,13 +32,9 @@ class AtomicUpdate:
     def __init__(self, module: LightningModule, optimizers: Sequence[torch.optim.Optimizer] = ()) -> None:
         self._module, self._optimizers = module, tuple(optimizers)
         self._parameters = [parameter for optimizer in self._optimizers for parameter in parameters_of(optimizer)]
-        # By owner and name, because a component may put another tensor in a buffer's place.
-        self._buffers = [
-            (part._buffers, name)
-            for part in module.modules()
-            for name, buffer in part.named_buffers(recurse=False)
-            if buffer is not None
-        ]
+        # By owner and name, because a component may put another tensor in a buffer's place, or one where there is none.
+        self._buffers = [(part._buffers, name) for part in module.modules() for name in part._buffers]
+        self._held: list[Tensor | None] = []
         self._moved: list[Tensor] = []
         self._copies: list[Tensor] = []
         self._random: RandomStates | None = None
@@ -51,6 +47,7 @@ class AtomicUpdate:
     def __enter__(self) -> Self:
         self._watched.clear()
         self._random = RandomStates.now(self._module.device)
+        self._held = [owner[name] for owner, name in self._buffers]
         moved = list(self._tensors())
         if [_place(tensor) for tensor in moved] != [_place(copy) for copy in self._copies]:
             self._copies = [torch.empty_like(tensor, requires_grad=False) for tensor in moved]
@@ -74,7 +71,7 @@ class AtomicUpdate:
 
     def _tensors(self) -> Iterator[Tensor]:
         """What may move within the block."""
-        yield from (cast("Tensor", owner[name]) for owner, name in self._buffers)
+        yield from (buffer for buffer in self._held if buffer is not None)
         yield from self._parameters
         for optimizer in self._optimizers:
             for state in optimizer.state.values():
@@ -87,7 +84,7 @@ class AtomicUpdate:
             made = [p for p, state in optimizer.state.items() if not kept.issuperset(map(id, _tensors_of(state)))]
             for parameter in made:
                 del optimizer.state[parameter]
-        for (owner, name), before in zip(self._buffers, self._moved, strict=False):
+        for (owner, name), before in zip(self._buffers, self._held, strict=True):
             owner[name] = before
         if self._moved:
             torch._foreach_copy_(self._moved, self._copies)
