@@ -43,6 +43,19 @@ def current_folder_importable() -> Generator[None, None, None]:
                 sys.path.remove(place)
 
 
+def current_folder_as_here() -> dict[str, str]:
+    """What to add to the environment of a `python -m lit_pwm` that finds modules where this process does.
+
+    Python looks into the current folder first for `-m`, where folders called `callbacks` or `datamodules` would hide
+    ours; the installed command does not, and neither do the commands that it starts.
+    """
+    try:
+        first = os.path.realpath(sys.path[0] or os.curdir) if sys.path else ""
+        return {} if first == os.path.realpath(os.curdir) else {"PYTHONSAFEPATH": "1"}
+    except OSError:  # the current folder has been removed
+        return {}
+
+
 @contextlib.contextmanager
 def importing(modules: Sequence[str], options: Iterable[str] = ()) -> Generator[None, None, None]:
     """Import modules and ignore options, here and in all processes that are started within the block.

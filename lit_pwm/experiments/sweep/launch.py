@@ -31,6 +31,7 @@ from lit_pwm.experiments.sweep.state import (
     write_begun,
     write_state,
 )
+from lit_pwm.imports import current_folder_as_here
 from lit_pwm.processes import LIFELINE, lifeline
 from lit_pwm.results import versions
 
@@ -172,7 +173,8 @@ class LocalLauncher:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=run_signals.not_launched(os.environ)
-                | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", LIFELINE: str(self._kept_open[1])},
+                | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", LIFELINE: str(self._kept_open[1])}
+                | current_folder_as_here(),
                 start_new_session=True,
                 pass_fds=self._kept_open,
             )
