@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lit_pwm.checkpoints.wholeness import require_whole
 from lit_pwm.errors import LitPWMError
-from lit_pwm.imports import ignoring_options
+from lit_pwm.imports import ignored_options, ignoring_options
 from lit_pwm.models.actors import Actor
 from lit_pwm.models.component import Component, factory_from
 from lit_pwm.models.policy import Policy
@@ -270,9 +270,12 @@ def _load(module: nn.Module, state: Mapping[str, Tensor], prefix: str, path: str
 def check_same_networks(expected: Mapping[str, Any], found: Mapping[str, Any], path: str | Path) -> None:
     """Refuse to load a checkpoint into networks of another kind or size.
 
+    Options that are ignored (`lit_pwm.imports.ignored_options`) and that this run's class does not have do not count.
+
     Raises:
         LitPWMError: the descriptions differ; the first differences are named.
     """
+    _require_known_options(expected, found)
     differences = list(_differences(expected, found))
     if differences:
         shown = "; ".join(f"{key} is {theirs!r} there and {ours!r} here" for key, ours, theirs in differences[:4])
@@ -282,9 +285,20 @@ def check_same_networks(expected: Mapping[str, Any], found: Mapping[str, Any], p
         )
 
 
+def _require_known_options(ours: Any, theirs: Any) -> None:
+    """Refuse options of a component that its class no longer has, as where it is rebuilt, which tells the way out."""
+    if not (isinstance(ours, Mapping) and isinstance(theirs, Mapping)):
+        return
+    if "class_path" in ours and ours["class_path"] == theirs.get("class_path"):
+        factory_from(theirs, Component)
+    for name in ours:
+        _require_known_options(ours[name], theirs.get(name))
+
+
 def _differences(ours: Any, theirs: Any, key: str = "") -> Iterable[tuple[str, Any, Any]]:
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        for name in [*ours, *(name for name in theirs if name not in ours)]:
+        ignored = ignored_options()
+        for name in [*ours, *(name for name in theirs if name not in ours and name not in ignored)]:
             yield from _differences(ours.get(name), theirs.get(name), f"{key}.{name}" if key else name)
     elif ours != theirs:
         yield key, ours, theirs
