@@ -254,6 +254,16 @@ class MultitaskDataModule(LightningDataModule):
         """The batches of validation."""
         return self.val_dataloader()
 
+    def on_exception(self, exception: BaseException) -> None:
+        """Where a process that makes batches has ended, say so if a store has shrunk under it.
+
+        Raises:
+            LitPWMError: one has changed.
+        """
+        if isinstance(exception, RuntimeError) and self.num_workers:
+            for store in self._stores or ():
+                store.require_unchanged()
+
     def _loader(
         self, batches: DrawnBatches | FixedBatches, horizon: int, length: int, first_step: int, restart: bool
     ) -> SliceLoader:

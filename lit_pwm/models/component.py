@@ -55,6 +55,11 @@ def factory_from(part: Callable[..., C] | Mapping[str, Any], kind: type[C]) -> C
         LitPWMError: the description names no such subclass of `kind`, or options that the class does not have.
     """
     if not isinstance(part, Mapping):
+        if not callable(part):
+            raise LitPWMError(
+                f"A {kind.__name__} is made by {part!r:.80}, which is neither a class or function nor a description. "
+                f"Give a class that derives from {kind.__module__}.{kind.__qualname__}."
+            )
         return part
     path, options = part.get("class_path"), part.get("init_args") or {}
     if not isinstance(path, str) or not isinstance(options, Mapping):
