@@ -250,6 +250,20 @@ def test_last_wins_ties_and_the_highest_update_wins(fit, trained, tmp_path):
     assert f"Resuming from {last(tmp_path)} " in said
 
 
+def test_an_option_that_its_class_has_lost_is_told_and_can_be_ignored(fit, trained, tmp_path):
+    for asked in (last(tmp_path / "file"), "auto"):
+        root = tmp_path / ("auto" if asked == "auto" else "file")
+        shutil.copytree(trained, root)
+        content = torch.load(last(root), weights_only=True)
+        content["lit_pwm"]["world_model"]["dynamics"]["init_args"]["width_of_old"] = 3
+        torch.save(content, last(root))
+        code, said = fit(root, "--ckpt_path", asked, steps=5)
+        assert code == 2
+        assert "--ignore-options width_of_old" in said
+        code, said = fit(root, "--ckpt_path", asked, "--ignore-options", "width_of_old", steps=5)
+        assert code == 0, said
+
+
 def test_a_job_that_slurm_restarted_goes_on(fit, trained, tmp_path, monkeypatch):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
@@ -259,6 +273,18 @@ def test_a_job_that_slurm_restarted_goes_on(fit, trained, tmp_path, monkeypatch)
     code, said = fit(tmp_path, steps=5)
     assert code == 0
     assert "at update 4" in said
+
+
+def test_a_restarted_job_that_began_with_a_file_goes_on_from_its_own(fit, trained, tmp_path, monkeypatch):
+    began = ["--ckpt_path", last(trained), "--model.lr", "0.01"]
+    assert fit(tmp_path, *began, steps=6)[0] == 0
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    for steps in (7, 8):  # restarted twice
+        code, said = fit(tmp_path, *began, steps=steps)
+        assert code == 0, said
+        assert f"resuming from {last(tmp_path)} at update {steps - 1}" in said
+    other = ["--ckpt_path", last(trained), "--model.lr", "0.02"]
+    assert f"Resuming from {last(trained)}" in fit(tmp_path, *other, steps=5)[1]
 
 
 def test_what_lightnings_own_handler_left_is_compared_too(fit, trained, tmp_path, monkeypatch):
