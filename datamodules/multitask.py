@@ -270,6 +270,6 @@ class MultitaskDataModule(LightningDataModule):
         stores, table = self._opened()
         dataset = SliceDataset(self._rows(), table.task, batches, horizon, self._binding, length)
         # Rows in memory were all looked at when they were read.
-        guard = Guard(stores, table, batches) if self.storage == "memmap" else None
+        guard = Guard(stores, table, batches, lambda: self._binding.task_ids) if self.storage == "memmap" else None
         pin_memory = self._device().type == "cuda" and self.storage != "device"
         return SliceLoader(dataset, first_step, restart, self.num_workers, pin_memory, guard)

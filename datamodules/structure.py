@@ -20,6 +20,7 @@ from datamodules.layout import (
     CHECKSUM_ATTRIBUTES,
     EPISODE_COLUMNS,
     LONGEST_NAME,
+    LONGEST_SOURCE,
     MOMENTS,
     ROW_COLUMNS,
     TEXT,
@@ -194,10 +195,19 @@ def _whole_number(file: h5py.File, name: str) -> int:
 
 def _names(file: h5py.File, name: str) -> list[str]:
     names = text_attribute(file, name)
-    for text in names:
-        if fault := text_fault(text, LONGEST_NAME):
-            raise Fault(f"holds {text[:80]!r}, which {fault}")
+    _require_texts(names, LONGEST_NAME)
     return names
+
+
+def _require_texts(values: Sequence[str], longest: int) -> None:
+    """Make sure that texts are such as the writer takes.
+
+    Raises:
+        Fault: one is not.
+    """
+    for text in set(values):
+        if fault := text_fault(text, longest):
+            raise Fault(f"holds {text[:80]!r}, which {fault}")
 
 
 # -- datasets ---------------------------------------------------------------------------------------------------------
@@ -318,6 +328,8 @@ def _table(file: h5py.File, found: Structure) -> None:
     for name in EPISODE_COLUMNS[found.version]:
         if name not in MOMENTS:
             found.table[name] = attempt(faults, f"episode/{name}", lambda n=name: read_column(file, n))
+    if not faults and found.version > 1:  # of what the writer takes; older ones took more
+        attempt(faults, "episode/source", lambda: _require_texts(found.table["source"], LONGEST_SOURCE))
     if faults:
         return
     offset, length, task = (found.table[name] for name in ("offset", "length", "task"))
