@@ -12,7 +12,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import struct
 import zlib
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lit_pwm.atomic import replacing
+from lit_pwm.atomic import open_lock, replacing
 from lit_pwm.errors import LitPWMError
 from lit_pwm.paths import absolute
 
@@ -32,6 +31,10 @@ from lit_pwm.paths import absolute
 _HEADER = struct.Struct("<4sIqiiiiBqqH")
 _MAGIC = b"LPE2"
 _AFTER_CRC = 8
+
+_SETTINGS, _LOCK = "settings.json", "lock"
+_OWN = ("*.shard", "assembled.h5", ".assembled.*.h5", ".settings.*.json", _SETTINGS, _LOCK)
+"""What the folder of shards holds, in the order in which it is removed: never shards without their settings."""
 
 
 class Record(NamedTuple):
@@ -190,7 +193,7 @@ class ShardFolder:
         refuse_existing(final)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / "lock").open("w")
+            self._lock = open_lock(self.path / _LOCK)
         except (OSError, ValueError) as error:
             raise LitPWMError(
                 f"The folder {str(self.path)!r} for the shards of {str(final)!r} could not be made ({error}). Choose "
@@ -211,8 +214,13 @@ class ShardFolder:
             raise
 
     def _agree_on(self, settings: dict[str, Any]) -> None:
-        path = self.path / "settings.json"
+        path = self.path / _SETTINGS
         if not path.exists():
+            if self._has_episodes():
+                raise LitPWMError(
+                    f"The folder {str(self.path)!r} holds episodes without the {_SETTINGS} that says what they depend "
+                    f"on, so that it is not known whether they belong to this store. Remove the folder to start anew."
+                )
             with replacing(path, "What an unfinished store depends on") as beside:
                 beside.write_text(json.dumps(settings, indent=1))
             return
@@ -240,6 +248,10 @@ class ShardFolder:
         """The shards: files, nothing else of such a name."""
         return sorted(path for path in self.path.glob("*.shard") if path.is_file())
 
+    def _has_episodes(self) -> bool:
+        """Whether any was begun."""
+        return any(shard.stat().st_size for shard in self._shards())
+
     def records(self) -> dict[int, Record]:
         """The complete records of all shards by key, in the order of the keys."""
         found: dict[int, Record] = {}
@@ -265,13 +277,22 @@ class ShardFolder:
         except OSError:  # a file system without hard links
             refuse_existing(self.final)
             assembled.rename(self.final)
-        shutil.rmtree(self.path)
+        self._remove()
         self._lock.close()
+
+    def _remove(self) -> None:
+        """Remove the folder, or what writers made in it where it holds something else or is a link to another."""
+        for pattern in _OWN:
+            for path in self.path.glob(pattern):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def close(self) -> None:
         """Leave the shards for another run to continue, or nothing where no episode was begun."""
-        if not self._lock.closed and not any(shard.stat().st_size for shard in self._shards()):
-            shutil.rmtree(self.path)
+        if not self._lock.closed and not self._has_episodes():
+            self._remove()
         self._lock.close()
 
     def __enter__(self) -> ShardFolder:

@@ -40,11 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     from lit_pwm.experiments.demo import Demo, plan_for
     from lit_pwm.experiments.own_folders import only_one, replacing_folder
-    from lit_pwm.experiments.record import report_runs
+    from lit_pwm.experiments.record import RECORD, report_runs
 
     plan, final = plan_for(arguments.minutes), out / "runs" / f"demo-seed{arguments.seed}"
     with only_one(out, "demo"):
-        with replacing_folder(final, arguments.overwrite) as folder:
+        with replacing_folder(final, arguments.overwrite, known_by=(RECORD,)) as folder:
             Demo(plan, folder, arguments.seed).run()
         report_runs([final], out)
     return 0
