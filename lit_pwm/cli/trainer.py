@@ -12,11 +12,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
 import lit_pwm.models
-from lit_pwm.cli.continued_log import ContinuedCSVLogger
+from lit_pwm.cli.continued_log import ContinuedCSVLogger, WholeCSVLogger
 from lit_pwm.cli.diagnosis import check_ranges, diagnose
 from lit_pwm.cli.explain import explain, own_error, parser_error
 from lit_pwm.cli.given import given_options
@@ -80,7 +79,7 @@ class CLI(LightningCLI):
             if goes_on:
                 kwargs["logger"] = ContinuedCSVLogger(root, resumed.version, resumed.global_step)
             else:
-                kwargs["logger"] = CSVLogger(root)
+                kwargs["logger"] = WholeCSVLogger(root)
             self.save_config_kwargs |= {"overwrite": goes_on}
         if options.get("default_root_dir"):
             kwargs["default_root_dir"] = str(absolute(options["default_root_dir"]))
