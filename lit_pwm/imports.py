@@ -21,6 +21,8 @@ from lit_pwm.errors import LitPWMError
 IMPORTS = "LIT_PWM_IMPORT"
 IGNORED_OPTIONS = "LIT_PWM_IGNORE_OPTIONS"
 _OURS = "lit_pwm"
+_DEEPEST = 50
+"""Parts of a class's path, each of which may be a package to look for."""
 _HOME = str(Path(__file__).resolve().parent.parent)
 _ignored: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("ignored_options", default=frozenset())
 
@@ -123,13 +125,15 @@ def trusted_module(path: str) -> tuple[ModuleType, str] | None:
     """
     import_named()
     parts = path.split(".")
+    if len(parts) > _DEEPEST:
+        return None
     for length in range(len(parts) - 1, 0, -1):
         name, rest = ".".join(parts[:length]), ".".join(parts[length:])
         if parts[0] == _OURS and name not in sys.modules:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
-        if name in sys.modules:
-            return sys.modules[name], rest
+        if isinstance(found := sys.modules.get(name), ModuleType):  # None, where an import is blocked
+            return found, rest
     return None
 
 

@@ -117,9 +117,9 @@ def _named_class(path: str, kind: type[C]) -> type[C]:
             f"A checkpoint or config names the {kind.__name__} {path!r}, but {found[0].__name__} has no class "
             f"{found[1]!r}. Use the version of the module that the checkpoint was written with."
         )
-    if not issubclass(value, kind):
+    if not issubclass(value, kind) or inspect.isabstract(value):
         raise LitPWMError(
-            f"A checkpoint or config names {path!r} as {kind.__name__}, but it is not a subclass of "
+            f"A checkpoint or config names {path!r} as {kind.__name__}, but it is no complete subclass of "
             f"{kind.__module__}.{kind.__qualname__}. Name a class that derives from it."
         )
     return value
