@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -19,7 +19,7 @@ from lit_pwm.errors import LitPWMError, RunStopped
 from lit_pwm.evaluation.evaluator import EvaluationResult, Evaluator
 from lit_pwm.evaluation.model_gap import STEPS
 from lit_pwm.models.accumulation import accumulation_dtype
-from lit_pwm.options import Count, Positive, Seed, checked
+from lit_pwm.options import Count, Length, Positive, Seed, checked
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.runtime import run_signals
 from lit_pwm.tasks.registry import METAWORLD, task_spec
@@ -66,11 +66,16 @@ class EnvironmentEvaluation(Callback):
         self,
         episodes: Count = 10,
         seed: Seed = 10_000,
-        tasks: Sequence[str] | None = None,
+        tasks: Annotated[Sequence[str], Length(1)] | None = None,
         before_training: bool = True,
         every_n_updates: Count | None = None,
         timeout: Positive = TIMEOUT,
     ) -> None:
+        if tasks is not None and len(set(tasks)) < len(tasks):
+            raise LitPWMError(
+                f"EnvironmentEvaluation has tasks {list(tasks)}, which name one twice, so that it would count twice in "
+                f"the mean. Name each once."
+            )
         self.episodes, self.seed, self.before_training = episodes, seed, before_training
         self.every_n_updates, self._interval = every_n_updates, ValidationInterval()
         self._is_owed, self._was_owed = False, False

@@ -8,22 +8,46 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lit_pwm.paths import absolute
+
 
 class KeepBest(Callback):
     """Lets a resumed run go on with the best checkpoints and their scores, also in another folder.
 
     Lightning forgets both where the folder's name has changed, so that the first evaluation after it counts as the
     best. A file that has moved, or was copied, along with the checkpoint that is resumed from is the one beside it; one
-    that is gone is no longer counted. Hook: `on_load_checkpoint`.
+    that is gone is no longer counted. A callback is the same if its class, metric and mode are, whatever its intervals.
+    Hook: `on_load_checkpoint`.
     """
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Make the states of the callbacks that keep checkpoints this run's."""
-        beside = Path(str(trainer.ckpt_path)).parent if trainer.ckpt_path else None
-        for callback in trainer.checkpoint_callbacks:
-            state = checkpoint.get("callbacks", {}).get(callback.state_key)
-            if isinstance(callback, ModelCheckpoint) and state is not None:
+        # In full, because a run that goes on from this one may do so in another working directory.
+        beside = absolute(str(trainer.ckpt_path)).parent if trainer.ckpt_path else None
+        kept = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
+        states = checkpoint.get("callbacks", {})
+        _rename_states(states, [callback.state_key for callback in kept])
+        for callback in kept:
+            if (state := states.get(callback.state_key)) is not None:
                 _make_ours(state, callback, beside)
+
+
+def _rename_states(states: dict[str, Any], keys: list[str]) -> None:
+    """Give states the keys that callbacks have now, where they differ in intervals alone.
+
+    Only where one state and one callback are left of a kind: of several, nothing tells which is whose.
+    """
+    lone, new = [key for key in states if key not in keys], [key for key in keys if key not in states]
+    for key in new:
+        former = [other for other in lone if _without_intervals(other) == _without_intervals(key)]
+        rivals = [other for other in new if _without_intervals(other) == _without_intervals(key)]
+        if len(former) == len(rivals) == 1:
+            states[key] = states.pop(former[0])
+
+
+def _without_intervals(state_key: object) -> str:
+    """Class, metric and mode of a `ModelCheckpoint`, which its key says before its intervals."""
+    return str(state_key).partition(", 'every_n_train_steps'")[0]
 
 
 def _make_ours(state: dict[str, Any], callback: ModelCheckpoint, beside: Path | None) -> None:

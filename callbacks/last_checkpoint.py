@@ -49,7 +49,7 @@ class LastCheckpoint(ModelCheckpoint):
         )
         self.every_n_updates, self.every_minutes = every_n_updates, every_minutes
         self._interval, self._saved_at = ValidationInterval(), time.monotonic()
-        self._has_trained = False
+        self._has_trained, self._stops = False, False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the folder, and have checkpoints written whole."""
@@ -59,6 +59,15 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._interval, self._saved_at, self._has_trained = ValidationInterval(), time.monotonic(), False
+        self._stops = False
+
+    def save_this_update(self) -> None:
+        """Save at the end of the update in flight, unless a validation follows; all ranks must ask."""
+        self._stops = True
+
+    def has_saved(self, trainer: Trainer) -> bool:
+        """Whether the state after the last update has been saved."""
+        return trainer.global_step == self._last_global_step_saved
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
@@ -69,7 +78,7 @@ class LastCheckpoint(ModelCheckpoint):
         if at_validation and validates(trainer):
             return
         due = at_validation if self.every_n_updates is None else trainer.global_step % self.every_n_updates == 0
-        if due or self._is_late(trainer):
+        if due or self._stops or self._is_late(trainer):
             self._save(trainer)
 
     def _is_late(self, trainer: Trainer) -> bool:
@@ -95,7 +104,7 @@ class LastCheckpoint(ModelCheckpoint):
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        if trainer.global_step != self._last_global_step_saved and not cast("Any", trainer).fast_dev_run:
+        if not (self.has_saved(trainer) or cast("Any", trainer).fast_dev_run):
             self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:

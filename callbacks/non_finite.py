@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from callbacks.checkpoint_io import write_tensors, write_whole_checkpoints
 from lit_pwm.batch import Batch
-from lit_pwm.errors import NonFiniteLossError
+from lit_pwm.errors import LitPWMError, NonFiniteLossError
 from lit_pwm.runtime.atomic import replacing_part
 
 
@@ -41,15 +41,14 @@ class NonFiniteGuard(Callback):
         if not isinstance(exception, NonFiniteLossError) or self._batch is None:
             return
         folder = Path(trainer.log_dir or trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         rank = f"_rank{trainer.global_rank}" if trainer.world_size > 1 else ""
-        batch_file = folder / f"non_finite_batch{rank}.pt"
-        with replacing_part(batch_file, "The batch with the non-finite loss") as beside:
-            write_tensors({"batch": self._batch, "global_step": trainer.global_step}, beside)
-        checkpoint = folder / "last_good.ckpt"
-        write_whole_checkpoints(trainer)
-        trainer.save_checkpoint(checkpoint)
-        exception.args = (
-            f"{exception.args[0]} The batch was saved as {str(batch_file)!r} and the state before it as "
-            f"{str(checkpoint)!r}.",
-        )
+        batch_file, checkpoint = folder / f"non_finite_batch{rank}.pt", folder / "last_good.ckpt"
+        said = f"The batch was saved as {str(batch_file)!r} and the state before it as {str(checkpoint)!r}."
+        try:
+            with replacing_part(batch_file, "The batch with the non-finite loss") as beside:
+                write_tensors({"batch": self._batch, "global_step": trainer.global_step}, beside)
+            write_whole_checkpoints(trainer)
+            trainer.save_checkpoint(checkpoint)
+        except LitPWMError as error:  # a full disk, which is not what ended the run
+            said = f"Nor could all be saved that shows why: {str(error)[:1].lower()}{str(error)[1:]}"
+        exception.args = (f"{exception.args[0]} {said}",)

@@ -58,6 +58,7 @@ class StopOnSignals(Callback):
         self._installed, self._cut_short, self._agreed = False, False, None
         self._before: dict[str, Any] = {}
         self._planned: int | None = None
+        self._requeues = True
 
     # -- when -------------------------------------------------------------------------------------------------------
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -67,8 +68,10 @@ class StopOnSignals(Callback):
         trainer_parts = cast("Any", trainer)
         trainer_parts._signal_connector = _StopPoints(self, trainer)
         environment = trainer_parts._accelerator_connector.cluster_environment
-        if isinstance(environment, SLURMEnvironment) and environment.requeue_signal is not None:
-            run_signals.requeue_by(environment.requeue_signal)
+        if isinstance(environment, SLURMEnvironment):
+            self._requeues = environment.auto_requeue
+            if environment.requeue_signal is not None:
+                run_signals.requeue_by(environment.requeue_signal)
         children = _children_of(trainer)
         launched_by = run_signals.launcher()
         run_signals.tell(peers=children if launched_by is None else lambda: (launched_by,), children=children)
@@ -91,6 +94,10 @@ class StopOnSignals(Callback):
     ) -> None:
         """Agree; the run ends when Lightning has done with this update."""
         self._agreed = signal_on_any_rank(trainer)
+        if self._agreed is not None and _epoch_is_over(trainer):
+            # Between epochs Lightning's counters stand where it cannot go on from: what is kept is saved before.
+            for last in _last_checkpoints(trainer):
+                last.save_this_update()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember what callbacks save, for an evaluation that is cut short; end one that need not begin."""
@@ -115,8 +122,12 @@ class StopOnSignals(Callback):
             self._agreed = signal_on_any_rank(trainer)
 
     def stop_here(self, trainer: Trainer) -> bool:
-        """Called where Lightning can stop: after an update with its validation, or a batch of one."""
-        if trainer.state.fn == TrainerFn.FITTING and (trainer.validating or not _epoch_is_over(trainer)):
+        """Called where Lightning can stop: after an update with its validation, a batch of one, or an epoch."""
+        if trainer.state.fn == TrainerFn.FITTING and (
+            trainer.validating
+            or not _epoch_is_over(trainer)
+            or (not _run_is_over(trainer) and all(last.has_saved(trainer) for last in _last_checkpoints(trainer)))
+        ):
             self._stop_if(self._agreed)
         return False
 
@@ -128,14 +139,18 @@ class StopOnSignals(Callback):
     # -- what is left -----------------------------------------------------------------------------------------------
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Have the state saved, and the job started again if that was asked for."""
-        self._release()
-        if not isinstance(exception, RunStopped):
-            return
+        try:
+            if isinstance(exception, RunStopped):
+                self._save_and_leave(trainer, exception)
+        finally:
+            self._release()
+
+    def _save_and_leave(self, trainer: Trainer, exception: RunStopped) -> None:
         self._cut_short = trainer.state.fn == TrainerFn.FITTING and trainer.validating
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, LastCheckpoint):
-                callback.save_stopped(trainer)
-        if run_signals.is_requeue(exception.signum):
+        for last in _last_checkpoints(trainer):
+            last.save_stopped(trainer)
+        if self._requeues and run_signals.is_requeue(exception.signum):
+            run_signals.leave_to_scheduler()
             exception.code = requeue() if trainer.is_global_zero else 0
         if run_signals.launcher() is not None:
             exception.code = 0  # the process that launched this one reports for all, and takes another code for a crash
@@ -204,9 +219,17 @@ class _StopPoints:
 
 
 def _epoch_is_over(trainer: Trainer) -> bool:
-    """Lightning could stop here too, but would count an epoch too many when it goes on."""
+    """Lightning could stop here too, but would count an epoch too many when it goes on from what is saved here."""
+    return trainer.fit_loop.epoch_loop._num_ready_batches_reached() or _run_is_over(trainer)
+
+
+def _run_is_over(trainer: Trainer) -> bool:
     loop = trainer.fit_loop.epoch_loop
-    return loop._num_ready_batches_reached() or (0 <= loop.max_steps <= loop.global_step)
+    return 0 <= loop.max_steps <= loop.global_step
+
+
+def _last_checkpoints(trainer: Trainer) -> list[LastCheckpoint]:
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint)]
 
 
 def _children_of(trainer: Trainer) -> Any:

@@ -88,7 +88,16 @@ def names_attribute(file: h5py.File, name: str) -> list[str]:
         Fault: it is none.
     """
     names = text_attribute(file, name)
-    for text in names:
-        if fault := text_fault(text, LONGEST_NAME):
-            raise Fault(f"holds {text[:80]!r}, which {fault}")
+    require_texts(names, LONGEST_NAME)
     return names
+
+
+def require_texts(values: Sequence[str], longest: int) -> None:
+    """Make sure that texts are such as the writer takes.
+
+    Raises:
+        Fault: one is not.
+    """
+    for text in set(values):
+        if fault := text_fault(text, longest):
+            raise Fault(f"holds {text[:80]!r}, which {fault}")

@@ -218,6 +218,19 @@ def behaviour_identity(name: str) -> str:
     return name if name in _NOISES else policy_source(name)
 
 
+def trained_tasks(name: str) -> tuple[str, ...] | None:
+    """The tasks that a behaviour was trained for; None for noise, which was not trained.
+
+    Raises:
+        LitPWMError: the file is no checkpoint of ours.
+    """
+    if name in _NOISES:
+        return None
+    from lit_pwm.checkpoints import read_description
+
+    return tuple(read_description(name).get("trained_tasks", ()))
+
+
 def policy_source(checkpoint: str) -> str:
     """What a store records of a policy: the file's name and the beginning of its SHA-256."""
     with open(expanded(checkpoint), "rb") as file:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from datamodules.assembling import finish
-from datamodules.behaviours import behaviour_identity, check_behaviour
+from datamodules.behaviours import behaviour_identity, check_behaviour, trained_tasks
 from datamodules.rolling import EPISODE_KEYS, Collector, Diverged, Rolled, Work
 from datamodules.shard_folder import ShardFolder, refuse_existing
 from datamodules.store import EpisodeStore
@@ -72,6 +72,7 @@ def collect(
         LitPWMError: an argument is not one of those above, the file cannot be written, or every episode diverged.
     """
     specs = check_arguments(tasks, episodes, out, behaviour, workers, seed)
+    _notice_untrained(behaviour, [spec.name for spec in specs])
     final = absolute(out)
     dims = {spec.name: (spec.obs_dim, spec.action_dim) for spec in specs}
     action_repeat = specs[0].action_repeat
@@ -92,6 +93,13 @@ def collect(
         left_out = {[*dims].index(one.task) * EPISODE_KEYS + one.number for one in diverged}
         finish(folder, dims, action_repeat, [there[key] for key in wanted if key not in left_out])
     return EpisodeStore(final)
+
+
+def _notice_untrained(behaviour: str, tasks: Sequence[str]) -> None:
+    """Say which tasks a policy is to act in that it was not trained for."""
+    trained = trained_tasks(behaviour)
+    if trained and (untrained := [task for task in tasks if task not in trained]):
+        _LOG.warning("The policy was trained for %s, and not for %s.", ", ".join(trained), ", ".join(untrained))
 
 
 def _notice(diverged: Sequence[Diverged], wanted: int) -> None:

@@ -24,16 +24,29 @@ class Guard:
     """Looks at the files before a batch is gathered, and at the batch's values before they are trained on.
 
     It costs a question to the file system for each store, and one pass over the batch for its extremes: 0.02 ms for 256
-    slices of 17 steps of 24 entries.
+    slices of 17 steps of 24 entries. Where tasks have different widths, a second one looks at what lies beyond them.
 
     Args:
         stores: the files.
         table: the chosen episodes.
         batches: step → windows of the table's episodes.
+        task_ids: gives the number that batches have for each of the table's tasks; its index if not given.
     """
 
-    def __init__(self, stores: Sequence[EpisodeStore], table: EpisodeTable, batches: Callable[[int], Windows]) -> None:
+    def __init__(
+        self,
+        stores: Sequence[EpisodeStore],
+        table: EpisodeTable,
+        batches: Callable[[int], Windows],
+        task_ids: Callable[[], np.ndarray] | None = None,
+    ) -> None:
         self._stores, self._table, self._batches = stores, table, batches
+        self._task_ids = task_ids or (lambda: np.arange(len(table.tasks)))
+        widths = np.array(list(table.tasks.values()), np.int64)
+        padded = {"obs": max(s.obs_dim for s in stores), "action": max(s.action_dim for s in stores)}
+        self._narrow = {
+            name: own for (name, width), own in zip(padded.items(), widths.T, strict=True) if (own < width).any()
+        }
 
     def require_unchanged(self) -> None:
         """Make sure that the files are those that were opened: mapped rows that are gone end the process (SIGBUS).
@@ -48,13 +61,27 @@ class Guard:
         """Make sure that a batch can be trained on.
 
         Raises:
-            LitPWMError: a value is not finite or out of range; names its store, episode and row.
+            LitPWMError: a value is not finite or out of range, or is one of padding and not 0; names its store, episode
+                and row.
         """
         parts = {"obs": batch["obs"], "action": batch["action"], "reward": batch["reward"]}
         for name, (limit, fault) in _LIMITS.items():
             values: np.ndarray = parts[name].numpy()
             if not (values.min() >= -limit and values.max() <= limit):  # NaN compares as neither
                 self._refuse(name, values, ~(np.abs(values) <= limit), fault, self._batches(step))
+        for name in self._narrow:
+            self._look_at_padding(name, parts[name].numpy(), batch["task"].numpy(), step)
+
+    def _look_at_padding(self, name: str, values: np.ndarray, task: np.ndarray, step: int) -> None:
+        columns, own, ids = np.arange(values.shape[2]), self._narrow[name], self._task_ids()
+        widths = np.full(1 + max(ids.max(), task.max()), values.shape[2])
+        widths[ids] = own
+        if not ((values != 0).any(axis=0) & (columns >= widths[task, None])).any():
+            return
+        windows = self._batches(step)  # a batch may have been made before its tasks were numbered anew
+        wrong = (values != 0) & (columns >= own[self._table.task[windows.episode], None])
+        if wrong.any():
+            self._refuse(name, values, wrong, "not 0 in padding columns", windows)
 
     def _refuse(self, name: str, values: np.ndarray, wrong: np.ndarray, fault: str, windows: Windows) -> None:
         place = tuple(int(i) for i in np.argwhere(wrong)[0])

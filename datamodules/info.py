@@ -37,8 +37,8 @@ class TaskInfo:
     sources: Counter[str]
 
     def histogram(self, bins: int = _HISTOGRAM_BINS) -> tuple[np.ndarray, np.ndarray]:
-        """Episodes in each of `bins` equal ranges of return, and the bins + 1 edges."""
-        return np.histogram(self.returns, bins=bins)
+        """Episodes in each of `bins` equal ranges of return, and the bins + 1 edges; of returns that are finite."""
+        return np.histogram(self.returns[np.isfinite(self.returns)], bins=bins)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,8 @@ def _returns(store: EpisodeStore) -> np.ndarray:
         start, stop = int(store.offset[first]), int(store.offset[last - 1] + store.length[last - 1] + 1)
         values = reward.read(start, stop).astype(np.float64)
         values[store.offset[first:last] + store.length[first:last] - start] = 0.0  # the last rows' NaN
-        returns[first:last] = np.add.reduceat(values, store.offset[first:last] - start)
+        with np.errstate(invalid="ignore"):  # infinities of both signs
+            returns[first:last] = np.add.reduceat(values, store.offset[first:last] - start)
     return returns
 
 

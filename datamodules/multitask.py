@@ -236,12 +236,22 @@ class MultitaskDataModule(LightningDataModule):
         """The batches of validation."""
         return self.val_dataloader()
 
+    def on_exception(self, exception: BaseException) -> None:
+        """Where a process that makes batches has ended, say so if a store has shrunk under it.
+
+        Raises:
+            LitPWMError: one has changed.
+        """
+        if isinstance(exception, RuntimeError) and self.num_workers:
+            for store in self._stores or ():
+                store.require_unchanged()
+
     def _loader(
         self, batches: DrawnBatches | FixedBatches, horizon: int, length: int, first_step: int, restart: bool
     ) -> SliceLoader:
         stores, table = self._opened()
         dataset = SliceDataset(self._rows(), table.task, batches, horizon, self._binding, length)
         # Rows in memory were all looked at when they were read.
-        guard = Guard(stores, table, batches) if self.storage == "memmap" else None
+        guard = Guard(stores, table, batches, lambda: self._binding.task_ids) if self.storage == "memmap" else None
         pin_memory = self._device().type == "cuda" and self.storage != "device"
         return SliceLoader(dataset, first_step, restart, self.num_workers, pin_memory, guard)

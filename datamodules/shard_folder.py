@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +13,11 @@ from types import TracebackType
 from datamodules.shards import MAGIC, Record, Shard, new_shard, scan
 from lit_pwm.errors import LitPWMError
 from lit_pwm.paths import absolute
-from lit_pwm.runtime.atomic import replacing
+from lit_pwm.runtime.atomic import open_lock, replacing
+
+_SETTINGS, _LOCK = "settings.json", "lock"
+_OWN = ("*.shard", "assembled.h5", ".assembled.*.h5", ".settings.*.json", _SETTINGS, _LOCK)
+"""What the folder of shards holds, in the order in which it is removed: never shards without their settings."""
 
 
 class ShardFolder:
@@ -38,7 +42,7 @@ class ShardFolder:
         refuse_existing(final)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / "lock").open("w")
+            self._lock = open_lock(self.path / _LOCK)
         except (OSError, ValueError) as error:
             raise LitPWMError(
                 f"The folder {str(self.path)!r} for the shards of {str(final)!r} could not be made ({error}). Choose "
@@ -59,8 +63,13 @@ class ShardFolder:
             raise
 
     def _agree_on(self, settings: dict[str, object]) -> None:
-        path = self.path / "settings.json"
+        path = self.path / _SETTINGS
         if not path.exists():
+            if self._has_episodes():
+                raise LitPWMError(
+                    f"The folder {str(self.path)!r} holds episodes without the {_SETTINGS} that says what they depend "
+                    f"on, so that it is not known whether they belong to this store. Remove the folder to start anew."
+                )
             with replacing(path, "What an unfinished store depends on") as beside:
                 beside.write_text(json.dumps(settings, indent=1))
             return
@@ -74,7 +83,9 @@ class ShardFolder:
                 f"The file {str(path)!r}, which says what the episodes of an unfinished run depend on, is damaged "
                 f"({error}). Remove its folder to start anew."
             ) from error
-        differing = [key for key in sorted({*found, *settings}) if found.get(key) != settings.get(key)]
+        # As texts, because shards know a task by its number: the same tasks in another order are other settings.
+        former, now = ({key: json.dumps(value) for key, value in each.items()} for each in (found, settings))
+        differing = [key for key in sorted({*former, *now}) if former.get(key) != now.get(key)]
         if differing:
             raise LitPWMError(
                 f"The folder {str(self.path)!r} holds episodes of an unfinished run with other settings: "
@@ -85,6 +96,10 @@ class ShardFolder:
     def _shards(self) -> list[Path]:
         """The shards: files, nothing else of such a name."""
         return sorted(path for path in self.path.glob("*.shard") if path.is_file())
+
+    def _has_episodes(self) -> bool:
+        """Whether any was begun."""
+        return any(shard.stat().st_size for shard in self._shards())
 
     def records(self) -> dict[int, Record]:
         """The complete records of all shards by key, in the order of the keys."""
@@ -111,13 +126,22 @@ class ShardFolder:
         except OSError:  # a file system without hard links
             refuse_existing(self.final)
             assembled.rename(self.final)
-        shutil.rmtree(self.path)
+        self._remove()
         self._lock.close()
+
+    def _remove(self) -> None:
+        """Remove the folder, or what writers made in it where it holds something else or is a link to another."""
+        for pattern in _OWN:
+            for path in self.path.glob(pattern):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def close(self) -> None:
         """Leave the shards for another run to continue, or nothing where no episode was begun."""
-        if not self._lock.closed and not any(shard.stat().st_size for shard in self._shards()):
-            shutil.rmtree(self.path)
+        if not self._lock.closed and not self._has_episodes():
+            self._remove()
         self._lock.close()
 
     def __enter__(self) -> ShardFolder:

@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from datamodules.attributes import names_attribute, texts, whole_number, whole_numbers
+from datamodules.attributes import names_attribute, require_texts, texts, whole_number, whole_numbers
 from datamodules.datasets import look_at_data, look_at_shape, look_at_type, own_dataset
 from datamodules.layout import (
     ATTRIBUTES,
     CHECKSUM_ATTRIBUTES,
     EPISODE_COLUMNS,
+    LONGEST_SOURCE,
     MOMENTS,
     ROW_COLUMNS,
     alike_names,
@@ -179,6 +180,8 @@ def _table(file: h5py.File, found: Structure) -> None:
     for name in EPISODE_COLUMNS[found.version]:
         if name not in MOMENTS:
             found.table[name] = attempt(faults, f"episode/{name}", lambda n=name: read_column(file, n))
+    if not faults and found.version > 1:  # of what the writer takes; older ones took more
+        attempt(faults, "episode/source", lambda: require_texts(found.table["source"], LONGEST_SOURCE))
     if faults:
         return
     offset, length, task = (found.table[name] for name in ("offset", "length", "task"))

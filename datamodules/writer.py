@@ -13,6 +13,7 @@ from datamodules.assembling import finish
 from datamodules.incoming import checked_action_repeat, checked_rows, checked_tasks
 from datamodules.shard_folder import ShardFolder
 from lit_pwm.errors import LitPWMError
+from lit_pwm.options import check_options
 from lit_pwm.paths import absolute
 
 
@@ -46,6 +47,7 @@ class EpisodeWriter:
         resume: bool = False,
         clamp_rewards: bool = False,
     ) -> None:
+        check_options(EpisodeWriter, {"resume": resume, "clamp_rewards": clamp_rewards})
         self.path, self.tasks = absolute(path), checked_tasks(tasks)
         self._action_repeat = checked_action_repeat(action_repeat)
         self._clamp_rewards, self._closed = clamp_rewards, False

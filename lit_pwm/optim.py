@@ -113,6 +113,11 @@ def apply_settings(
     shapes are this run's. Without it a changed learning rate would be ignored silently.
     """
     for groups, optimizer, scheduler in zip(settings, optimizers, schedulers, strict=True):
+        if not isinstance(scheduler, LambdaLR):
+            raise LitPWMError(
+                f"A callback has put a {type(scheduler).__name__} in the place of this module's schedule of learning "
+                f"rates (LearningRateFinder does), which it follows itself. Remove the callback from trainer.callbacks."
+            )
         scheduler.base_lrs = [group["initial_lr"] for group in groups]
         factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
         for wanted, group, factor in zip(groups, optimizer.param_groups, factors, strict=True):

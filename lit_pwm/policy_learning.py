@@ -41,7 +41,7 @@ from lit_pwm.optim import (
     planned_updates,
     settings_of,
 )
-from lit_pwm.options import Count, Fraction, NonNegative, Positive, check_options
+from lit_pwm.options import Count, File, Fraction, NonNegative, Positive, check_options
 from lit_pwm.options.policy_optimizers import ActorOptimizer, CriticOptimizer, group_of
 from lit_pwm.options.renamed import AcceptsOldSpellings
 from lit_pwm.paths import absolute
@@ -96,8 +96,8 @@ class PolicyLearning(LightningModule, metaclass=AcceptsOldSpellings):
 
     def __init__(
         self,
-        world_model_checkpoint: str | None = None,
-        initial_policy_checkpoint: str | None = None,
+        world_model_checkpoint: File | None = None,
+        initial_policy_checkpoint: File | None = None,
         actor: Callable[[int, int, int], Actor] = MLPActor,
         critic: Callable[[int, int], CriticEnsemble] = CriticEnsemble,
         horizon: Count = 16,

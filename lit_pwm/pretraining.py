@@ -35,7 +35,7 @@ from lit_pwm.optim import (
     settings_of,
     warmup_cosine,
 )
-from lit_pwm.options import Count, Length, check_options
+from lit_pwm.options import Count, File, Length, check_options
 from lit_pwm.options.optimizers import WorldModelOptimizer
 from lit_pwm.options.renamed import AcceptsOldSpellings
 from lit_pwm.paths import absolute
@@ -81,7 +81,7 @@ class WorldModelPretraining(BuiltFromCheckpoint, metaclass=AcceptsOldSpellings):
         objective: Callable[[], WorldModelObjective] | WorldModelObjective = WorldModelObjective,
         optimizer: WorldModelOptimizer = WorldModelOptimizer(),
         task_set: str | None = None,
-        initial_checkpoint: str | None = None,
+        initial_checkpoint: File | None = None,
         standardise_observations: bool = True,
         open_loop_steps: Annotated[tuple[Count, ...], Length(1)] = (1, 4, 16),
     ) -> None:

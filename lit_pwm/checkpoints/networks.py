@@ -10,9 +10,10 @@ import torch
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models.actors import Actor
-from lit_pwm.models.component import factory_from
+from lit_pwm.models.component import factory_from, known_class, known_options
 from lit_pwm.models.critics import CriticEnsemble
 from lit_pwm.models.world_model import WorldModel
+from lit_pwm.runtime.imports import ignored_options
 
 
 class Described(Protocol):
@@ -57,9 +58,13 @@ def completed(description: Mapping[str, Any]) -> dict[str, Any]:
 def check_same_networks(expected: Mapping[str, Any], found: Mapping[str, Any], path: str | Path) -> None:
     """Refuse to load a checkpoint into networks of another kind or size.
 
+    Options that are ignored (`lit_pwm.runtime.imports.ignored_options`) and that this run's class does not have do not
+    count.
+
     Raises:
         LitPWMError: the descriptions differ; the first differences are named.
     """
+    _require_known_options(expected, found)
     differences = list(_differences(expected, found))
     if differences:
         shown = "; ".join(f"{key} is {theirs!r} there and {ours!r} here" for key, ours, theirs in differences[:4])
@@ -69,9 +74,21 @@ def check_same_networks(expected: Mapping[str, Any], found: Mapping[str, Any], p
         )
 
 
+def _require_known_options(ours: Any, theirs: Any) -> None:
+    """Refuse options of a component that its class no longer has, as where it is rebuilt, which tells the way out."""
+    if not (isinstance(ours, Mapping) and isinstance(theirs, Mapping)):
+        return
+    path, options = ours.get("class_path"), theirs.get("init_args") or {}
+    if path is not None and path == theirs.get("class_path") and (owner := known_class(path)) is not None:
+        known_options(owner, options, path)
+    for name in ours:
+        _require_known_options(ours[name], theirs.get(name))
+
+
 def _differences(ours: Any, theirs: Any, key: str = "") -> Iterable[tuple[str, Any, Any]]:
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        for name in [*ours, *(name for name in theirs if name not in ours)]:
+        ignored = ignored_options()
+        for name in [*ours, *(name for name in theirs if name not in ours and name not in ignored)]:
             yield from _differences(ours.get(name), theirs.get(name), f"{key}.{name}" if key else name)
     elif ours != theirs:
         yield key, ours, theirs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -139,8 +140,14 @@ def _described_task(name: str, task: TaskInfo) -> list[str]:
         f"{printable(name)}: {len(task.returns):,} episodes of {lengths} transitions, {task.terminated:,} terminated; "
         f"obs {task.obs_dim}, action {task.action_dim}",
         f"  source: {sources}{', …' if len(task.sources) > 5 else ''}",
-        f"  return: mean {task.returns.mean():.1f}, from {task.returns.min():.1f} to {task.returns.max():.1f}",
     ]
+    finite = [value for value in task.returns.tolist() if math.isfinite(value)]
+    if len(finite) < len(task.returns):
+        lines.append(f"  return: the returns of {len(task.returns) - len(finite):,} are not finite (see data check)")
+    if not finite:
+        return lines
+    mean = math.fsum(finite) / len(finite)
+    lines.append(f"  return: mean {mean:.1f}, from {min(finite):.1f} to {max(finite):.1f}")
     counts, edges = task.histogram()
     return lines + _histogram(counts.tolist(), edges.tolist())
 

@@ -39,13 +39,14 @@ def run(arguments: argparse.Namespace) -> int:
     check_folder(out, "--out")
 
     from lit_pwm.experiments.demo.demo_plan import plan_for
+    from lit_pwm.experiments.demo.demo_record import RECORD
     from lit_pwm.experiments.demo.demo_report import report_runs
     from lit_pwm.experiments.demo.rounds import Demo
     from lit_pwm.experiments.own_folders import only_one, replacing_folder
 
     plan, final = plan_for(arguments.minutes), out / "runs" / f"demo-seed{arguments.seed}"
     with only_one(out, "demo"):
-        with replacing_folder(final, arguments.overwrite) as folder:
+        with replacing_folder(final, arguments.overwrite, known_by=(RECORD,)) as folder:
             Demo(plan, folder, arguments.seed).run()
         report_runs([final], out)
     return 0

@@ -306,7 +306,7 @@ def _parts(hint: Any) -> list[Any]:
 
 def _made(hint: Any) -> type | None:
     """The class of the objects that are made for a hint, of a factory or of a class that is no plain value."""
-    made = get_args(hint)[-1] if get_origin(hint) is Callable else hint
+    made = get_args(hint)[-1] if get_origin(hint) is Callable and get_args(hint) else hint
     return made if isinstance(made, type) and made.__module__ not in _PLAIN else None
 
 

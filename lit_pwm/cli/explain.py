@@ -11,7 +11,8 @@ never by its words:
   `_REFUSALS` that a `raise` statement within Lightning or the parser raised (and not a call, an index or an operation
   there that failed), unless it wraps a fault in a line of ours or of a user's component;
 - what was raised while Lightning restored a checkpoint is the checkpoint's: it may hold anything;
-- too little memory, of the host or a device.
+- too little memory, of the host or a device;
+- what torch's DataLoader raises by itself: a process that made batches was killed.
 
 All else, and everything that our own lines raise that is no `LitPWMError`, is a fault of ours.
 """
@@ -27,7 +28,7 @@ from pathlib import Path
 
 import yaml
 
-from lit_pwm.cli.given import Option
+from lit_pwm.cli.given import COMMAND_LINE, Option
 from lit_pwm.errors import LitPWMError
 
 _LIBRARIES = ("lightning", "lightning_fabric", "pytorch_lightning", "jsonargparse")
@@ -61,6 +62,12 @@ def explain(error: BaseException, options: Sequence[Option] = ()) -> LitPWMError
             f"There is too little memory: {_words(error) or type(error).__name__}. Lower data.batch_size, or choose a "
             f"smaller model; data.storage memmap leaves the data in its file."
         )
+    if isinstance(error, RuntimeError) and _of_data_workers(error):
+        return LitPWMError(
+            f"A process that made batches (data.num_workers) ended: {_words(error)[:300].rstrip('.')}. It was killed, "
+            f"perhaps for lack of memory. Go on with --ckpt_path auto, and lower data.num_workers if it happens again; "
+            f"0 makes batches in the main process."
+        )
     if isinstance(error, Exception) and _while_restoring(error):
         given = [str(option.value) for option in options if option.path == ("ckpt_path",)]
         return LitPWMError(
@@ -70,7 +77,7 @@ def explain(error: BaseException, options: Sequence[Option] = ()) -> LitPWMError
         )
     refused = isinstance(error, _REFUSALS) and _raised_by_statement(error) and not _wraps_a_fault(error)
     if refused or type(error).__name__ == "MisconfigurationException":
-        return _library_error(error, options)
+        return _library_error(_lightnings_own(error) or error, options)
     return None
 
 
@@ -84,6 +91,16 @@ def own_error(error: BaseException) -> LitPWMError | None:
             return None
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def _lightnings_own(error: BaseException) -> BaseException | None:
+    """What Lightning refused while a parser made an object of it, which wraps that into a list of all it has tried."""
+    seen: BaseException | None = error
+    for _ in range(20):
+        if seen is None or _library_of(seen) != "jsonargparse":
+            break
+        seen = seen.__cause__ or seen.__context__
+    return seen if seen is not None and seen is not error and _raised_by_statement(seen) else None
 
 
 def _system_error(error: OSError) -> LitPWMError:
@@ -110,14 +127,17 @@ def _library_error(error: BaseException, options: Sequence[Option]) -> LitPWMErr
 
     words = _words(error)
     names = set("".join(letter if letter.isalnum() or letter == "_" else " " for letter in words).split())
-    named = [name for name in hints_of(Trainer.__init__) if name in names]
-    if not named:  # Lightning says the value only
-        values = {word.strip("`'\".,!()") for word in words.split()}
-        given = [option for option in options if option.path[0] == "trainer" and str(option.value) in values]
-        named = list(dict.fromkeys(option.path[-1] for option in given))
-    advice = [_OURS_INSTEAD[name] for name in named if name in _OURS_INSTEAD]
+    given = [option for option in options if option.path[0] == "trainer" and len(option.path) > 1]
+    named = [option.name for option in given if len(option.path) > 2 and option.path[-1] in names]
+    named = named or [f"trainer.{name}" for name in hints_of(Trainer.__init__) if name in names]
+    if not named:  # Lightning says the value only, or what it did with it
+        values = {name for name in names if name.isalpha()} | {word.strip("`'\".,!()") for word in words.split()}
+        named = [option.name for option in given if str(option.value) in values]
+    named = named or [option.name for option in reversed(given) if option.source == COMMAND_LINE]
+    named = list(dict.fromkeys(named))[:6]
+    advice = [_OURS_INSTEAD[last] for name in named if (last := name.rpartition(".")[2]) in _OURS_INSTEAD]
     if named:
-        advice.insert(0, f"Look at {' and '.join(f'trainer.{name}' for name in named)}.")
+        advice.insert(0, f"Look at {' and '.join(named)}.")
     library = "The command line's parser" if _library_of(error) == "jsonargparse" else "Lightning"
     return LitPWMError(
         f"{library} does not accept what this run was given: {words[:600].rstrip('.')}. {' '.join(advice)} See "
@@ -142,6 +162,13 @@ def _package(filename: str) -> str | None:
         if origin and Path(filename).is_relative_to(Path(origin).parent):
             return name
     return None
+
+
+def _of_data_workers(error: BaseException) -> bool:
+    """Whether torch's DataLoader found that one of its processes has ended; errors in them are raised elsewhere."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = ("dataloader.py", "signal_handling.py")
+    return bool(frames) and "data" in Path(frames[-1].filename).parts and Path(frames[-1].filename).name in places
 
 
 def _while_restoring(error: BaseException) -> bool:

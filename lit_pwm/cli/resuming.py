@@ -15,7 +15,15 @@ import torch
 from callbacks.stop_on_signals import evaluation_is_owed
 from lit_pwm.checkpoints.native import DESCRIPTION_KEY, description_of, read_checkpoint
 from lit_pwm.checkpoints.wholeness import damaged_part
-from lit_pwm.cli.run_settings import ORIGINS, SETTINGS_KEY, Difference, differences, settings_in
+from lit_pwm.cli.run_settings import (
+    BEGAN_KEY,
+    ORIGINS,
+    SETTINGS_KEY,
+    Difference,
+    differences,
+    place_of,
+    settings_in,
+)
 from lit_pwm.errors import LitPWMError
 from lit_pwm.paths import expanded
 
@@ -61,6 +69,7 @@ class _Candidate:
     differences: tuple[Difference, ...]
     settings: Mapping[str, Any]
     owes_evaluation: bool
+    began_with: str | None
 
     def rank(self) -> tuple[int, bool, float]:
         return self.global_step, self.path.stem.startswith("last"), self.path.stat().st_mtime
@@ -91,6 +100,22 @@ def resolve(asked: str, verb: str, root: Path, kind: str | None, settings: Mappi
             raise LitPWMError(_refusal(asked, root))
         return _named(path, verb, kind, settings)
     return _searched(asked, verb, root, kind, settings)
+
+
+def resolve_restarted(asked: str, root: Path, kind: str | None, settings: Mapping[str, Any]) -> Resumption | None:
+    """As `resolve`, for a job that was started again with the same command line, which names a file to resume from.
+
+    It goes on from its own newest checkpoint: beginning with the file once more would lose what it has done since.
+    """
+    began = place_of(asked)
+    if asked not in FOUND_BY_NAME:
+        own = [one for one in _candidates("fit", root, kind, settings) if one.began_with == began]
+        if (best := _newest_whole([one for one in own if not one.refused_for()])) is not None:
+            print(
+                f"The job was started again: resuming from {best.path} at update {best.global_step}.", file=sys.stderr
+            )
+            return Resumption(best.path, best.global_step, by_name=True, owes_evaluation=best.owes_evaluation)
+    return resolve(asked, "fit", root, kind, settings)
 
 
 def _refusal(asked: str, root: Path) -> str:
@@ -158,7 +183,8 @@ def _files(root: Path) -> list[Path]:
     return [path for place in _PLACES for path in root.glob(f"{place}*.ckpt") if path.is_file()]
 
 
-def _searched(asked: str, verb: str, root: Path, kind: str | None, settings: Mapping[str, Any]) -> Resumption | None:
+def _candidates(verb: str, root: Path, kind: str | None, settings: Mapping[str, Any]) -> list[_Candidate]:
+    """The checkpoints under a folder from which a run of this kind could go on."""
     candidates = []
     for path in _files(root):
         if path.stem.startswith("last_good"):
@@ -171,7 +197,12 @@ def _searched(asked: str, verb: str, root: Path, kind: str | None, settings: Map
         theirs = settings_in(checkpoint)
         found = [one for one in differences(theirs, settings) if verb == "fit" or one.option.startswith("model.")]
         step, owed = int(checkpoint["global_step"]), evaluation_is_owed(checkpoint)
-        candidates.append(_Candidate(path, step, tuple(found), theirs, owed))
+        candidates.append(_Candidate(path, step, tuple(found), theirs, owed, checkpoint.get(BEGAN_KEY)))
+    return candidates
+
+
+def _searched(asked: str, verb: str, root: Path, kind: str | None, settings: Mapping[str, Any]) -> Resumption | None:
+    candidates = _candidates(verb, root, kind, settings)
     if (best := _newest_whole(candidates)) is None:
         if asked == "auto" and verb == "fit":
             print(f"There is no checkpoint of this kind of run under {str(root)!r}: starting anew.", file=sys.stderr)

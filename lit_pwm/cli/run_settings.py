@@ -15,6 +15,8 @@ from lit_pwm.checkpoints.migration import SETTINGS_KEY
 from lit_pwm.errors import LitPWMError
 from lit_pwm.paths import expanded
 
+BEGAN_KEY = "lit_pwm_began_with"
+"""The file that a run's command line named to resume from, in its checkpoints."""
 BATCH_SIZE, RANKS = "data.batch_size", "ranks"
 
 # Of the Trainer's options, those that say what is computed or for how long; the others say where and what is shown.
@@ -25,7 +27,8 @@ _KEPT_OF_TRAINER = re.compile(
 # Limits, intervals and what changes no number: a run found by name may differ in these.
 _FREE = re.compile(
     r"trainer\.(max_\w+|min_\w+|limit_(val|test|predict)_batches|val_check_interval|check_val_every_n_epoch)"
-    r"|trainer\.callbacks\.(RunProgress|\w*ProgressBar)\b.*|.*\.every_\w+"
+    r"|trainer\.callbacks\.(RunProgress|\w*ProgressBar|LastCheckpoint|StopOnSignals|KeepBest|RNGState|NonFiniteGuard)\b.*"
+    r"|.*\.every_\w+"
     rf"|data\.(num_workers|storage)|{re.escape(BATCH_SIZE)}|{RANKS}"
 )
 # Where the networks come from; a resumed run has the checkpoint's.
@@ -53,16 +56,16 @@ def settings_of(config: Any, ranks: int) -> dict[str, Any]:
     kept = _with_whole_origins(kept)
     if "data.store" in kept:
         stores = kept["data.store"] if isinstance(kept["data.store"], list) else [kept["data.store"]]
-        kept["data.store"] = [_place(str(store)) for store in stores]
+        kept["data.store"] = [place_of(str(store)) for store in stores]
     return kept
 
 
 def _with_whole_origins(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings with paths of checkpoints that mean the same in any folder."""
-    return settings | {key: _place(settings[key]) for key in ORIGINS if isinstance(settings.get(key), str)}
+    return settings | {key: place_of(settings[key]) for key in ORIGINS if isinstance(settings.get(key), str)}
 
 
-def _place(path: str) -> str:
+def place_of(path: str) -> str:
     """The file that a path means, by whatever name and links it is reached; an empty one stays."""
     return os.path.realpath(expanded(path)) if path else path
 
@@ -109,11 +112,25 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[Diff
         for key in theirs
         if key in ours and theirs[key] != ours[key] and (key not in ORIGINS or (theirs[key] and ours[key]))
     ]
+    # Where only one of them gives a class or a mapping, the other's value has no counterpart of its name.
+    for key in dict.fromkeys((*theirs, *ours)):
+        sides = [settings.get(key, _given_below(key, settings)) for settings in (theirs, ours)]
+        if (key in theirs) != (key in ours) and _NOTHING not in sides and sides[0] != sides[1]:
+            found.append(Difference(key, *sides, is_free=bool(_FREE.fullmatch(key))))
     counts = [(settings.get(BATCH_SIZE), settings.get(RANKS)) for settings in (theirs, ours)]
     whole = [size * ranks for size, ranks in counts if isinstance(size, int) and isinstance(ranks, int)]
     if len(whole) == 2 and whole[0] != whole[1]:
         found.append(Difference(f"{BATCH_SIZE} × ranks", whole[0], whole[1], is_free=False))
     return found + _other_callbacks(theirs, ours)
+
+
+_NOTHING = "\0nothing"
+
+
+def _given_below(key: str, settings: Mapping[str, Any]) -> Any:
+    """The class, or the mapping, that settings give for an option; nothing if they do not have the option."""
+    below = {name.removeprefix(f"{key}."): value for name, value in settings.items() if name.startswith(f"{key}.")}
+    return below.get("class_path", below or _NOTHING)
 
 
 def _other_callbacks(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[Difference]:
@@ -148,13 +165,16 @@ class KeepSettings(Callback):
     Args:
         settings: this run's.
         resumes_from: the checkpoint that this rank has found.
+        began_with: the file that the command line names to resume from.
 
     Raises:
         LitPWMError: rank zero has found another.
     """
 
-    def __init__(self, settings: Mapping[str, Any], resumes_from: str | None = None) -> None:
-        self.settings, self.resumes_from = dict(settings), resumes_from
+    def __init__(
+        self, settings: Mapping[str, Any], resumes_from: str | None = None, began_with: str | None = None
+    ) -> None:
+        self.settings, self.resumes_from, self.began_with = dict(settings), resumes_from, began_with
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Compare with rank zero, which decides."""
@@ -169,6 +189,7 @@ class KeepSettings(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add them."""
         checkpoint[SETTINGS_KEY] = self.settings | {RANKS: trainer.world_size}
+        checkpoint[BEGAN_KEY] = self.began_with
 
 
 def planned_ranks(trainer: Mapping[str, Any]) -> int:

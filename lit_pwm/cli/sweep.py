@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from lit_pwm.experiments.sweep.display import Display, print_outcome
     from lit_pwm.experiments.sweep.launch import LocalLauncher
-    from lit_pwm.experiments.sweep.records import write_record, write_records
+    from lit_pwm.experiments.sweep.records import check_places, write_record, write_records
     from lit_pwm.experiments.sweep.state import changed_since, refuse_changed
     from lit_pwm.runtime.consoles import ProgressConsole
     from lit_pwm.runtime.processes import usable_cores
@@ -95,8 +95,9 @@ def run(arguments: argparse.Namespace) -> int:
     changed = changed_since(cells.values(), out)
     if not arguments.rerun_changed:
         refuse_changed(changed, out)
-    console, workers = ProgressConsole(), arguments.workers or usable_cores()
     copies = Path(arguments.records) if arguments.records else None
+    check_places(sweep, cells, out, copies)
+    console, workers = ProgressConsole(), arguments.workers or usable_cores()
     evaluations = set(sweep.record.returns.values()) if sweep.record else set()
 
     def note(cell: Cell) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -13,9 +14,13 @@ import callbacks
 from lit_pwm.errors import LitPWMError
 
 
-def default_callbacks() -> list[Callback]:
-    """New ones for each Trainer."""
-    return [
+def default_callbacks(given: Iterable[Callback] = ()) -> list[Callback]:
+    """New ones for each Trainer.
+
+    Args:
+        given: the user's own; where one of them is of the class of a default, it takes the default's place.
+    """
+    ours = [
         callbacks.RunProgress(),
         callbacks.NonFiniteGuard(),
         callbacks.RNGState(),
@@ -23,6 +28,8 @@ def default_callbacks() -> list[Callback]:
         callbacks.StopOnSignals(),
         callbacks.LastCheckpoint(),
     ]
+    own = list(given)
+    return [callback for callback in ours if not any(isinstance(one, type(callback)) for one in own)]
 
 
 def without_what_is_off(options: dict[str, Any]) -> dict[str, Any]:

@@ -12,21 +12,21 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
 import lit_pwm.models
-from lit_pwm.cli.continued_log import ContinuedCSVLogger
+from lit_pwm.cli.continued_log import ContinuedCSVLogger, WholeCSVLogger
 from lit_pwm.cli.diagnosis import check_ranges, diagnose
 from lit_pwm.cli.explain import explain, own_error, parser_error
 from lit_pwm.cli.given import given_options
 from lit_pwm.cli.old_spellings import renewed_argv, renewed_options, renewing_configs
 from lit_pwm.cli.ranks import agreed_with_rank_zero, end_ranks, shield_ranks, was_restarted
-from lit_pwm.cli.resuming import Resumption, resolve, take_networks_from
-from lit_pwm.cli.run_settings import KeepSettings, planned_ranks, settings_of
+from lit_pwm.cli.resuming import FOUND_BY_NAME, Resumption, resolve, resolve_restarted, take_networks_from
+from lit_pwm.cli.run_settings import KeepSettings, place_of, planned_ranks, settings_of
 from lit_pwm.cli.switches import check_strategy, default_callbacks, without_what_is_off
 from lit_pwm.errors import LitPWMError, RunStopped
 from lit_pwm.paths import absolute, find_config
+from lit_pwm.updates.precision import require_supported_option
 
 
 class SaveConfigWhenTrainingStarts(SaveConfigCallback):
@@ -52,6 +52,7 @@ class CLI(LightningCLI):
     """LightningCLI whose command line wins over a resumed checkpoint, and says where they differ."""
 
     _resumed: Resumption | None = None
+    _began_with: str | None = None
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -71,6 +72,7 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Log to CSV files where the config asks for no logger of its own; a resumed run goes on with its files."""
         options = self._get(self.config_init, "trainer")
+        require_supported_option(options.get("precision"))
         resumed = self._resumed
         goes_on = resumed is not None and resumed.by_name and resumed.version is not None and self.subcommand == "fit"
         if options.get("logger") in (None, True) and not options.get("barebones"):
@@ -78,7 +80,7 @@ class CLI(LightningCLI):
             if goes_on:
                 kwargs["logger"] = ContinuedCSVLogger(root, resumed.version, resumed.global_step)
             else:
-                kwargs["logger"] = CSVLogger(root)
+                kwargs["logger"] = WholeCSVLogger(root)
             self.save_config_kwargs |= {"overwrite": goes_on}
         if options.get("default_root_dir"):
             kwargs["default_root_dir"] = str(absolute(options["default_root_dir"]))
@@ -90,9 +92,9 @@ class CLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Add our default callbacks, and leave out what is switched off."""
         resumes_from = None if self._resumed is None else str(self._resumed.path)
-        added = [KeepSettings(self._settings, resumes_from), *default_callbacks()]
         given = config.get("callbacks") or []
         given = [*given] if isinstance(given, (list, tuple)) else [given]
+        added = [KeepSettings(self._settings, resumes_from, self._began_with), *default_callbacks([*given, *callbacks])]
         if self.save_config_callback and not config.get("fast_dev_run", False):
             parser, chosen = self._parser(self.subcommand), self.config.get(str(self.subcommand), self.config)
             added.append(self.save_config_callback(parser, chosen, **self.save_config_kwargs))
@@ -146,7 +148,13 @@ class CLI(LightningCLI):
         config = self.config[verb]
         self._settings = settings_of(config, planned_ranks(config.trainer))
         root = absolute(config.trainer.get("default_root_dir") or ".")
-        asked = config.get("ckpt_path") or ("auto" if verb == "fit" and was_restarted(root) else None)
+        if config.get("ckpt_path") is not None and not str(config.ckpt_path).strip():
+            raise LitPWMError(
+                "--ckpt_path is empty, as an unset variable of a shell makes it. Name a file, last or auto, or leave "
+                "the option out to start anew."
+            )
+        restarted = verb == "fit" and was_restarted(root)
+        asked = config.get("ckpt_path") or ("auto" if restarted else None)
         model, class_path = config.model.get("init_args", {}), config.model.get("class_path", "")
         if not asked:
             if verb != "fit" and not any(
@@ -157,8 +165,11 @@ class CLI(LightningCLI):
                     f"--ckpt_path last for the last one under trainer.default_root_dir."
                 )
             return
-        found = partial(resolve, str(asked), verb, root, _kind(class_path), self._settings)
-        self._resumed = agreed_with_rank_zero(found)
+        asked, kind = str(asked), _kind(class_path)
+        if asked not in FOUND_BY_NAME:
+            self._began_with = place_of(asked)
+        find = partial(resolve_restarted, asked) if restarted else partial(resolve, asked, verb)
+        self._resumed = agreed_with_rank_zero(partial(find, root, kind, self._settings))
         if self._resumed is not None:
             take_networks_from(self._resumed.path, model)
 

@@ -115,7 +115,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], frames_per_secon
     first = next(frames, None)
     if first is None:
         raise LitPWMError(f"No frame was given for the video {str(path)!r}; give at least one.")
-    size = first.shape[1], first.shape[0]
+    size, count = (first.shape[1], first.shape[0]), 1
     with replacing(path, "The video") as beside:
         writer = imageio_ffmpeg.write_frames(
             str(beside), size, fps=frames_per_second, codec="libx264", quality=None, ffmpeg_log_level="error",
@@ -126,3 +126,21 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], frames_per_secon
             writer.send(np.ascontiguousarray(first))
             for frame in frames:
                 writer.send(np.ascontiguousarray(frame))
+                count += 1
+        _require_frames(beside, count)
+
+
+def _require_frames(path: Path, count: int) -> None:
+    """Make sure that a video has so many frames: an encoder that cannot write on ends without a word.
+
+    Raises:
+        OSError: it has not.
+    """
+    import imageio_ffmpeg
+
+    try:
+        found = imageio_ffmpeg.count_frames_and_secs(path)[0]
+    except RuntimeError as error:
+        raise OSError(f"the encoder left no readable file of its {count} frames") from error
+    if found != count:
+        raise OSError(f"the encoder wrote {found} of {count} frames")

@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 
 from lit_pwm.errors import LitPWMError
+from lit_pwm.runtime.atomic import open_lock
 
 MARK = "made_by_lit_pwm.json"
 """A file in each folder that an experiment made and may therefore delete."""
@@ -85,7 +86,7 @@ def only_one(folder: Path, who: str) -> Generator[int]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
+        file = open_lock(folder / ".lock")
     except OSError as error:
         raise LitPWMError(
             f"The folder {str(folder)!r} cannot be written to: {error.strerror or error}. Choose another with --out."
@@ -102,7 +103,7 @@ def only_one(folder: Path, who: str) -> Generator[int]:
 
 
 @contextlib.contextmanager
-def replacing_folder(final: Path, overwrite: bool) -> Generator[Path]:
+def replacing_folder(final: Path, overwrite: bool, known_by: Iterable[str] = ()) -> Generator[Path]:
     """A folder beside `final` to write to, which takes its place when the block ends well.
 
     A folder that is there stays as it is until then. What a block that failed has written is left, under the name of
@@ -111,9 +112,10 @@ def replacing_folder(final: Path, overwrite: bool) -> Generator[Path]:
     Args:
         final: where the folder is to be.
         overwrite: whether one that is there, and not empty, may be replaced.
+        known_by: names of other files that tell that this project made it, as those of older versions.
 
     Raises:
-        LitPWMError: there is one and it may not.
+        LitPWMError: there is one and it may not, or this project did not make it.
     """
     beside, before = (final.with_name(final.name + ending) for ending in UNFINISHED)
     if before.is_dir() and not final.exists():  # killed between the two renamings
@@ -123,11 +125,12 @@ def replacing_folder(final: Path, overwrite: bool) -> Generator[Path]:
             f"There is a run in {str(final)!r} already. Keep it by choosing another folder with --out or another "
             f"--seed, or replace it with --overwrite, once the new one is finished."
         )
-    remove_own(before)
+    check_own(final, known_by)
+    remove_own(before, known_by)
     make_own(beside)
     yield beside
+    check_own(final, known_by)  # whatever came meanwhile
     if final.exists():
-        (final / MARK).touch()  # those of older versions have none
         final.rename(before)
     beside.rename(final)
-    remove_own(before)
+    remove_own(before, known_by)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,31 @@ def list_of(check: Check, least: int = 0) -> Check:
         if not isinstance(value, list) or len(value) < least:
             return _wrong(value, place, f"a list{f' of {least} or more' if least else ''}")
         return _first(check(entry, f"{place}[{number}]") for number, entry in enumerate(value))
+
+    return checked
+
+
+def pair(first: Check, second: Check) -> Check:
+    """A list of two entries that these accept."""
+
+    def checked(value: Any, place: str) -> str | None:
+        if not isinstance(value, list) or len(value) != 2:
+            return _wrong(value, place, "a list of 2")
+        return first(value[0], f"{place}[0]") or second(value[1], f"{place}[1]")
+
+    return checked
+
+
+def alike_long(check: Check, names: Sequence[str]) -> Check:
+    """What `check` accepts, an object, where fields of these names are of one length."""
+
+    def checked(value: Any, place: str) -> str | None:
+        if (wrong := check(value, place)) is not None:
+            return wrong
+        lengths = [len(value[name]) for name in names]
+        if len(set(lengths)) > 1:
+            return f"has {', '.join(map(str, lengths))} entries of {', '.join(names)} at {place or 'its top'}"
+        return None
 
     return checked
 

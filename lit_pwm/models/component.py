@@ -190,6 +190,11 @@ def factory_from(part: Callable[..., C] | Mapping[str, Any], kind: type[C]) -> C
         LitPWMError: the description names no such subclass of `kind`, or options that the class does not have.
     """
     if not isinstance(part, Mapping):
+        if not callable(part):
+            raise LitPWMError(
+                f"A {kind.__name__} is made by {part!r:.80}, which is neither a class or function nor a description. "
+                f"Give a class that derives from {kind.__module__}.{kind.__qualname__}."
+            )
         return part
     path, options = part.get("class_path"), part.get("init_args") or {}
     if not isinstance(path, str) or not isinstance(options, Mapping):
@@ -264,9 +269,9 @@ def _named_class(path: str, kind: type[C]) -> type[C]:
             f"A checkpoint or config names the {kind.__name__} {path!r}, but {found[0].__name__} has no class "
             f"{found[1]!r}. Use the version of the module that the checkpoint was written with."
         )
-    if not issubclass(value, kind):
+    if not issubclass(value, kind) or inspect.isabstract(value):
         raise LitPWMError(
-            f"A checkpoint or config names {path!r} as {kind.__name__}, but it is not a subclass of "
+            f"A checkpoint or config names {path!r} as {kind.__name__}, but it is no complete subclass of "
             f"{kind.__module__}.{kind.__qualname__}. Name a class that derives from it."
         )
     return value

@@ -64,7 +64,9 @@ class WorldModel(nn.Module):
         super().__init__()
         if not tasks:
             raise LitPWMError("A world model needs at least one task, but the mapping of tasks it was given is empty.")
-        self.tasks = {name: (int(dims[0]), int(dims[1])) for name, dims in tasks.items()}
+        if strange := [name for name in tasks if not isinstance(name, str) or not name]:
+            raise LitPWMError(f"A world model's tasks are named by texts, and {strange[0]!r:.80} is none.")
+        self.tasks = {str(name): (int(dims[0]), int(dims[1])) for name, dims in tasks.items()}
         widest_obs = max(dims[0] for dims in self.tasks.values())
         widest_action = max(dims[1] for dims in self.tasks.values())
         self.obs_dim = widest_obs if obs_dim is None else obs_dim

@@ -78,6 +78,17 @@ class Length:
         return f"at least {self.least} entr{'y' if self.least == 1 else 'ies'}"
 
 
+@dataclass(frozen=True)
+class Written:
+    """A text that says something: an empty one may be a variable of a shell that was never set."""
+
+    def __contains__(self, value: str | os.PathLike[str]) -> bool:
+        return bool(os.fspath(value).strip())
+
+    def __str__(self) -> str:
+        return "not empty"
+
+
 Finite = Annotated[float, Range()]
 Positive = Annotated[float, Range(0, open_least=True)]
 NonNegative = Annotated[float, Range(0)]
@@ -93,6 +104,8 @@ Workers = Annotated[int, Range(1, 1024)]
 WorkersOrNone = Annotated[int, Range(0, 1024)]
 """Processes beside this one; a slip of the finger would start them until memory ends."""
 Seed = Annotated[int, Range(0, 2**32 - 1)]
+File = Annotated[str, Written()]
+"""The name of a file."""
 
 
 def _plain(number: float) -> str:
@@ -189,7 +202,7 @@ def refusal(hint: Any, value: Any) -> str | None:
 
 
 def _refused_in_ranges(kind: Any, ranges: Sequence[Any], value: Any) -> str | None:
-    ranges = [one for one in ranges if isinstance(one, (Range, Length))]
+    ranges = [one for one in ranges if isinstance(one, (Range, Length, Written))]
     refused = refusal(kind, value)
     if refused is None and all(value in one for one in ranges):
         return None

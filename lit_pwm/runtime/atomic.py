@@ -9,6 +9,7 @@ import shutil
 import socket
 from collections.abc import Generator
 from pathlib import Path
+from typing import BinaryIO
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.paths import absolute
@@ -80,6 +81,15 @@ def _in_its_place(path: Path, beside: Path, what: str) -> Generator[Path, None, 
         with contextlib.suppress(OSError):
             beside.unlink()
         _being_written.discard(beside)
+
+
+def open_lock(path: Path) -> BinaryIO:
+    """A file to be locked, made if need be: nothing in it is changed, no link is followed, and no pipe waited for.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    return open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "rb+", buffering=0)
 
 
 def _to_disk(path: Path) -> None:

@@ -21,6 +21,8 @@ from lit_pwm.errors import LitPWMError
 IMPORTS = "LIT_PWM_IMPORT"
 IGNORED_OPTIONS = "LIT_PWM_IGNORE_OPTIONS"
 _OURS = "lit_pwm"
+_DEEPEST = 50
+"""Parts of a class's path, each of which may be a package to look for."""
 _HOME = str(Path(__file__).resolve().parents[2])
 _ignored: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("ignored_options", default=frozenset())
 
@@ -41,6 +43,19 @@ def current_folder_importable() -> Generator[None, None, None]:
         for place in added:
             with contextlib.suppress(ValueError):
                 sys.path.remove(place)
+
+
+def current_folder_as_here() -> dict[str, str]:
+    """What to add to the environment of a `python -m lit_pwm` that finds modules where this process does.
+
+    Python looks into the current folder first for `-m`, where folders called `callbacks` or `datamodules` would hide
+    ours; the installed command does not, and neither do the commands that it starts.
+    """
+    try:
+        first = os.path.realpath(sys.path[0] or os.curdir) if sys.path else ""
+        return {} if first == os.path.realpath(os.curdir) else {"PYTHONSAFEPATH": "1"}
+    except OSError:  # the current folder has been removed
+        return {}
 
 
 @contextlib.contextmanager
@@ -110,13 +125,15 @@ def trusted_module(path: str) -> tuple[ModuleType, str] | None:
     """
     import_named()
     parts = path.split(".")
+    if len(parts) > _DEEPEST:
+        return None
     for length in range(len(parts) - 1, 0, -1):
         name, rest = ".".join(parts[:length]), ".".join(parts[length:])
         if parts[0] == _OURS and name not in sys.modules:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
-        if name in sys.modules:
-            return sys.modules[name], rest
+        if isinstance(found := sys.modules.get(name), ModuleType):  # None, where an import is blocked
+            return found, rest
     return None
 
 

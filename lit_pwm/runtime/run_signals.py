@@ -106,6 +106,13 @@ def requeue_by(signum: int) -> None:
         _handle(signum)
 
 
+def leave_to_scheduler() -> None:
+    """Pass over SIGTERM until this process has ended: a scheduler that shall start the job again sends it to all."""
+    if _stop.owner == os.getpid():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _stop.before.pop(signal.SIGTERM, None)
+
+
 def _handle(signum: int) -> None:
     if signal.getsignal(signum) == signal.SIG_IGN or signum in _stop.before:
         return

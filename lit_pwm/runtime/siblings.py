@@ -19,6 +19,7 @@ def check_siblings() -> None:
 
     Raises:
         LitPWMError: a folder or another distribution hides one of them, or has overwritten it; the message names it.
+            Or files of them are gone.
     """
     for name in NAMES:
         spec = importlib.util.find_spec(name)
@@ -27,8 +28,16 @@ def check_siblings() -> None:
         folder = found.parent if found and found.suffix == ".py" else found
         if folder is None or folder.resolve() != _HOME / name:
             raise LitPWMError(_hidden(name, folder))
-    if overwritten := _overwritten_files():
+    changed = _changed_files()
+    if overwritten := _shipped_too(changed):
         raise LitPWMError(_overwritten(overwritten))
+    gone = [str(file) for file in changed if not Path(str(file.locate())).is_file()]
+    gone += [f"{name}/__init__.py" for name in NAMES if not (_HOME / name / "__init__.py").is_file()]
+    if gone:
+        raise LitPWMError(
+            f"The file {gone[0]!r} of lit_pwm is not there in {str(_HOME)!r}. Uninstalling another distribution that "
+            f"ships packages of the same names removes it. Install lit_pwm again: {_REINSTALL}."
+        )
 
 
 def _hidden(name: str, folder: Path | None) -> str:
@@ -67,13 +76,17 @@ def _contains(distribution: str, folder: Path) -> bool:
     return any(Path(str(file.locate())).resolve().parent == folder.resolve() for file in files)
 
 
-def _overwritten_files() -> dict[str, str]:
-    """Files of ours that are not as they were installed and that another distribution ships too, with its name."""
+def _changed_files() -> list[importlib.metadata.PackagePath]:
+    """Files of ours that are not as they were installed."""
     try:
         own = importlib.metadata.files(_DISTRIBUTION) or ()
     except importlib.metadata.PackageNotFoundError:
-        return {}  # used from a checkout
-    changed = [file for file in own if file.parts[0] in NAMES and file.suffix == ".py" and _is_changed(file)]
+        return []  # used from a checkout
+    return [file for file in own if file.parts[0] in NAMES and file.suffix == ".py" and _is_changed(file)]
+
+
+def _shipped_too(changed: list[importlib.metadata.PackagePath]) -> dict[str, str]:
+    """Those files that another distribution ships too, with its name."""
     if not changed:
         return {}
     others = {other for name in NAMES for other in _shipped_by(name)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Self, cast
+from typing import Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -43,17 +43,13 @@ class AtomicUpdate:
     def __init__(self, module: LightningModule, early: Sequence[OptimizedPart] = ()) -> None:
         self._module, self._early = module, tuple(early)
         self._parameters = [parameter for optimizer in self._early for parameter in optimizer.parameters]
-        # By owner and name, because a component may put another tensor in a buffer's place.
-        self._buffers = [
-            (part._buffers, name)
-            for part in module.modules()
-            for name, buffer in part.named_buffers(recurse=False)
-            if buffer is not None
-        ]
+        # By owner and name, because a component may put another tensor in a buffer's place, or one where there is none.
+        self._buffers = [(part._buffers, name) for part in module.modules() for name in part._buffers]
+        self._held: list[Tensor | None] = []
         self._moved: list[Tensor] = []
         self._copies: list[Tensor] = []
         self._watched: list[tuple[str, Tensor, Tensor]] = []
-        self._replaced: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
+        self._replaced: list[tuple[dict[str, Tensor | None], str, Tensor | None]] = []
         self.streams = GlobalStreams()
 
     def watch(self, name: str, loss: Tensor, norm: Tensor) -> None:
@@ -64,6 +60,7 @@ class AtomicUpdate:
     def __enter__(self) -> Self:
         self._watched.clear()
         self._replaced.clear()
+        self._held = [owner[name] for owner, name in self._buffers]
         moved = list(self._tensors())
         if [_place(tensor) for tensor in moved] != [_place(copy) for copy in self._copies]:
             self._copies = [torch.empty_like(tensor, requires_grad=False) for tensor in moved]
@@ -86,24 +83,24 @@ class AtomicUpdate:
 
     def _tensors(self) -> Iterator[Tensor]:
         """What may move within the block."""
-        yield from (cast("Tensor", owner[name]) for owner, name in self._buffers)
+        yield from (buffer for buffer in self._held if buffer is not None)
         yield from self._parameters
         for optimizer in self._early:
             yield from optimizer.state_tensors()
 
     def _put_back(self) -> None:
         """Undo all at once, on the host."""
-        for (owner, name), before in zip(self._buffers, self._moved, strict=False):
+        for (owner, name), before in zip(self._buffers, self._held, strict=True):
             owner[name] = before
         _copy(self._moved, self._copies)
 
     def _return_buffers(self) -> None:
-        """Bring what a component put in a buffer's place to that place; one of another size stays, if it may."""
-        for (owner, name), place in zip(self._buffers, self._moved, strict=False):
-            now = cast("Tensor", owner[name])
+        """Bring what a component put in a buffer's place to that place; of another size it stays, if it may."""
+        for (owner, name), place in zip(self._buffers, self._held, strict=True):
+            now = owner[name]
             if now is place:
                 continue
-            if _place(now) == _place(place):
+            if now is not None and place is not None and _place(now) == _place(place):
                 place.copy_(now)
                 owner[name] = place
             else:

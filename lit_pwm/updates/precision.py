@@ -17,6 +17,8 @@ _REASONS = {
     "16-true": "weights, reward bins and statistics are rounded to three digits: a reward of 0.9 is read as 0.824",
     "bf16-true": "weights, reward bins and statistics are rounded to three digits: a reward of 0.9 is read as 0.824",
 }
+_OTHER_NAMES = {"16": "16-mixed"}
+"""Lightning's older names of them."""
 
 
 def require_supported_precision(module: LightningModule) -> None:
@@ -29,9 +31,23 @@ def require_supported_precision(module: LightningModule) -> None:
     known = type(plugin) is Precision or isinstance(plugin, (MixedPrecision, DoublePrecision))
     if known and plugin.precision in SUPPORTED:
         return
-    name = str(plugin.precision) if plugin.precision not in SUPPORTED else type(plugin).__name__
+    raise _refusal(str(plugin.precision) if plugin.precision not in SUPPORTED else type(plugin).__name__)
+
+
+def require_supported_option(precision: object) -> None:
+    """Refuse a value of the Trainer's option `precision`, for which Lightning would take another one on some devices.
+
+    Raises:
+        LitPWMError: it names a precision that is refused.
+    """
+    name = _OTHER_NAMES.get(str(precision), str(precision))
+    if name in _REASONS:
+        raise _refusal(name)
+
+
+def _refusal(name: str) -> LitPWMError:
     reason = _REASONS.get(name, "no component of lit_pwm has been made for it")
-    raise LitPWMError(
+    return LitPWMError(
         f"trainer.precision is {name!r}, under which {reason}. Use '32-true', 'bf16-mixed' (for large networks on "
         f"recent GPUs) or '64-true'."
     )

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 import callbacks
 from callbacks.checkpoint_io import write_tensors
-from lit_pwm.errors import LitPWMError
+from lit_pwm.errors import LitPWMError, NonFiniteLossError
 from lit_pwm.runtime.atomic import replacing, replacing_part
 
 CONTENT = {"state_dict": {"weight": torch.arange(200_000.0)}, "global_step": 3}
@@ -87,6 +87,19 @@ def test_a_run_whose_disk_is_full_ends_with_what_it_has(tmp_path, run, pretraini
         run(pretraining(latent_dim=128), tmp_path, [Fill(), last], 6, logger=False, enable_checkpointing=True)
     (left,) = (tmp_path / "checkpoints").iterdir()
     assert torch.load(left, weights_only=True)["global_step"] == 2
+
+
+def test_a_loss_that_is_not_finite_is_told_where_nothing_can_be_saved(tmp_path, run, pretraining, request):
+    class Poison(callbacks.RNGState):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 2:
+                batch["reward"][0, 0] = torch.nan
+                request.getfixturevalue("small_files")
+
+    with pytest.raises(NonFiniteLossError, match=r"finite.*last_good\.ckpt.*File too large"):
+        run(pretraining(latent_dim=128), tmp_path, [Poison(), callbacks.NonFiniteGuard()], 6, logger=False)
+    assert [path.name for path in tmp_path.rglob("*") if path.suffix in (".pt", ".ckpt")] == ["non_finite_batch.pt"]
+    assert not list(tmp_path.rglob("*.part"))
 
 
 @pytest.mark.parametrize("write", [replacing, replacing_part])

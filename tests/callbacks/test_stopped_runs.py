@@ -74,9 +74,9 @@ class Draw(pl.Callback):
 def leg(run, walks):
     """One part of a run: returns its code, the rows of its log, its last checkpoint and its trainer."""
 
-    def go(module, root, *extra, resume=None, val_fraction=0.2, monitor="val/loss", mode="min", **options):
+    def go(module, root, *extra, resume=None, val_fraction=0.2, monitor="val/loss", mode="min", epoch=4, **options):
         data = MultitaskDataModule(
-            walks, horizon=3, val_horizon=3, batch_size=8, batches_per_epoch=4, val_batches=2,
+            walks, horizon=3, val_horizon=3, batch_size=8, batches_per_epoch=epoch, val_batches=2,
             val_fraction=val_fraction, seed=0,
         )  # fmt: skip
         last = callbacks.LastCheckpoint()
@@ -168,6 +168,33 @@ def test_an_evaluation_after_the_last_update_is_done_again(pretraining, leg, tmp
     assert code == 0
     assert rows + more == whole[1]
     assert equal_weights(end or last, whole[2])
+
+
+def test_a_run_whose_epochs_have_one_update_stops_too(pretraining, leg, tmp_path):
+    whole = leg(pretraining(), tmp_path / "whole", epoch=1)
+    code, rows, last, _ = leg(pretraining(), tmp_path / "a", Tell("batch_start", 4), epoch=1)
+    assert code == 143
+    assert torch.load(last, weights_only=True)["global_step"] == 5
+    code, more, end, _ = leg(pretraining(), tmp_path / "b", resume=last, epoch=1)
+    assert code == 0
+    assert rows + more == whole[1]
+    assert equal_weights(end, whole[2])
+
+
+def test_a_job_is_requeued_once_and_deaf_to_what_its_scheduler_sends_then(pretraining, leg, tmp_path, monkeypatch):
+    seen, before = [], signal.getsignal(signal.SIGTERM)
+
+    class Slurm(pl.Callback):
+        def on_train_start(self, *_):
+            run_signals.requeue_by(signal.SIGUSR1)
+
+    monkeypatch.setattr("callbacks.stop_on_signals.requeue", lambda: seen.append(signal.getsignal(signal.SIGTERM)) or 0)
+    try:
+        code, _, last, _ = leg(pretraining(), tmp_path, Slurm(), Tell("batch_start", 2, signal.SIGUSR1))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (code, seen) == (0, [signal.SIG_IGN])
+    assert torch.load(last, weights_only=True)["global_step"] == 3
 
 
 def test_before_the_first_update_nothing_is_saved(pretraining, leg, tmp_path):

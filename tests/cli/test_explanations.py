@@ -1,6 +1,10 @@
 """What Lightning, the parser or the system refuses is told in a paragraph; a fault of a line keeps its traceback."""
 
+import os
+import signal
+
 import pytest
+from torch.utils.data import DataLoader, IterableDataset
 
 from lit_pwm.cli.explain import explain
 from lit_pwm.cli.main import run
@@ -33,6 +37,17 @@ FIT = [
         ("--trainer.precision 7", ["trainer.precision", "bf16-mixed"]),
         ("--trainer.deterministic maybe", ["trainer.deterministic", "true or false"]),
         ("--trainer.callbacks+=callbacks.RunProgres", ["callbacks.RunProgres", "'RunProgress'"]),
+        (
+            "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor val/loss --trainer.callbacks.mode smallest",
+            ["callbacks.mode.", "can be min, max, got smallest."],
+        ),
+        ("--trainer.logger WandbLogger", ["trainer.logger", "'wandb>=0.12.10' not met"]),
+        ("--trainer.callbacks+=LambdaCallback --trainer.callbacks.on_fit_start 3", ["on_fit_start"]),
+        ("--trainer.max_time abc", ["trainer.max_time", "DD:HH:MM:SS"]),
+        ("--trainer.precision 16", ["'16-mixed'", "bf16-mixed"]),
+        ("--trainer.precision 16-mixed", ["'16-mixed'", "bf16-mixed"]),
+        ("--model.dynamics null", ["Dynamics", "None"]),
+        ("--ckpt_path=", ["--ckpt_path", "is empty"]),
         ("--trainer.logger nosuch", ["trainer.logger", "nosuch", "CSVLogger"]),
         ("--seed_everything -1", ["seed_everything", "-1", "0 or more"]),
         ("--model.lr -1", ["lr -1.0", "0 or more"]),
@@ -194,6 +209,19 @@ def raised_by(function, *arguments):
     except Exception as error:
         return error
     raise AssertionError("nothing was raised")
+
+
+class Dying(IterableDataset):
+    """Its process is killed as it begins."""
+
+    def __iter__(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield 0
+
+
+def test_a_killed_process_that_made_batches_is_told():
+    error = raised_by(lambda: next(iter(DataLoader(Dying(), num_workers=1))))
+    assert "data.num_workers" in str(explain(error))
 
 
 def test_where_it_was_raised_decides():

@@ -1,6 +1,7 @@
 """`--ckpt_path`: a file, `last` and `auto`, through the real command line."""
 
 import csv
+import json
 import os
 import shutil
 
@@ -86,7 +87,7 @@ def test_a_run_that_is_done_says_so(fit, tmp_path):
     assert last(tmp_path).stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("asked", ["last", "best", "hpc", "registry", "registry:x:1", "nowhere.ckpt"])
+@pytest.mark.parametrize("asked", ["last", "best", "hpc", "registry", "registry:x:1", "nowhere.ckpt", ""])
 def test_a_name_without_a_checkpoint_is_refused(fit, tmp_path, asked):
     code, said = fit(tmp_path / "run", "--ckpt_path", asked)
     assert code == 2
@@ -107,6 +108,7 @@ def test_a_name_without_a_checkpoint_is_refused(fit, tmp_path, asked):
         ["--seed_everything", "9"],
         ["--trainer.precision", "bf16-mixed"],
         ["--model.dynamics", "lit_pwm.models.RefinementDynamics"],
+        ["--model.parameter_reference", "lit_pwm.models.MLPDynamics", "--model.parameter_tolerance", "9"],
     ],
     ids=lambda change: change[0][2:],
 )
@@ -249,6 +251,20 @@ def test_last_wins_ties_and_the_highest_update_wins(fit, trained, tmp_path):
     assert f"Resuming from {last(tmp_path)} " in said
 
 
+def test_an_option_that_its_class_has_lost_is_told_and_can_be_ignored(fit, trained, tmp_path):
+    for asked in (last(tmp_path / "file"), "auto"):
+        root = tmp_path / ("auto" if asked == "auto" else "file")
+        shutil.copytree(trained, root)
+        content = torch.load(last(root), weights_only=True)
+        content["lit_pwm"]["world_model"]["dynamics"]["init_args"]["width_of_old"] = 3
+        torch.save(content, last(root))
+        code, said = fit(root, "--ckpt_path", asked, steps=5)
+        assert code == 2
+        assert "--ignore-options width_of_old" in said
+        code, said = fit(root, "--ckpt_path", asked, "--ignore-options", "width_of_old", steps=5)
+        assert code == 0, said
+
+
 def test_a_job_that_slurm_restarted_goes_on(fit, trained, tmp_path, monkeypatch):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
@@ -258,6 +274,18 @@ def test_a_job_that_slurm_restarted_goes_on(fit, trained, tmp_path, monkeypatch)
     code, said = fit(tmp_path, steps=5)
     assert code == 0
     assert "at update 4" in said
+
+
+def test_a_restarted_job_that_began_with_a_file_goes_on_from_its_own(fit, trained, tmp_path, monkeypatch):
+    began = ["--ckpt_path", last(trained), "--model.lr", "0.01"]
+    assert fit(tmp_path, *began, steps=6)[0] == 0
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    for steps in (7, 8):  # restarted twice
+        code, said = fit(tmp_path, *began, steps=steps)
+        assert code == 0, said
+        assert f"resuming from {last(tmp_path)} at update {steps - 1}" in said
+    other = ["--ckpt_path", last(trained), "--model.lr", "0.02"]
+    assert f"Resuming from {last(trained)}" in fit(tmp_path, *other, steps=5)[1]
 
 
 def test_what_lightnings_own_handler_left_is_compared_too(fit, trained, tmp_path, monkeypatch):
@@ -297,8 +325,9 @@ def test_a_checkpoint_without_settings_is_compared_as_far_as_it_goes(fit, traine
     assert code == 0, said
 
 
-def test_best_and_its_score_are_kept_in_another_folder(fit, trained, tmp_path):
-    """Where nothing better comes, the best of the resumed run is the best of the one before."""
+def test_best_and_its_score_are_kept_in_another_folder(fit, trained, tmp_path, monkeypatch):
+    """Where nothing better comes, the best of the resumed run is the best of the one before, named in full."""
+    monkeypatch.chdir(tmp_path)
     content = torch.load(last(trained), weights_only=True)
     (key,) = [key for key in content["callbacks"] if key.startswith("ModelCheckpoint")]
     moved = tmp_path / "moved"
@@ -310,12 +339,31 @@ def test_best_and_its_score_are_kept_in_another_folder(fit, trained, tmp_path):
     gone = f"/nowhere/{name}"
     state |= {"best_k_models": {gone: best}, "best_model_path": gone, "best_model_score": best}
     torch.save(content, moved / "last.ckpt")
-    code, said = fit(tmp_path / "run", "--ckpt_path", moved / "last.ckpt", steps=6)
+    code, said = fit(tmp_path / "run", "--ckpt_path", "moved/last.ckpt", steps=6)
     assert code == 0, said
     kept = torch.load(last(tmp_path / "run"), weights_only=True)["callbacks"][key]
     assert kept["best_model_path"] == str(moved / name)
     assert kept["best_model_score"] == best
     assert not list(last(tmp_path / "run").parent.glob("best*"))
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks")
+def test_best_is_kept_where_only_its_interval_has_changed(fit, trained, tmp_path):
+    """Lightning keeps the state of a `ModelCheckpoint` under a name that holds its intervals."""
+    content = torch.load(last(trained), weights_only=True)
+    (key,) = [key for key in content["callbacks"] if key.startswith("ModelCheckpoint")]
+    state, best = content["callbacks"][key], torch.tensor(-5.0)  # no loss of a later validation is better
+    state |= {"best_k_models": {state["best_model_path"]: best}, "best_model_score": best}
+    torch.save(content, tmp_path / "before.ckpt")
+    checkpointing = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}
+    checkpointing["init_args"] = {"monitor": "val/loss", "filename": "best-{step}", "every_n_epochs": 3}
+    option = f"--trainer.callbacks={json.dumps([checkpointing])}"
+    code, said = fit(tmp_path / "run", "--ckpt_path", tmp_path / "before.ckpt", option, steps=6)
+    assert code == 0, said
+    states = torch.load(last(tmp_path / "run"), weights_only=True)["callbacks"]
+    (kept,) = [state for name, state in states.items() if name.startswith("ModelCheckpoint")]
+    assert (kept["best_model_path"], kept["best_model_score"]) == (state["best_model_path"], best)
+    assert key not in states
 
 
 def test_the_best_of_a_copied_folder_is_the_copy(fit, trained, tmp_path):

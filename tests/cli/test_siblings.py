@@ -78,6 +78,16 @@ def test_a_distribution_that_overwrote_ours_is_named(site, tmp_path):
     assert "pip install --force-reinstall" in text
 
 
+def test_what_uninstalling_another_distribution_took_along_is_named(site, tmp_path):
+    for package in ("lit_pwm", "callbacks", "datamodules"):
+        shutil.copytree(ROOT / package, site / package, ignore=shutil.ignore_patterns("__pycache__"))
+    distribution(site, "lit-pwm", ["lit_pwm", "callbacks", "datamodules"])
+    (site / "callbacks" / "__init__.py").unlink()
+    text = command(site, tmp_path / "folder")
+    assert "'callbacks/__init__.py' of lit_pwm is not there" in text
+    assert "pip install --force-reinstall" in text
+
+
 def test_a_file_that_its_user_changed_is_not_refused(site, tmp_path):
     for package in ("lit_pwm", "callbacks", "datamodules"):
         shutil.copytree(ROOT / package, site / package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -24,6 +24,7 @@ TINY = [
         (["--trainer.fast_dev_run", "true"], set()),
         (["--trainer.enable_model_summary", "false", "--trainer.log_every_n_steps", "0"], {"checkpoints"}),
         (["--trainer.limit_val_batches", "0"], {"checkpoints"}),
+        (["--trainer.callbacks+=callbacks.LastCheckpoint", "--trainer.callbacks.every_n_updates", "1"], {"last.ckpt"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -45,6 +46,13 @@ def test_a_callback_of_the_users_own_works_beside_ours():
     assert kept[:2] == own
     assert not any(isinstance(callback, callbacks.RunProgress) for callback in kept)
     assert any(isinstance(callback, callbacks.LastCheckpoint) for callback in kept)
+
+
+def test_a_callback_of_a_defaults_class_takes_its_place():
+    for own in default_callbacks():
+        kinds = [type(callback) for callback in default_callbacks([own])]
+        assert type(own) not in kinds
+        assert len(kinds) == len(default_callbacks()) - 1
 
 
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "fsdp"])

@@ -80,8 +80,13 @@ def test_what_the_command_line_names_is_taken_here_and_in_other_processes(module
     assert IMPORTS not in os.environ
 
 
-@pytest.mark.parametrize("path", ["os.system", "subprocess.Popen", "builtins.dict", "lit_pwm.models.actors.MLPActor"])
-def test_classes_of_another_kind_are_not_taken(path):
+NO_DYNAMICS = ["os.system", "subprocess.Popen", "builtins.dict", "lit_pwm.models.actors.MLPActor",
+               "lit_pwm.models.dynamics.Dynamics", "blocked.Own", "lit_pwm." + "a." * 3000 + "X"]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", NO_DYNAMICS, ids=lambda path: path[:40])
+def test_classes_of_another_kind_are_not_taken(path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "blocked", None)
     with pytest.raises(LitPWMError, match=path):
         factory_from({"class_path": path, "init_args": {}}, Dynamics)
 

@@ -216,6 +216,32 @@ def test_nothing_moves_whatever_ends_it(linear_store, world_models, fit, kind, f
     assert_same(found, plant.before)
 
 
+class Remembers(MLPDynamics):
+    """Keeps the action it saw last in a buffer that holds nothing before the first update."""
+
+    def __init__(self, *dimensions, **options):
+        super().__init__(*dimensions, **options)
+        self.register_buffer("last", None, persistent=False)
+
+    def forward(self, z, action, embedding):
+        self.last = action.detach().clone()
+        return super().forward(z, action, embedding)
+
+
+@pytest.mark.parametrize("update", [0, BAD])
+def test_buffers_that_an_update_makes_are_as_before(linear_store, fit, update):
+    plant, found = Plant("update_loss", update), {}
+
+    class Compare(pl.Callback):
+        def on_exception(self, trainer, pl_module, exception):
+            found.update(everything(trainer))
+
+    with pytest.raises(NonFiniteLossError):
+        fit(pretraining(Remembers), data_of(linear_store), BAD + 1, callbacks=[plant, Compare()])
+    assert_same(found, plant.before)
+    assert ("world_model.dynamics.last" in found["module"]) == (update > 0)
+
+
 def test_a_solver_that_finds_no_step_refuses_the_update_like_any_number_that_is_none(linear_store, fit):
     class Spoil(pl.Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from lit_pwm.optim import linear_decay, warmup_cosine
+from lit_pwm.errors import LitPWMError
+from lit_pwm.optim import apply_settings, linear_decay, warmup_cosine
 
 
 def test_linear_decay():
@@ -35,3 +37,10 @@ def test_degenerate_lengths_do_not_divide_by_zero():
     assert linear_decay(0, 1e-3, 1e-4)(0) == pytest.approx(1)
     assert warmup_cosine(5, warmup_steps=5, final_fraction=0.5)(5) == pytest.approx(1)
     assert warmup_cosine(5, warmup_steps=50, final_fraction=0.5)(4) == pytest.approx(0.1)
+
+
+def test_a_schedule_that_a_callback_has_put_in_place_is_refused():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    other = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+    with pytest.raises(LitPWMError, match=r"ExponentialLR.*trainer\.callbacks"):
+        apply_settings([[{"initial_lr": 0.1}]], [optimizer], [other])

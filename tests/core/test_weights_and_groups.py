@@ -186,6 +186,8 @@ def test_bad_dimensions_are_refused():
         WorldModel(TASKS, latent_dim=100)
     with pytest.raises(LitPWMError, match="at least one task"):
         WorldModel({})
+    with pytest.raises(LitPWMError, match="named by texts, and b'a'"):
+        WorldModel({"b": (3, 1), b"a": (3, 1)})
     with pytest.raises(LitPWMError, match="widest task"):
         WorldModel(TASKS, action_dim=5)
     with pytest.raises(LitPWMError, match="widest task"):

@@ -159,6 +159,8 @@ def test_other_settings_are_not_mixed_in(tmp_path, monkeypatch):
         quick(path, episodes=1, seed=1)
     with pytest.raises(LitPWMError, match="behaviour was 'noise' and is now 'random'"):
         quick(path, episodes=1, behaviour="random")
+    with pytest.raises(LitPWMError, match=r"tasks was .*short-reacher.* is now .*short-reacher.*short-swingup"):
+        collect(TASKS[::-1], 1, path, workers=1, progress=False)
     assert len(quick(path, episodes=2)) == 4  # more episodes of the same kind are no other setting
 
 
@@ -265,6 +267,19 @@ def test_a_policy_that_does_not_know_the_task_leaves_nothing(policy_file, tmp_pa
     with pytest.raises(LitPWMError, match="does not know the task 'cup-catch'"):
         collect(["cup-catch"], 11, tmp_path / "s.h5", str(policy_file), workers=workers, progress=False)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_task_that_a_policy_was_not_trained_for_is_said(policy_file, tmp_path, caplog):
+    import torch
+
+    from lit_pwm.checkpoints import DESCRIPTION_KEY
+
+    content = torch.load(policy_file, weights_only=True)
+    content[DESCRIPTION_KEY]["trained_tasks"] = ["short-swingup"]
+    torch.save(content, tmp_path / "policy.ckpt")
+    collect(TASKS, 1, tmp_path / "s.h5", str(tmp_path / "policy.ckpt"), workers=1, progress=False)
+    said = [record.getMessage() for record in caplog.records if record.name == "datamodules.collecting"]
+    assert said == ["The policy was trained for short-swingup, and not for short-reacher."]
 
 
 LOUD = """

@@ -127,3 +127,15 @@ heavy = {{"torch", "lightning", "gymnasium", "dm_control", "mujoco"}} & set(sys.
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_info_of_returns_that_are_not_finite(make_store, capsys, value):
+    path = make_store([("cup-catch", 20)] * 6)
+    with h5py.File(path, "r+") as file:
+        file["reward"][25] = value
+    assert run("data", "info", path) == 0
+    shown = capsys.readouterr().out
+    assert "the returns of 1 are not finite" in shown
+    assert "█" in shown
+    assert "nan" not in shown

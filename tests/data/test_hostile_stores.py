@@ -284,6 +284,19 @@ def test_statistics_of_other_rows_are_found(path):
     assert fault.startswith("episode/obs_count, obs_sum and obs_m2 are not those of the rows: 7 rows in 1 episodes")
 
 
+@pytest.mark.parametrize("source", ["", "a\0b", "x" * 300])
+def test_sources_that_the_writer_refuses_are_refused(path, source):
+    """Their checksums are right: another program has written them."""
+    with h5py.File(path, "r+") as file:
+        del file["episode/source"]
+        file["episode/source"] = np.array([source.encode(), b"a", b"b"], "S300")
+        columns = {name: read_column(file, name) for name in EPISODE_COLUMNS[2]}
+        file.attrs["column_checksums"] = [column_checksum(values) for values in columns.values()]
+        file.attrs["attribute_checksum"] = attribute_checksum(read_structure(file, 2).attributes)
+    (said,) = assert_refused(path)
+    assert said.startswith("episode/source holds")
+
+
 def test_names_of_fixed_or_variable_length_are_the_same_names(path):
     names = [name.encode() for name in EpisodeStore(path).task_names]
     for kind in ("S20", h5py.string_dtype(), h5py.string_dtype("ascii", 30)):

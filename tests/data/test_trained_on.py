@@ -67,6 +67,22 @@ def test_values_that_cannot_be_trained_on_are_named(make_store, name, value, sto
     assert "\n" not in str(said.value)
 
 
+@pytest.mark.parametrize(("name", "value"), [("obs", 3.0), ("action", 0.5), ("action", np.nan)])
+@pytest.mark.parametrize("storage", ["memmap", "ram", "device"])
+@pytest.mark.parametrize("tasks", [None, ["cup-catch"]])
+def test_padding_that_is_not_zero_is_named(make_store, name, value, storage, tasks):
+    """Of a task that is narrower than another, chosen or not."""
+    path = make_store([("walker-walk", 30), ("cup-catch", 30)] * 3)
+    with h5py.File(path, "r+") as file:
+        file[name][31 + 10 : 31 + 15, -1] = value
+    data = module(str(path), storage=storage, tasks=tasks, val_fraction=0)
+    with pytest.raises(LitPWMError, match=rf"{path.name}.*{name}.*episode 1\D.*row 1[0-4]") as said:
+        list(data.train_dataloader())
+    assert "padding" in str(said.value) or np.isnan(value)
+    sound = module(str(path), storage=storage, tasks=["walker-walk"])
+    assert len(list(sound.train_dataloader())) == 40
+
+
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_episode_and_row_are_those_of_the_value(make_store, num_workers):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -130,6 +131,12 @@ def test_rewards_beyond_the_bins_are_refused_or_clamped_and_counted(tmp_path):
     store = EpisodeStore(tmp_path / "clamped.h5")
     assert store[0].reward.tolist() == [float(REWARD_LIMIT), -float(REWARD_LIMIT), 22_000, 0]
     assert (store.clipped_actions, store.clamped_rewards, check(store.path)) == (0, 2, [])
+
+
+@pytest.mark.parametrize("option", ["clamp_rewards", "resume"])
+def test_a_text_is_no_yes(tmp_path, option):
+    with pytest.raises(LitPWMError, match=rf"EpisodeWriter has {option} 'no'; give true or false"):
+        EpisodeWriter(tmp_path / "s.h5", tasks=TASKS, **{option: "no"})
 
 
 def test_clipped_and_clamped_are_counted_over_an_interruption(tmp_path):
@@ -263,6 +270,24 @@ def test_episodes_of_a_failed_script_do_not_join_the_next_runs(tmp_path):
     assert len(EpisodeStore(tmp_path / "s.h5")) == 10
 
 
+def test_the_same_tasks_in_another_order_are_other_settings(tmp_path):
+    """Shards know a task by its number: gone on with in another order, episodes would change their tasks."""
+    path = tmp_path / "s.h5"
+
+    def begin(fails, *names, **options):
+        with EpisodeWriter(path, tasks=dict.fromkeys(names, TASKS["a"]), **options) as writer:
+            if fails:
+                writer.append(task="left", **arrays())
+                raise KeyError
+
+    with pytest.raises(KeyError):
+        begin(True, "left", "right")
+    with pytest.raises(LitPWMError, match=r"tasks was \{'left': .*'right': .*\} and is now \{'right': .*'left': "):
+        begin(False, "right", "left", resume=True)
+    begin(False, "left", "right", resume=True)
+    assert [episode.task for episode in EpisodeStore(path)] == ["left"]
+
+
 @pytest.mark.parametrize("damage", ["settings", "header", "settings of another kind"])
 def test_damaged_shards_are_noticed(tmp_path, damage):
     path = tmp_path / "s.h5"
@@ -288,6 +313,70 @@ def test_damaged_shards_are_noticed(tmp_path, damage):
     (shards / "settings.json").write_text("{" if damage == "settings" else "[]")
     with pytest.raises(LitPWMError, match=r"settings.json.*damaged"):
         EpisodeWriter(path, tasks=TASKS, resume=True)
+
+
+def interrupted(path):
+    """Leave an episode in shards; returns their folder."""
+    writer = EpisodeWriter(path, tasks=TASKS)
+    writer.append(task="a", **arrays())
+    writer._shard.close()
+    writer._folder.close()
+    return path.with_name(path.name + ".shards")
+
+
+def test_episodes_without_their_settings_are_refused(tmp_path):
+    """As a removal leaves them that was killed, if it begins with the settings: they may be of any script."""
+    shards = interrupted(tmp_path / "s.h5")
+    (shards / "settings.json").unlink()
+    for options in ({}, {"resume": True}):
+        with pytest.raises(LitPWMError, match=r"s.h5.shards' holds episodes without the settings.json"):
+            EpisodeWriter(tmp_path / "s.h5", tasks={"a": (3, 1), "b": (2, 1)}, **options)
+    assert len(list(shards.glob("*.shard"))) == 1
+
+
+def test_shards_are_removed_before_their_settings(tmp_path, monkeypatch):
+    removed, unlink = [], Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda path, **options: (removed.append(path.name), unlink(path, **options)))
+    write(tmp_path / "s.h5")
+    removed = [name for name in removed if not name.startswith(".")]
+    assert removed[0].endswith(".shard")
+    assert removed[-2:] == ["settings.json", "lock"]
+    assert os.listdir(tmp_path) == ["s.h5"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_others_keep_in_a_folder_of_that_name_stays(tmp_path, kind):
+    shards = tmp_path / "s.h5.shards"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years of work")
+    (tmp_path / "mine/chapters").mkdir()
+    if kind == "link":  # a larger disk, perhaps
+        shards.symlink_to(tmp_path / "mine")
+    else:
+        (tmp_path / "mine").rename(shards)
+    with pytest.raises(LitPWMError, match="No episode"), EpisodeWriter(tmp_path / "s.h5", tasks=TASKS):
+        pass
+    write(tmp_path / "s.h5")
+    assert check(tmp_path / "s.h5") == []
+    assert sorted(path.name for path in shards.iterdir()) == ["chapters", "thesis.txt"]
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_lock_that_is_something_else_is_refused_and_left_as_it_is(tmp_path, kind):
+    shards = tmp_path / "s.h5.shards"
+    shards.mkdir()
+    (tmp_path / "precious").write_text("precious")
+    if kind == "link":
+        (shards / "lock").symlink_to(tmp_path / "precious")
+    elif kind == "folder":
+        (shards / "lock").mkdir()
+    else:
+        os.mkfifo(shards / "lock")
+        write(tmp_path / "s.h5")  # which locks as a file does
+        return
+    with pytest.raises(LitPWMError, match=r"s.h5.shards' .*could not be made"):
+        EpisodeWriter(tmp_path / "s.h5", tasks=TASKS)
+    assert (tmp_path / "precious").read_text() == "precious"
 
 
 # -- the same episodes, the same file ---------------------------------------------------------------------------------
@@ -327,8 +416,6 @@ def test_the_stored_moments_merge_to_the_observations_statistics(mixed_store):
 
 
 def test_version_1_is_read_with_one_notice(caplog):
-    from pathlib import Path
-
     from datamodules import opening
 
     path = Path(__file__).parent / "fixtures" / "version_1.h5"

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import resource
 import subprocess
 import sys
 
@@ -101,3 +102,16 @@ def test_a_video_that_cannot_be_written_is_refused(tmp_path, caplog):
     with pytest.raises(LitPWMError, match="No frame"):
         write_video(tmp_path / "x.mp4", frames_of_a_ramp(0), 25)
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("largest", [0, 100, 1500])
+def test_an_encoder_that_cannot_write_on_leaves_no_video(tmp_path, largest):
+    """It takes all frames before it fails, and says nothing."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, limits[1]))
+    try:
+        with pytest.raises(LitPWMError, match="video could not be written"):
+            write_video(tmp_path / "ramp.mp4", frames_of_a_ramp(20), 12.5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []

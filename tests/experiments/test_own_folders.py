@@ -78,6 +78,33 @@ def test_folders_of_others_are_never_deleted(name, tmp_path):
     assert (tmp_path / name / "thesis").read_text() == "years"
 
 
+def test_a_folder_of_others_is_not_replaced(tmp_path):
+    final = tmp_path / "demo"
+    final.mkdir()
+    (final / "thesis").write_text("years")
+    with pytest.raises(LitPWMError, match="did not make it"):
+        fill(final, "new")
+    (final / "thesis").rename(tmp_path / "thesis")
+    with pytest.raises(LitPWMError, match="did not make it"), replacing_folder(final, overwrite=True):
+        (tmp_path / "thesis").rename(final / "thesis")  # which comes meanwhile
+    assert (final / "thesis").read_text() == "years"
+    (final / "record.json").touch()  # one of an older version
+    with replacing_folder(final, overwrite=True, known_by=("record.json",)) as new:
+        (new / "new").touch()
+    assert (final / "new").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["demo"]
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_a_lock_that_is_something_else_is_left_as_it_is(kind, tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    place = tmp_path / ".lock"
+    place.symlink_to(tmp_path / "precious") if kind == "link" else place.mkdir()
+    with pytest.raises(LitPWMError, match="cannot be written to"), only_one(tmp_path, "demo"):
+        pass
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
 def test_two_do_not_work_in_one_folder(tmp_path):
     script = (
         "import sys\nfrom pathlib import Path\nfrom lit_pwm.experiments.own_folders import only_one\n"

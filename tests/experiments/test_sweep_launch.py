@@ -92,6 +92,16 @@ def test_a_moved_sweep_is_still_finished(sweeping, small_store, tmp_path):
     assert "2 finished before" in sweeping(plan, "--out", "moved")[1]
 
 
+def test_folders_of_the_users_hide_no_package_from_cells(sweeping, small_store, tmp_path):
+    for name in ("callbacks", "datamodules"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('hidden')")
+    plan = looking(small_store)
+    plan["axes"]["what"].pop("bad")
+    code, text = sweeping(plan)
+    assert code == 0, text
+
+
 def test_two_sweeps_do_not_work_in_one_folder(sweeping, small_store, tmp_path):
     (tmp_path / "out").mkdir()
     with (tmp_path / "out/.lock").open("w") as lock:

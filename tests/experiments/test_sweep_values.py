@@ -8,6 +8,7 @@ import yaml
 
 from lit_pwm.cli.main import run
 from lit_pwm.errors import LitPWMError
+from lit_pwm.experiments.metrics import read_curves
 from lit_pwm.experiments.sweep import cells_of, read_sweep
 from lit_pwm.experiments.sweep.filling import fill, put
 
@@ -70,6 +71,7 @@ stages:
         ("axes: {}\nstages: {a: {run: [fit, --a.steps, 1, --config, x, --a.steps, 2]}}", "--a.steps twice"),
         ("axes: {}\nstages: {a: {run: [fit, --seed=1, --seed, 2]}}", "--seed twice"),
         ("axes: {}\nstages: {a: {run: [fit, --model.lr, 1, --model.init_args.lr, 2]}}", "--model.lr twice"),
+        ("axes: {}\nstages: {a: {run: [fit, --model.actor, A, --model.actor.class_path, B]}}", "--model.actor twice"),
         ("axes: {}\nvariables: {v: --a}\nstages: {a: {run: [fit, --a, 1, '{v}', 2]}}", "--a twice"),
         ("axes: {seed: [0]}\nstages: {a: {over: [[seed]], run: [x]}}", "`over` of the stage 'a'.*single value"),
         ("axes: {}\nstages: {a: {run: [x]}}\nrecord: {returns: {best: [a]}}", r"`record\.returns`.*single value"),
@@ -167,6 +169,47 @@ def test_a_folder_that_no_sweep_made_is_kept(kind, sweeping, small_store, tmp_pa
     assert "out/look/all" in said
     found = [path for path in (*tmp_path.rglob("thesis.txt"), place) if path.is_file()]
     assert [path.read_text() for path in found] == ["years of work"]
+
+
+def recorded(store, name="looking"):
+    """A sweep whose record is made of returns that are put there."""
+    return {
+        "name": name, "axes": {"what": {"good": str(store)}}, "record": {"returns": {"best": "look"}},
+        "stages": {"look": {"over": ["what"], "run": ["data", "info", "{what}"]}},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("option", ["--out", "--records"])
+def test_records_of_another_sweep_are_not_replaced(option, sweeping, small_store, tmp_path):
+    place = tmp_path / ("out/records" if option == "--out" else "kept") / "what=good.record.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps({"kind": "sweep", "format": 1, "sweep": "another"}))
+    before = place.read_text()
+    code, said = sweeping(recorded(small_store), "--records", "kept")
+    assert code == 2
+    assert "record of the sweep 'another'" in said
+    assert f"another folder with {option}" in said
+    assert place.read_text() == before
+    assert not (tmp_path / "out/look").exists()
+    place.write_text("{")  # a damaged one is made anew
+    sweeping(recorded(small_store))
+    assert (tmp_path / "out/look/what=good/cell.json").exists()
+
+
+METRICS = {
+    "empty": "", "header alone": "step,loss\r\n", "no step": "loss\r\n1.0\r\n", "torn": "step,loss\r\n1,2.0\r\n2",
+    "text": "step,loss\r\n1,many\r\n", "binary": "\0\1\2", "too many": "step,loss\r\n1,2,3\r\n", "quote": 'a,"b',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [*METRICS, "folder"])
+def test_metrics_that_cannot_be_read_are_named(kind, tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.mkdir() if kind == "folder" else path.write_text(METRICS[kind])
+    with pytest.raises(LitPWMError, match=r"metrics.csv'"):
+        read_curves(path)
+    with pytest.raises(LitPWMError, match=r"metrics.csv'"):
+        read_curves(tmp_path / "none" / "metrics.csv")
 
 
 def test_a_records_values_say_what_its_labels_stand_for(sweeping, small_store, tmp_path):

@@ -188,8 +188,8 @@ def last_of():
     return read
 
 
-KEPT = {".lock", ".made_by_lit_pwm"}
-"""Hidden files that are meant to stay: a lock, which counts by who holds it, and the mark of an own folder."""
+KEPT = {".lock", "made_by_lit_pwm.json"}
+"""Files that may be empty: a lock, which counts by who holds it, and the mark of an own folder."""
 READERS = {
     ".ckpt": state_of,
     ".json": lambda path: json.loads(path.read_text()),

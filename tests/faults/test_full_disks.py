@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -116,3 +117,45 @@ def test_results_without_room_keep_the_earlier_ones(tmp_path, disk, start, refus
     assert_out_of_room(running, refused)
     assert json.loads((room / "result.json").read_text()) == {"earlier": 1}
     assert sorted(path.name for path in room.iterdir()) == ["ballast", "result.json"]
+
+
+@pytest.mark.faults
+def test_a_report_without_room_keeps_the_earlier_one(tmp_path, disk, start, refused):
+    room = disk(24)
+    (room / "index.html").write_text("<html>earlier</html>")
+    (room / "ballast").write_bytes(bytes(8192))
+    (tmp_path / "runs").mkdir()
+    shutil.copy(Path(__file__).parent / "demo_record.json", tmp_path / "runs/record.json")
+    running = start(["report", tmp_path / "runs", "--out", room], tmp_path)
+    assert_out_of_room(running, refused)
+    assert (room / "index.html").read_text() == "<html>earlier</html>"
+    assert not [path for path in room.rglob(".*") if path.is_file()]
+
+
+@pytest.mark.faults
+def test_a_sweep_without_room_goes_on_when_there_is(tmp_path, disk, start, refused, whole, store):
+    room = disk(16)
+    look = {"over": ["n"], "run": ["data", "check", str(store)]}
+    (tmp_path / "small.yaml").write_text(json.dumps({"name": "s", "axes": {"n": [0, 1, 2]}, "stages": {"look": look}}))
+    argv = ["sweep", tmp_path / "small.yaml", "--out", room / "out", "--workers", "1"]
+    running = start(argv, tmp_path)
+    assert_out_of_room(running, refused)
+    whole(room)
+    subprocess.run(["mount", "-o", "remount,size=4m", str(room)], check=True)
+    again = start(argv, tmp_path)
+    assert again.finish() == 0, again.stdout + again.stderr
+    assert [json.loads(path.read_text())["status"] for path in room.rglob("cell.json")] == ["finished"] * 3
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kilobytes", [0, 4, 16, 40, 64])
+def test_videos_without_room_leave_none(kilobytes, tmp_path, disk):
+    from lit_pwm.errors import LitPWMError
+    from lit_pwm.evaluation.video import write_video
+
+    room, rng = disk(100), np.random.default_rng(0)
+    (room / "ballast").write_bytes(bytes((96 - kilobytes) * 1024))
+    frames = (rng.integers(256, size=(64, 64, 3), dtype=np.uint8) for _ in range(200))
+    with pytest.raises(LitPWMError, match="video could not be written"):
+        write_video(room / "x.mp4", frames, 25)
+    assert [path.name for path in room.iterdir()] == ["ballast"]

@@ -25,6 +25,7 @@ ENTRANCES = {
     "evaluate": ("checkpoint", ["evaluate", "--checkpoint", "FILE"]),
     "resume": ("checkpoint", [*PRETRAIN, *STORE, "--ckpt_path", "FILE"]),
     "validate": ("checkpoint", ["validate", *PRETRAIN[1:5], *STORE, "--ckpt_path", "FILE"]),
+    "test": ("checkpoint", ["test", *PRETRAIN[1:5], *STORE, "--ckpt_path", "FILE"]),
     "world_model": ("checkpoint", [*POLICY, *STORE, "--model.world_model_checkpoint", "FILE"]),
     "initial": ("checkpoint", [*PRETRAIN, *STORE, "--model.initial_checkpoint", "FILE"]),
     "initial_policy": (
@@ -57,6 +58,7 @@ ENTRANCES = {
     "info": ("store", ["data", "info", "FILE"]),
     "check": ("store", ["data", "check", "FILE"]),
     "data": ("store", [*PRETRAIN, "--data.store", "FILE"]),
+    "second_data": ("store", [*PRETRAIN, "--data.store", str(OLD / "made.h5"), "--data.store+", "FILE"]),
     "config": ("config", [*PRETRAIN, *STORE, "--config", "FILE"]),
     "sweep": ("sweep", ["sweep", "FILE", "--dry-run"]),
     "record": ("record", ["report", "FOLDER", "--out", "report"]),
@@ -223,14 +225,15 @@ def test_hostile_shards_are_refused_or_passed_over(kind, name, tmp_path, monkeyp
 
 @pytest.mark.faults
 @pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["cell.json", "made_by_lit_pwm.json", "log.txt"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_cell_whose_state_is_hostile_is_run(kind, tmp_path, monkeypatch, capfd):
+def test_a_cell_whose_files_are_hostile_is_run(kind, name, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     look = {"over": ["n"], "run": ["data", "check", str(OLD / "made.h5")]}
     (tmp_path / "looking.yaml").write_text(json.dumps({"name": "x", "axes": {"n": [1]}, "stages": {"look": look}}))
     folder = tmp_path / "out/look/n=1"
     folder.mkdir(parents=True)
-    KINDS[kind](folder / "cell.json", "record")
+    KINDS[kind](folder / name, "record")
     code = run(["sweep", "looking.yaml", "--out", "out", "--workers", "1"])
     out, err = capfd.readouterr()
     assert not (folder / "executed").exists(), "code from the file was run"

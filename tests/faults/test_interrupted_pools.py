@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+OLD = Path(__file__).parents[1] / "fixtures_v1"
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 WITHIN = 3.0
 SLACK = 3.0
@@ -91,6 +92,25 @@ def test_collecting_is_interrupted(tmp_path, start):
     running.signal(signal.SIGINT, group=True)
     assert_ended(running, signal.SIGINT)
     assert not out.exists()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("number", CODES)
+def test_an_evaluation_stops(number, tmp_path, start):
+    """In its environments, wherever they run."""
+    work = tmp_path / "work"
+    work.mkdir()
+    argv = ["evaluate", "--checkpoint", OLD / "mlp_policy.ckpt", "--tasks", "cartpole-swingup", "--episodes", "5000"]
+    running = start([*argv, "--out", work / "result.json"], tmp_path)
+    end = time.monotonic() + 120
+    while b"libmujoco" not in Path(f"/proc/{running.process.pid}/maps").read_bytes():
+        assert running.process.poll() is None, running.stderr
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    time.sleep(4)
+    running.signal(number, group=number == signal.SIGINT)
+    assert_ended(running, number)
+    assert list(work.iterdir()) == []
 
 
 @pytest.mark.faults

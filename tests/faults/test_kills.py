@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,7 @@ import torch
 from datamodules import EpisodeStore
 
 OLD = Path(__file__).parents[1] / "fixtures_v1"
+HOOKS = Path(__file__).parent / "hooks"
 
 
 def changes(log: Path) -> list[str]:
@@ -90,6 +95,34 @@ def test_training_killed_at_each_change(share, tmp_path, killed, done, whole, fo
     assert number > 3 * SHARES, "hardly a change was seen"
 
 
+def logged(root):
+    """The updates in a run's log, whose lines are whole."""
+    (file,) = root.rglob("metrics.csv")
+    header, *lines = file.read_text().splitlines()
+    assert all(line.count(",") == header.count(",") for line in lines), lines
+    return {int(line.split(",")[header.split(",").index("step")]) for line in lines}
+
+
+@pytest.mark.faults
+def test_going_on_killed_at_each_renaming(tmp_path, killed, done, whole, pretraining):
+    """It replaces the log and the last checkpoint of the run that it goes on with."""
+    before = tmp_path / "before"
+    done(pretraining(before, 4, 2))
+    assert logged(before) >= {0, 1, 2, 3}
+    for number in range(1, 12):
+        root = tmp_path / f"run{number}"
+        shutil.copytree(before, root)
+        code, made = killed([*pretraining(root, 5, 2), "--ckpt_path", "last"], root, number, "os.rename")
+        whole(root, killed=True)
+        assert logged(root) >= {0, 1, 2, 3}, made
+        steps = {torch.load(path, weights_only=True)["global_step"] for path in root.rglob("last.ckpt")}
+        assert steps <= {4, 5}, made
+        if code == 0:
+            break
+    assert any("metrics.csv" in change for change in made), made
+    assert 2 < number < 11
+
+
 # -- collecting --------------------------------------------------------------------------------------------------------
 def collecting(out):
     return ["collect", "--tasks", "cartpole-balance", "--episodes", "3", "--workers", "1", "--out", out]
@@ -144,3 +177,73 @@ def test_an_evaluation_killed_at_each_change_keeps_the_earlier_result(tmp_path, 
     assert tasks == sorted(tasks, reverse=True)
     assert tasks[0] == ["earlier"]
     assert tasks[-1] == ["cartpole-swingup"]
+
+
+@pytest.mark.faults
+def test_a_report_killed_at_each_renaming_is_whole(tmp_path, killed):
+    """The earlier page, or the new one, and what it shows."""
+    record = json.loads((Path(__file__).parent / "demo_record.json").read_text())
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/record.json").write_text(json.dumps(record))
+    for number in range(1, 30):
+        root = tmp_path / f"report{number}"
+        root.mkdir()
+        (root / "index.html").write_text("<html>earlier</html>")
+        code, made = killed(["report", tmp_path / "runs", "--out", root], root, number, "os.rename")
+        page = (root / "index.html").read_text()
+        assert page.strip().endswith("</html>"), made
+        for source in re.findall(r'"(assets/[^"]+)"', page):
+            assert (root / source).read_text().strip().endswith("</svg>"), made
+        if code == 0:
+            break
+    assert "earlier" not in page
+    assert 3 < number < 29
+
+
+@pytest.mark.faults
+def test_a_sweep_killed_at_each_renaming_goes_on(tmp_path, killed, done, whole, store):
+    look = {"over": ["n"], "run": ["data", "check", "{store}"]}
+    plan = {"name": "small", "axes": {"n": [0, 1]}, "variables": {"store": str(store)}, "stages": {"look": look}}
+    (tmp_path / "small.yaml").write_text(json.dumps(plan))
+    for number in range(1, 20):
+        root = tmp_path / f"swept{number}"
+        argv = ["sweep", tmp_path / "small.yaml", "--out", root, "--workers", "2"]
+        code, _ = killed(argv, root, number, "os.rename")
+        whole(root, killed=True)
+        if code == 0:
+            break
+        done(argv)
+        assert [json.loads(path.read_text())["status"] for path in root.rglob("cell.json")] == ["finished"] * 2
+    assert 3 < number < 19
+
+
+# -- folders that replace earlier ones ---------------------------------------------------------------------------------
+REPLACES = """
+import sys
+from pathlib import Path
+from lit_pwm.experiments.own_folders import only_one, replacing_folder
+with only_one(Path(sys.argv[1]), "demo"), replacing_folder(Path(sys.argv[1]) / "run", overwrite=True) as folder:
+    (folder / "record.json").write_text(sys.argv[2])
+"""
+
+
+def test_a_run_that_is_replaced_is_never_lost(tmp_path):
+    def replace(root, text, **fault):
+        own = {"PYTHONPATH": os.pathsep.join([str(HOOKS), *filter(None, sys.path)])}
+        if fault:
+            own["LIT_PWM_TEST_FAULT"] = json.dumps({"root": str(root), "log": str(tmp_path / "log"), **fault})
+        return subprocess.run([sys.executable, "-c", REPLACES, root, text], env=os.environ | own).returncode
+
+    for number in range(1, 30):
+        root = tmp_path / f"out{number}"
+        root.mkdir()
+        assert replace(root, "old") == 0
+        code = replace(root, "new", kill=number)
+        assert code in (0, -signal.SIGKILL)
+        kept = [path.read_text() for path in root.glob("run*/record.json")]
+        assert "old" in kept or "new" in kept
+        assert replace(root, "next") == 0
+        assert sorted(path.name for path in root.iterdir()) == [".lock", "run"]
+        if code == 0:
+            break
+    assert 8 < number < 29

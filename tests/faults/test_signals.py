@@ -229,7 +229,8 @@ def metrics(root):
 def test_slurm_requeues_once_and_the_job_goes_on(tmp_path, store):
     (tmp_path / "bin").mkdir()
     scontrol = tmp_path / "bin" / "scontrol"
-    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
+    # As SLURM does, it ends the processes of the job that it starts again.
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\nsleep 0.5\nkill -TERM $PPID\n')
     scontrol.chmod(0o755)
     slurm = {
         "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "SLURM_JOB_ID": "77", "SLURM_NTASKS": "1",

@@ -168,6 +168,11 @@ DEMO_DAMAGE = {
     "a number as video": lambda r: r["tasks"][0].update(video=5),
     "a text as seconds": lambda r: r.update(seconds={"all": "long"}),
     "a seed of text": lambda r: r.update(seed="x"),
+    "points of three": lambda r: r.update(policy_curves={"one": {"x": [[0, 1.0], [1, 2.0, 3.0]]}}),
+    "a point nowhere": lambda r: r.update(world_model_curves={"train/loss": [[None, 1.0]]}),
+    "a series of two lengths": lambda r: r["tasks"][0]["open_loop"]["series"].append(
+        {"name": "x", "truth": [1.0, 2.0, 3.0], "prediction": [1.0], "copy_last": [1.0]}
+    ),
     "curves that are lists": lambda r: r.update(policy_curves=[]),
 }
 

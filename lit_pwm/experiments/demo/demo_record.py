@@ -12,6 +12,7 @@ from typing import Any
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.demo.summary import TaskSummary
 from lit_pwm.experiments.record_fields import (
+    alike_long,
     anything,
     check_record,
     each,
@@ -20,6 +21,7 @@ from lit_pwm.experiments.record_fields import (
     list_of,
     maybe,
     number,
+    pair,
     read_json,
     text,
 )
@@ -30,8 +32,9 @@ RECORD = "record.json"
 FORMAT_VERSION = 1
 
 _REMEDY = "Name the folder of a run that `lit-pwm demo` finished, or run it again."
-_POINTS = list_of(list_of(maybe(number), least=2))
-_SERIES = fields({"name": text, "truth": list_of(number), "prediction": list_of(number), "copy_last": list_of(number)})
+_POINTS = list_of(pair(number, maybe(number)))
+_DRAWN = ("truth", "prediction", "copy_last")
+_SERIES = alike_long(fields({"name": text, **dict.fromkeys(_DRAWN, list_of(number))}), _DRAWN)
 _GAP = fields({"imagined_return": number, "real_return": number, "steps": number})
 _TASK = fields(
     {

@@ -115,7 +115,8 @@ def _cell(sweep: Sweep, stage: Stage, labels: Mapping[str, str], before: Mapping
 def _refuse_repeated(sweep: Sweep, stage: Stage, arguments: tuple[str, ...]) -> None:
     """Refuse an option that is there twice, in the file or by what its placeholders stand for."""
     given = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
-    options = [option.replace(".init_args.", ".") for option in given if not option.endswith("+")]  # which appends
+    plain = [option.replace(".init_args.", ".").removesuffix(".class_path") for option in given]
+    options = [option for option in plain if not option.endswith("+")]  # which appends
     for option in options:
         if options.count(option) > 1 and option not in _REPEATED:
             raise LitPWMError(

@@ -33,6 +33,7 @@ from lit_pwm.experiments.sweep.state import (
 )
 from lit_pwm.provenance import versions
 from lit_pwm.runtime import run_signals
+from lit_pwm.runtime.imports import current_folder_as_here
 from lit_pwm.runtime.processes import LIFELINE, lifeline
 
 _PATIENCE = 8.0
@@ -148,7 +149,8 @@ class LocalLauncher:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=run_signals.not_launched(os.environ)
-                | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", LIFELINE: str(self._kept_open[1])},
+                | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", LIFELINE: str(self._kept_open[1])}
+                | current_folder_as_here(),
                 start_new_session=True,
                 pass_fds=self._kept_open,
             )

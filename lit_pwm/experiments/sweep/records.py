@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -80,6 +81,33 @@ def write_record(
         with replacing(place, "A sweep's record") as beside:
             beside.write_text(written, encoding="utf-8")
     return path
+
+
+def check_places(sweep: Sweep, cells: Mapping[str, Cell], out: Path, copies: Path | None = None) -> None:
+    """Make sure that no record of another sweep lies where one of this sweep would be written or removed.
+
+    Raises:
+        LitPWMError: one does.
+    """
+    if sweep.record is None:
+        return
+    first = next(iter(sweep.record.returns.values()))
+    names = [f"{label_of(cell.labels)}{SUFFIX}" for cell in cells.values() if cell.stage == first]
+    places = [("--out", out / "records"), *([("--records", copies)] if copies else [])]
+    for option, path in ((option, folder / name) for option, folder in places for name in names):
+        theirs = _sweep_of(path)
+        if theirs is not None and theirs != sweep.name:
+            raise LitPWMError(
+                f"The file {str(path)!r} is a record of the sweep {str(theirs)[:80]!r}, and would be replaced by one "
+                f"of {sweep.name!r}. Move it away, or give another folder with {option}."
+            )
+
+
+def _sweep_of(path: Path) -> Any:
+    """The name of the sweep whose record a file is; None where there is none, or a damaged one, which is made anew."""
+    with contextlib.suppress(LitPWMError):
+        return read_json(path, "the record of a sweep's cell", _REMEDY).get("sweep")
+    return None
 
 
 def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:

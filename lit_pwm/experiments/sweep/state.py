@@ -107,8 +107,10 @@ class Begun:
 def read_begun(folder: Path) -> Begun | None:
     """What a cell was begun with; None where none was, or its file is of another format."""
     try:
+        if not (folder / MARK).is_file():
+            return None
         return Begun(**json.loads((folder / MARK).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 
