@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import bisect
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import torch
 from formulation_arms import ARMS, Arm
 from formulation_table import write_tables
 from lightning.pytorch import Trainer, seed_everything
+from study_records import write_record
 from torch.utils.flop_counter import FlopCounterMode
 
 import callbacks
@@ -44,7 +44,6 @@ from lit_pwm.models import MLPDynamics, WorldModel
 from lit_pwm.models.noise import seed_noise
 from lit_pwm.models.parity import count_parameters, match_parameters
 from lit_pwm.models.world_model_options import WorldModelOptions
-from lit_pwm.runtime.atomic import replacing
 from lit_pwm.runtime.pool import Call
 
 TASKS = ("cartpole-swingup", "cup-catch", "cartpole-balance", "reacher-easy")
@@ -164,8 +163,7 @@ def train(
         "device": device_name(module.device),
         "torch": torch.__version__,
     }
-    with replacing(result, "The record") as path:
-        path.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(result, record)
     return f"decoded error at 16 steps {record['scores']['decoded_error_16']:.3f}"
 
 
