@@ -83,7 +83,8 @@ class Recipe:
             LitPWMError: what a class refuses of its options.
         """
         try:
-            new = _parser().instantiate_classes(self.parsed)
+            parser = _parser()
+            new = getattr(parser, "instantiate", parser.instantiate_classes)(self.parsed)  # as newer versions call it
         except ValueError as error:  # jsonargparse's, around what a class has raised
             refusals = (cause for cause in _causes(error) if isinstance(cause, LitPWMError))
             raise next(refusals, error) from None
