@@ -23,9 +23,11 @@ from typing import Any, Self, cast
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
+import callbacks
 import datamodules
 from lit_pwm.batch import Batch
-from lit_pwm.experiments import training as stages
+from lit_pwm.experiments.recipes import DEMO_POLICY, DEMO_WORLD_MODEL, Recipe
+from lit_pwm.experiments.training import be_quiet
 from lit_pwm.optim import follow_
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.pretraining import WorldModelPretraining
@@ -62,14 +64,15 @@ class Unguarded(AtomicUpdate):
         """Nothing is known."""
 
 
-class Kept(Trainer):
-    """Remembers the trainers of the demo's stages."""
-
-    made: list[Kept] = []  # noqa: RUF012
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.made.append(self)
+def trained(configs: Sequence[str], updates: int, folder: str, **options: Any) -> tuple[Trainer, str]:
+    """A run of a recipe that has ended, and its last checkpoint; options have `__` for the dot in their names."""
+    given = {name.replace("__", "."): value for name, value in options.items()}
+    recipe = Recipe(configs, {**given, "data.batches_per_epoch": updates, "trainer.max_steps": updates})
+    recipe["trainer.callbacks"], last = None, callbacks.LastCheckpoint()
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "limit_val_batches": 0}
+    module, data, trainer = recipe.made([last], default_root_dir=folder, **quiet)
+    trainer.fit(module, datamodule=data)
+    return trainer, last.best_model_path
 
 
 def compare(module: WorldModelPretraining | PolicyLearning, batch: Batch, rounds: int) -> dict[str, float]:
@@ -98,12 +101,11 @@ def compare(module: WorldModelPretraining | PolicyLearning, batch: Batch, rounds
 def measure(rounds: int, folder: str) -> dict[str, Any]:
     store = f"{folder}/demo.h5"
     datamodules.collect((TASK,), 12, store, behaviour="noise", workers=1, seed=0, progress=False)
-    stages.Trainer = Kept  # ty: ignore[invalid-assignment]
-    model = stages.train_world_model([store], f"{folder}/model", stages.WorldModelPlan(40), 0, progress=False)
-    plan = stages.PolicyPlan(4, 4, episodes=1)
-    stages.train_policy(TASK, model.last, [store], f"{folder}/policy", plan, 0)
+    be_quiet()
+    model, last = trained(DEMO_WORLD_MODEL, 40, f"{folder}/model", data__store=store)
+    policy, _ = trained(DEMO_POLICY, 4, f"{folder}/policy", data__store=store, model__world_model_checkpoint=last)
     result = {}
-    for trainer in Kept.made:
+    for trainer in (model, policy):
         parts = cast("Any", trainer)  # which Lightning attaches from outside
         module, batch = parts.lightning_module, next(iter(parts.datamodule.train_dataloader()))
         parts.log_every_n_steps = 0

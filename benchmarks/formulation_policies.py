@@ -10,19 +10,18 @@ exists is not made again.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from formulation_arms import ARMS
 from formulation_study import RESULTS, TASKS, checkpoint_of, collect_data, model_work
 from formulation_table import finalists, read, write_policy_table
+from study_records import write_record
 
 from lit_pwm.checkpoints import load_policy
 from lit_pwm.evaluation.evaluator import evaluate_task
 from lit_pwm.experiments.calls import Work, run_study
 from lit_pwm.experiments.training import PolicyPlan, train_policy
-from lit_pwm.runtime.atomic import replacing
 from lit_pwm.runtime.pool import Call
 
 _REPORT_SEED = 20_000
@@ -40,8 +39,7 @@ def run_policy(arm: str, task: str, seed: int, updates: int, runs: str, path: Pa
     record: dict[str, Any] = {"arm": arm, "task": task, "seed": seed, "updates": updates}
     for name, checkpoint in (("best", trained.best), ("last", trained.last)):
         record[name] = list(evaluate_task(load_policy(checkpoint), task, 10, _REPORT_SEED, mode="sync").returns)
-    with replacing(path, "The record") as part:
-        part.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(path, record)
     return f"best {sum(record['best']) / 10:.0f}, last {sum(record['last']) / 10:.0f}"
 
 

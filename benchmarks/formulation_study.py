@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import bisect
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import torch
 from formulation_arms import ARMS, Arm
 from formulation_table import write_tables
 from lightning.pytorch import Trainer, seed_everything
+from study_records import write_record
 from torch.utils.flop_counter import FlopCounterMode
 
 import callbacks
@@ -43,7 +43,7 @@ from lit_pwm.measures.compute import device_name
 from lit_pwm.models import MLPDynamics, WorldModel
 from lit_pwm.models.noise import seed_noise
 from lit_pwm.models.parity import count_parameters, match_parameters
-from lit_pwm.runtime.atomic import replacing
+from lit_pwm.models.world_model_options import WorldModelOptions
 from lit_pwm.runtime.pool import Call
 
 TASKS = ("cartpole-swingup", "cup-catch", "cartpole-balance", "reacher-easy")
@@ -61,26 +61,19 @@ HELD_OUT = {"data.val_fraction": 0.2, "data.val_batches": 40}
 
 @dataclass(frozen=True)
 class Size:
-    """Widths of everything but the swapped component, the MLP's that it is matched to, and the batch's."""
+    """The parts of everything but the swapped component, the MLP's width that it is matched to, and the batch's."""
 
     mlp_hidden: int
     batch_size: int
     horizon: int
-    widths: Mapping[str, int]
+    world_model: Mapping[str, Any]
 
 
 def size_of(recipe: Recipe) -> Size:
     """The size of a recipe's world model and batch."""
-    places = {
-        "encoder_dim": "encoder.hidden_dim",
-        "encoder_layers": "encoder.layers",
-        "reward_dim": "reward.hidden_dim",
-    }
-    places |= {"latent_dim": "latent_dim", "task_dim": "task_dim"}
-    widths = {name: recipe[f"model.world_model.{place}"] for name, place in places.items()}
-    return Size(
-        recipe["model.world_model.dynamics.hidden_dim"], recipe["data.batch_size"], recipe["data.horizon"], widths
-    )
+    parts = recipe.options_of("model")["world_model"]
+    hidden = recipe["model.world_model.dynamics.hidden_dim"]
+    return Size(hidden, recipe["data.batch_size"], recipe["data.horizon"], parts)
 
 
 def recipe_of(size: str, options: Mapping[str, Any]) -> Recipe:
@@ -90,7 +83,8 @@ def recipe_of(size: str, options: Mapping[str, Any]) -> Recipe:
 
 
 def model_of(arm: Arm, hidden: int, size: Size, tasks: dict[str, tuple[int, int]]) -> WorldModel:
-    return WorldModel(tasks, partial(arm.dynamics, hidden_dim=hidden), **size.widths)
+    dynamics = partial(arm.dynamics, hidden_dim=hidden)
+    return WorldModelOptions.of({**size.world_model, "dynamics": dynamics}).build(tasks)
 
 
 def flops_of(arm: Arm, hidden: int, size: Size, tasks: dict[str, tuple[int, int]]) -> int:
@@ -110,7 +104,7 @@ def flops_of(arm: Arm, hidden: int, size: Size, tasks: dict[str, tuple[int, int]
 
 def solve_width(arm: Arm, size: Size, tasks: dict[str, tuple[int, int]]) -> int:
     """The width at which the arm has as many parameters as the MLP, or as many FLOPs as the default flow."""
-    dims = size.widths["latent_dim"], max(dims[1] for dims in tasks.values()), size.widths["task_dim"]
+    dims = size.world_model["latent_dim"], max(dims[1] for dims in tasks.values()), size.world_model["task_dim"]
     matched = match_parameters(arm.dynamics, partial(MLPDynamics, hidden_dim=size.mlp_hidden), dims)(*dims)
     if arm.match == "parameters":
         return matched.init_args["hidden_dim"]
@@ -130,9 +124,9 @@ def train(
     options = {"data.store": store, "data.seed": seed, "trainer.accelerator": accelerator}
     recipe = recipe_of(size_name, options | {f"model.{option}": value for option, value in arm.options.items()})
     size = size_of(recipe)
-    _, data, _ = recipe.made()
+    data = datamodules.MultitaskDataModule(**recipe.options_of("data"))
     data.setup("fit")
-    tasks = cast("datamodules.MultitaskDataModule", data).tasks
+    tasks = data.tasks
     hidden = solve_width(arm, size, tasks)
     flops, flow = flops_of(arm, hidden, size, tasks), ARMS["flow"]
     if not arm.updates:  # as many FLOPs in all as the default flow
@@ -169,8 +163,7 @@ def train(
         "device": device_name(module.device),
         "torch": torch.__version__,
     }
-    with replacing(result, "The record") as path:
-        path.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(result, record)
     return f"decoded error at 16 steps {record['scores']['decoded_error_16']:.3f}"
 
 

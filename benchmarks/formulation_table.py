@@ -185,11 +185,17 @@ def policy_table(folder: Path) -> str:
         estimate = mean_estimate(means[name])
         cells.append("–" if estimate is None else "{} ({})".format(*estimate.shown()))
         rows.append([name, *cells])
-    test = scipy.stats.f_oneway(*(values for values in means.values() if len(values) > 1))
-    return markdown(["world model", *tasks, "mean, best (95 %)"], rows) + (
+    shown = markdown(["world model", *tasks, "mean, best (95 %)"], rows) + (
         "\n\nReturn of the best checkpoint / of the last, mean and standard deviation over seeds; mean over tasks with "
-        f"its t interval over seeds.\nThat all {len(means)} world models have one mean: F = {test.statistic:.2f}, p = "
-        f"{test.pvalue:.2f} (one-way analysis of variance of the seeds' means over tasks, best checkpoints)."
+        "its t interval over seeds."
+    )
+    several = [values for values in means.values() if len(values) > 1]
+    if len(several) < 2:
+        return shown
+    test = scipy.stats.f_oneway(*several)
+    return (
+        f"{shown}\nThat all {len(means)} world models have one mean: F = {test.statistic:.2f}, p = {test.pvalue:.2f} "
+        "(one-way analysis of variance of the seeds' means over tasks, best checkpoints)."
     )
 
 

@@ -13,8 +13,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from stochastic_study import Study, refuse_another, write_record
+from stochastic_study import Study
 from stochastic_table import RESULTS, write_policy_table
+from study_records import refuse_another, write_record
 
 from lit_pwm.checkpoints import load_policy
 from lit_pwm.evaluation.evaluator import evaluate_task

@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,22 +28,20 @@ import numpy as np
 import torch
 from stochastic_arms import ARMS, MODELS, REFERENCES, Subject, Windows
 from stochastic_outcomes import Futures
+from stochastic_scores import STEPS, scores
 from stochastic_table import RESULTS, write_table
+from study_records import refuse_another, write_record
 
 from datamodules import EpisodeStore, collect
 from lit_pwm.checkpoints import load_world_model
-from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.calls import Work, run_study
 from lit_pwm.experiments.engine import Outcome
 from lit_pwm.experiments.training import WorldModelPlan, be_quiet, train_world_model
 from lit_pwm.measures.linear_probe import best_probe
-from lit_pwm.measures.scores import crps, energy_score, rank_histogram, spread_error_ratio, spread_ratio
 from lit_pwm.models.noise import seed_noise
-from lit_pwm.runtime.atomic import replacing
 from lit_pwm.runtime.pool import Call
 from lit_pwm.tasks import make_env
 
-STEPS = (1, 4, 16)
 SAMPLES = 16
 _TRAINING_WINDOWS = 2000
 
@@ -223,55 +221,6 @@ def train_model(model: str, seed: int, store: str, folder: str, updates: int, ac
     record = {"checkpoint": checkpoint, "seconds": trained.seconds, "latent_variance": variance}
     write_record(Path(folder) / "last.json", record)
     return f"trained in {trained.seconds:.0f} s"
-
-
-def scores(samples: np.ndarray, futures: Futures) -> dict[str, Any]:
-    """What a record says of samples [M, T, N, O] of standardised observations.
-
-    Distances are divided by √O, so that they are in standard deviations whatever the number of entries.
-    """
-    width = np.sqrt(samples.shape[-1])
-    energy = energy_score(samples, futures.outcome) / width
-    last = max(STEPS) - 1
-    return {
-        "energy_score": {str(k): float(energy[k - 1].mean()) for k in STEPS},
-        "energy_score_episodes": {
-            str(k): [float(energy[k - 1, futures.episode == e].mean()) for e in np.unique(futures.episode)]
-            for k in STEPS
-        },
-        "crps": {str(k): crps(samples[:, k - 1], futures.outcome[k - 1]).mean(0).tolist() for k in STEPS},
-        "mean_error": {
-            str(k): float(np.square(samples[:, k - 1].mean(0) - futures.outcome[k - 1]).mean()) for k in STEPS
-        },
-        "spread_ratio": spread_ratio(samples, futures.samples).tolist(),
-        "spread_error_ratio": spread_error_ratio(samples, futures.outcome).tolist(),
-        "rank_histogram": rank_histogram(samples[:, last], futures.outcome[last]).tolist(),
-    }
-
-
-_WORDS = {"updates": "{} updates", "model_updates": "{} updates of the world model", "futures_seed": "held-out seed {}"}
-
-
-def refuse_another(path: Path, kind: str, wanted: Mapping[str, Any]) -> None:
-    """Make sure that a record is of what this run asks for: `kind`, "a model" say, of these numbers.
-
-    Raises:
-        LitPWMError: it is of others.
-    """
-    there = json.loads(path.read_text())
-    other = [key for key, value in wanted.items() if there.get(key) != value]
-    if other:
-        found, asked = (" and ".join(_WORDS[key].format(of.get(key)) for key in other) for of in (there, wanted))
-        raise LitPWMError(
-            f"{str(path)!r} records {kind} of {found}, and this run asks for {asked}. Give another --results, or the "
-            f"same numbers."
-        )
-
-
-def write_record(path: Path, content: dict[str, Any]) -> None:
-    """Write a small JSON file, whole or not at all."""
-    with replacing(path, "A record of the study") as part:
-        part.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -26,8 +26,9 @@ from lit_pwm.measures.compute import (
     device_name,
     peak_memory,
 )
+from lit_pwm.measures.compute_record import ComponentRecord, ComputeRecord
 from lit_pwm.models.component import Component
-from lit_pwm.models.parity import ParityRecord, count_parameters
+from lit_pwm.models.parity import count_parameters
 from lit_pwm.optim import logs_now
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.pretraining import WorldModelPretraining
@@ -45,31 +46,6 @@ class Totals:
     samples: int = 0
     seconds: float = 0.0
     flops: float = 0.0
-
-
-class ComputeRecord(TypedDict):
-    """The content of compute.json, which docs/metrics.md explains."""
-
-    format: int
-    module: str
-    components: dict[str, dict[str, Any]]
-    parameters: dict[str, int]
-    parity: ParityRecord | None
-    updates: int
-    samples: int
-    seconds: float
-    flops: float
-    flops_per_update: float | None
-    nfe_per_update: float
-    nfe_per_update_by_part: dict[str, float]
-    seconds_per_update: float | None
-    samples_per_second: float | None
-    peak_memory_bytes: int
-    device: str
-    world_size: int
-    threads: int
-    precision: str
-    torch: str
 
 
 class ComputeLedger(Callback):
@@ -210,7 +186,11 @@ class ComputeLedger(Callback):
         return {
             "format": FORMAT_VERSION,
             "module": type(module).__name__,
-            "components": {name: part.description() for name, part in parts.items() if isinstance(part, Component)},
+            "components": {
+                name: cast("ComponentRecord", part.description())
+                for name, part in parts.items()
+                if isinstance(part, Component)
+            },
             "parameters": parameters_by_part(module),
             "parity": None if parity is None else parity.to_json(),
             "updates": totals.updates,

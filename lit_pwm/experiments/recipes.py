@@ -45,20 +45,22 @@ class Recipe:
 
     def __getitem__(self, name: str) -> Any:
         """The value of an option, by the name that the command line has for it."""
-        return self.parsed[self._place(name)]
+        found, part = self._place(name)
+        return found[part]
 
     def __setitem__(self, name: str, value: Any) -> None:
         """Give an option a value, which may be an object."""
-        self.parsed[self._place(name)] = value
+        found, part = self._place(name)
+        found[part] = value
 
-    def _place(self, name: str) -> str:
-        """The option's full name, with the `init_args` that the command line lets one leave out."""
-        place = ""
-        for part in name.split("."):
-            if place and "class_path" in self.parsed[place]:
-                place += ".init_args"
-            place = f"{place}.{part}".lstrip(".")
-        return place
+    def _place(self, name: str) -> tuple[Any, str]:
+        """What holds an option, within the `init_args` that the command line lets one leave out, and its name there."""
+        *above, last = name.split(".")
+        found: Any = self.parsed
+        for part in above:
+            found = found[part]
+            found = found["init_args"] if "class_path" in found else found
+        return found, last
 
     def options_of(self, section: str) -> dict[str, Any]:
         """The options of `model` or `data` as their class takes them; components are described, not made."""
@@ -81,7 +83,8 @@ class Recipe:
             LitPWMError: what a class refuses of its options.
         """
         try:
-            new = _parser().instantiate_classes(self.parsed)
+            parser = _parser()
+            new = getattr(parser, "instantiate", parser.instantiate_classes)(self.parsed)  # as newer versions call it
         except ValueError as error:  # jsonargparse's, around what a class has raised
             refusals = (cause for cause in _causes(error) if isinstance(cause, LitPWMError))
             raise next(refusals, error) from None

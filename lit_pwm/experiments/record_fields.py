@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from lit_pwm.errors import LitPWMError
 MOST_BYTES = 64 * 2**20
 """Of a record that is read; those of the largest sweeps have a thousandth of it."""
 
-Check = Callable[[Any, str], str | None]
+Check = Callable[[object, str], str | None]
 """Says what is wrong with a value at a place, or nothing."""
 
 _UNSHOWABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
@@ -45,7 +45,7 @@ def read_json(path: Path, what: str, remedy: str) -> dict[str, Any]:
     return found
 
 
-def check_record(path: Path, record: Any, check: Check, remedy: str) -> None:
+def check_record(path: Path, record: object, check: Check, remedy: str) -> None:
     """Make sure that a record has what it should.
 
     Raises:
@@ -57,19 +57,19 @@ def check_record(path: Path, record: Any, check: Check, remedy: str) -> None:
 
 
 # -- checks of values -------------------------------------------------------------------------------------------------
-def number(value: Any, place: str) -> str | None:
+def number(value: object, place: str) -> str | None:
     """A finite number."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and _is_finite(value):
         return None
     return _wrong(value, place, "a finite number")
 
 
-def text(value: Any, place: str) -> str | None:
+def text(value: object, place: str) -> str | None:
     """A text."""
     return None if isinstance(value, str) else _wrong(value, place, "text")
 
 
-def anything(value: Any, place: str) -> str | None:
+def anything(value: object, place: str) -> str | None:
     """Any value."""
     return None
 
@@ -82,7 +82,7 @@ def maybe(check: Check) -> Check:
 def list_of(check: Check, least: int = 0) -> Check:
     """A list of at least so many entries that `check` accepts."""
 
-    def checked(value: Any, place: str) -> str | None:
+    def checked(value: object, place: str) -> str | None:
         if not isinstance(value, list) or len(value) < least:
             return _wrong(value, place, f"a list{f' of {least} or more' if least else ''}")
         return _first(check(entry, f"{place}[{number}]") for number, entry in enumerate(value))
@@ -118,7 +118,7 @@ def alike_long(check: Check, names: Sequence[str]) -> Check:
 def each(check: Check, least: int = 0) -> Check:
     """An object of at least so many names whose values `check` accepts."""
 
-    def checked(value: Any, place: str) -> str | None:
+    def checked(value: object, place: str) -> str | None:
         if not isinstance(value, dict) or len(value) < least:
             return _wrong(value, place, f"an object{f' of {least} or more entries' if least else ''}")
         return _first(check(entry, _below(place, name)) for name, entry in value.items())
@@ -129,7 +129,7 @@ def each(check: Check, least: int = 0) -> Check:
 def fields(required: Mapping[str, Check], optional: Mapping[str, Check] | None = None) -> Check:
     """An object with these fields; others are not looked at."""
 
-    def checked(value: Any, place: str) -> str | None:
+    def checked(value: object, place: str) -> str | None:
         if not isinstance(value, dict):
             return _wrong(value, place, "an object")
         for name in required:
@@ -141,7 +141,7 @@ def fields(required: Mapping[str, Check], optional: Mapping[str, Check] | None =
     return checked
 
 
-def _first(found: Any) -> str | None:
+def _first(found: Iterable[str | None]) -> str | None:
     return next((wrong for wrong in found if wrong is not None), None)
 
 
@@ -149,11 +149,11 @@ def _below(place: str, name: str) -> str:
     return f"{place}.{name}" if place else name
 
 
-def _wrong(value: Any, place: str, wanted: str) -> str:
+def _wrong(value: object, place: str, wanted: str) -> str:
     return f"has {_kind(value)} at {place or 'its top'}, where {wanted} should be"
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     if isinstance(value, (dict, list)):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
     shown = "null" if value is None else repr(value)
@@ -167,7 +167,7 @@ def _is_finite(value: float) -> bool:
         return False
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> object:
     """Plain values for JSON, in which numbers that are not finite are null."""
     if isinstance(value, Mapping):
         return {key: finite(inner) for key, inner in value.items()}
@@ -176,7 +176,7 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _clean(value: Any) -> Any:
+def _clean(value: object) -> object:
     if isinstance(value, str):
         return _UNSHOWABLE.sub("\ufffd", value)
     if isinstance(value, list):

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.own_folders import UNFINISHED
+from lit_pwm.experiments.record_types import DemoRecord, SweepRecord
 
-Record = Mapping[str, Any]
-Named = tuple[Path, Record]
-"""A record and its file."""
+NamedCell = tuple[Path, SweepRecord]
+"""A record of a sweep's cell and its file."""
+NamedDemo = tuple[Path, DemoRecord]
+"""A demo's record and its folder."""
 
 STRATA = ("task", "seed")
 """Axes whose labels are what commands are given; those of others may stand for something else, such as a config."""
@@ -43,13 +44,13 @@ def distinct_files(paths: Iterable[Path]) -> list[Path]:
     return list(found.values())
 
 
-def distinct_demos(named: Sequence[Named]) -> list[Named]:
+def distinct_demos(named: Sequence[NamedDemo]) -> list[NamedDemo]:
     """The demo's runs, each once.
 
     Raises:
         LitPWMError: two of one seed have other results, or two have other plans.
     """
-    kept: dict[int, Named] = {}
+    kept: dict[int, NamedDemo] = {}
     for path, record in named:
         first_path, first = next(iter(kept.values()), (path, record))
         ours, theirs = first["plan"], record["plan"]
@@ -64,14 +65,14 @@ def distinct_demos(named: Sequence[Named]) -> list[Named]:
     return list(kept.values())
 
 
-def distinct_cells(named: Sequence[Named]) -> list[Named]:
+def distinct_cells(named: Sequence[NamedCell]) -> list[NamedCell]:
     """A sweep's records, each cell and seed once.
 
     Raises:
         LitPWMError: they are of other sweeps, or two were made by commands or configs that differ in more than their
             labels, or two of one cell and seed have other results.
     """
-    kept: dict[tuple[tuple[str, str], ...], Named] = {}
+    kept: dict[tuple[tuple[str, str], ...], NamedCell] = {}
     for path, record in named:
         key = tuple(sorted(record["labels"].items()))
         if key not in kept:
@@ -85,16 +86,16 @@ def distinct_cells(named: Sequence[Named]) -> list[Named]:
     return list(kept.values())
 
 
-def _belong_together(named: Sequence[Named]) -> None:
+def _belong_together(named: Sequence[NamedCell]) -> None:
     """Compare each record with the first, and with the first of its cell."""
-    cells: dict[tuple[tuple[str, str], ...], Named] = {}
+    cells: dict[tuple[tuple[str, str], ...], NamedCell] = {}
     for one in named:
         cell = tuple(sorted((axis, label) for axis, label in one[1]["labels"].items() if axis not in STRATA))
         _same_work(named[0], one)
         _same_work(cells.setdefault(cell, one), one)
 
 
-def _same_work(ours: Named, theirs: Named) -> None:
+def _same_work(ours: NamedCell, theirs: NamedCell) -> None:
     (path, a), (other, b) = ours, theirs
     if (a["sweep"], set(a["axes"])) != (b["sweep"], set(b["axes"])):
         raise _refusal(
@@ -120,7 +121,7 @@ def _same_work(ours: Named, theirs: Named) -> None:
             raise _refusal(path, other, f"were made by other commands of the stage {stage!r}: {unlike}")
 
 
-def _unlike(ours: Sequence[str], theirs: Sequence[str], a: Record, b: Record) -> str | None:
+def _unlike(ours: Sequence[str], theirs: Sequence[str], a: SweepRecord, b: SweepRecord) -> str | None:
     """The first difference of two command lines that their labels do not explain."""
     differing = [axis for axis in a["labels"] if a["labels"][axis] != b["labels"].get(axis)]
     known = bool(a.get("values") and b.get("values")) or all(axis in STRATA for axis in differing)
@@ -166,7 +167,7 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _returns_of_demo(record: Record) -> dict[str, Any]:
+def _returns_of_demo(record: DemoRecord) -> dict[str, dict[str, list[float]]]:
     return {task["task"]: task["returns"] for task in record["tasks"]}
 
 

@@ -13,7 +13,13 @@ from lit_pwm.paths import config_root
 ROOT = config_root()
 # Sweep files are no configs of runs: tests/experiments/test_sweep_plan.py has them.
 ALL = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.yaml") if path.parent.name != "sweeps")
-POLICY = ("policy", "policy_learning.yaml", "policy_learning_tiny.yaml", "policy_learning_offline.yaml")
+POLICY = (
+    "policy",
+    "policy_learning.yaml",
+    "policy_learning_tiny.yaml",
+    "policy_learning_offline.yaml",
+    "pwm_exact.yaml",
+)
 RUN = ["--trainer.fast_dev_run", "2", "--data.batch_size", "4", "--data.horizon", "2"]
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import support
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lit_pwm.models import CriticEnsemble, MLPActor, MLPDynamics, WorldModel
@@ -44,6 +45,18 @@ def part(oracle: Mapping[str, Tensor], prefix: str) -> Oracle:
     return {key.removeprefix(prefix): value for key, value in oracle.items() if key.startswith(prefix)}
 
 
+def load_weights(model: WorldModel, weights: Mapping[str, Tensor]) -> None:
+    """Give a world model the weights in the reference's names; what it has besides stays."""
+    renamed = {our_key(key): value for key, value in weights.items()}
+    assert not model.load_state_dict(renamed, strict=False).unexpected_keys
+
+
+@pytest.fixture(scope="session")
+def load_reference() -> Callable[[WorldModel, Mapping[str, Tensor]], None]:
+    """`load_weights`."""
+    return load_weights
+
+
 @pytest.fixture(scope="session")
 def reference_world_model() -> Callable[..., WorldModel]:
     """Builds a 30-task world model of given widths around weights in the reference's names."""
@@ -58,10 +71,7 @@ def reference_world_model() -> Callable[..., WorldModel]:
             reward_dim=hidden,
             task_dim=task_dim,
         )
-        result = model.load_state_dict({our_key(k): v for k, v in weights.items()}, strict=False)
-        assert not result.unexpected_keys
-        needed = {our_key(k) for k in weights} | {"obs_mean", "obs_std"}
-        assert {k for k in result.missing_keys if k in needed} <= {"obs_mean", "obs_std"}
+        load_weights(model, weights)
         return model
 
     return build
@@ -110,6 +120,56 @@ def pwm_networks(oracle, reference_world_model, reference_actor, reference_criti
     critic = CriticEnsemble(64, 30, hidden_dims=(32, 16))
     critic.load_state_dict(reference_critic(part(numbers, "critic0/")), strict=False)
     return world_model, actor, critic
+
+
+# -- what the shipped configs make -----------------------------------------------------------------------------------
+@pytest.fixture(scope="session")
+def padless_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An episode store of 30 tasks as wide as the oracles' batches, so that no action is padded."""
+    from datamodules import EpisodeWriter
+
+    path, rng = tmp_path_factory.mktemp("padless") / "padless.h5", np.random.default_rng(0)
+    tasks = {f"task-{number}": (24, 6) for number in range(30)}
+    with EpisodeWriter(path, tasks=tasks) as writer:
+        for task in tasks:
+            obs, action, reward = rng.normal(size=(18, 24)), rng.uniform(-1, 1, (17, 6)), rng.uniform(size=17)
+            writer.append(task=task, obs=3 + 2 * obs, action=action, reward=reward, source="drawn")
+    return path
+
+
+class _BeforeTraining(Callback):
+    def __init__(self, act: Callable[[Any], None]) -> None:
+        self.act = act
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        trainer.should_stop = True
+        self.act(pl_module)
+
+
+@pytest.fixture(scope="session")
+def before_training(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Trainer]:
+    """Starts a run of stacked configs and options, parsed as by `lit-pwm fit`, and acts on the module when it is ready.
+
+    One update of the run's own follows, and the run ends.
+    """
+
+    def start(configs: Sequence[str], options: Mapping[str, object], act: Callable[[Any], None]) -> Trainer:
+        from lit_pwm.cli.trainer import build
+
+        quiet = {
+            "accelerator": "cpu", "devices": 1, "logger": False, "callbacks": "null", "limit_val_batches": 0,
+            "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
+        }  # fmt: skip
+        root = tmp_path_factory.mktemp("run")
+        own = {"trainer.default_root_dir": root, "data.batch_size": 4, "data.val_fraction": 0}
+        argv = [part for name in configs for part in ("--config", name)]
+        given = {**{f"trainer.{name}": value for name, value in quiet.items()}, **own, **options}
+        cli = build([*argv, *(f"--{name}={value}" for name, value in given.items())], run=False)
+        cast("Any", cli.trainer).callbacks.append(_BeforeTraining(act))
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+        return cli.trainer
+
+    return start
 
 
 # -- a linear system, whose future is a function of state and action ---------------------------------------------------

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 from lit_pwm.losses import WorldModelObjective, discounted_mean
+from lit_pwm.models.layers import constrain_
 
 
 @pytest.fixture
@@ -37,12 +40,16 @@ def test_losses(model, numbers, horizon, rho):
 
 
 def test_total_and_every_gradient(model, numbers):
-    """Two products with a vector and the norm cover every entry of large ones; every 16th row is compared whole."""
     loss = WorldModelObjective(rho=0.99, consistency_coef=20.0, coefficients={"reward": 0.1})(
         model, batch_of(numbers, 16)
     )
     assert loss["total"].item() == pytest.approx(numbers["grad_total_loss"].item(), rel=1e-5)
     loss["total"].backward()
+    assert_every_gradient(model, numbers)
+
+
+def assert_every_gradient(model, numbers):
+    """Two products with a vector and the norm cover every entry of large ones; every 16th row is compared whole."""
     names = {
         "task_embedding.": "_task_emb.",
         "encoder.net.": "_encoder.state.",
@@ -95,3 +102,80 @@ def test_latent_variance_tells_a_collapsed_encoder(model, numbers):
     same = {**batch, "obs": batch["obs"][:, :1].expand_as(batch["obs"]).clone(), "task": batch["task"][:1].expand(32)}
     assert healthy > 1e-4
     assert WorldModelObjective()(model, same)["latent_variance"].item() < 1e-10
+
+
+# -- from the shipped configs ------------------------------------------------------------------------------------------
+STACK = ("configs/pretrain.yaml", "configs/world_model/mlp_1m.yaml", "configs/tdmpc2_exact.yaml")
+
+
+@pytest.fixture
+def exact(before_training, padless_store, load_reference, oracle):
+    """Acts on the module that the configs make of TD-MPC2's 1 M model, once it holds the oracle's weights."""
+
+    def run(act, **options):
+        def ready(module):
+            model = module.world_model
+            assert not model.obs_mean.any(), "observations are taken as they are"
+            assert (model.obs_std == 1).all()
+            load_reference(model, part_of(oracle("tdmpc2_mt30_1m"), "model/"))
+            act(module)
+
+        before_training(STACK, {"data.store": padless_store, **options}, ready)
+
+    return run
+
+
+def part_of(numbers, prefix):
+    return {key.removeprefix(prefix): value for key, value in numbers.items() if key.startswith(prefix)}
+
+
+@pytest.mark.parametrize(("horizon", "rho"), [(16, 0.99), (3, 0.5)], ids=["of PWM's models", "of TD-MPC2's own runs"])
+def test_losses_of_the_shipped_configs(exact, numbers, horizon, rho):
+    options = {} if rho == 0.99 else {"data.horizon": horizon, "model.objective.rho": rho}
+    found = {}
+
+    def act(module):
+        assert module.trainer.datamodule.horizon == horizon
+        found.update(module.update_loss(batch_of(numbers, horizon), {}))
+
+    exact(act, **options)
+    for ours, name in (("consistency", "consistency_loss"), ("reward", "reward_loss")):
+        assert found[ours].item() == pytest.approx(numbers[f"H{horizon}_rho{rho}_{name}"].item(), rel=1e-5)
+
+
+def test_total_gradients_and_step_of_the_shipped_configs(exact, numbers):
+    """The step beside torch's Adam with TD-MPC2's settings, once within the clipped norm and once beyond it."""
+
+    def act(module):
+        model, batch = module.world_model, batch_of(numbers, 16)
+        total = module.update_loss(batch, {})["total"]
+        assert total.item() == pytest.approx(numbers["grad_total_loss"].item(), rel=1e-5)
+        total.backward()
+        assert_every_gradient(model, numbers)
+
+        groups, constant = module.optimized.optimizer.param_groups, module.lr_schedulers().lr_lambdas[0]
+        assert {(group["betas"], group["eps"]) for group in groups} == {((0.9, 0.999), 1e-8)}
+        assert [constant(step) for step in (0, 50_000, 100_000)] == [1, 1, 1]
+        constrain_(model)  # the oracle holds embeddings that the reference's first lookup shortens
+        theirs = copy.deepcopy(model)
+        encoder = {id(parameter) for parameter in theirs.encoder.parameters()}
+        groups = [{"params": list(theirs.encoder.parameters()), "lr": 0.3 * 3e-4}]
+        groups.append({"params": [p for p in theirs.parameters() if id(p) not in encoder]})
+        adam, norms = torch.optim.Adam(groups, lr=3e-4), []
+        for coefficient in (0.1, 1e4):
+            module.objective.coefficients["reward"] = coefficient
+            adam.zero_grad()
+            module.objective(theirs, batch)["total"].backward()
+            norms.append(torch.nn.utils.clip_grad_norm_(theirs.parameters(), 20.0).item())
+            adam.step()
+            constrain_(theirs)
+            assert module.update(batch, {})["gradient_norm"].item() == pytest.approx(norms[-1], rel=1e-4)
+        assert norms[0] < 10
+        assert norms[1] > 40
+        for (name, ours), reference in zip(model.named_parameters(), theirs.parameters(), strict=True):
+            # A step moves an entry by up to 3e-4.
+            torch.testing.assert_close(
+                ours, reference, rtol=0, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+            )
+
+    exact(act)

@@ -1,4 +1,4 @@
-"""Two consecutive PWM updates, composed of the plain functions that `PolicyLearning` is made of."""
+"""Two consecutive PWM updates: of the plain functions that `PolicyLearning` is made of, and by the shipped configs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,19 @@ from lit_pwm.imagination import discounted_return, imagine, td_lambda
 from lit_pwm.models import RunningStats
 from lit_pwm.models.layers import constrain_
 from lit_pwm.optim import linear_decay
+from lit_pwm.updates.optimized_part import rates_of
 
 GAMMA = 0.99
+WORLD_MODEL = ("configs/pretrain.yaml", "configs/world_model/mlp_tiny.yaml", "configs/tdmpc2_exact.yaml")
+POLICY = ("configs/policy_learning.yaml", "configs/pwm_exact.yaml")
+SMALL = {
+    "latent_dim": 64,
+    "task_dim": 64,
+    "encoder.hidden_dim": 128,
+    "dynamics.hidden_dim": 128,
+    "reward.hidden_dim": 128,
+}
+"""Widths of the oracle's world model."""
 
 
 @dataclass
@@ -37,9 +48,15 @@ class Update:
     critic_after: dict[str, Tensor]
 
 
+@pytest.fixture(params=["functions", "shipped configs"])
+def updates(request):
+    """Both updates, and the reference's defects chosen by arguments."""
+    return request.getfixturevalue("updates_of_functions" if request.param == "functions" else "updates_of_configs")
+
+
 @pytest.fixture
-def updates(pwm_networks, oracle):
-    """Both updates with PWM's settings, and its two defects chosen by arguments."""
+def updates_of_functions(pwm_networks, oracle):
+    """With PWM's settings written here."""
     world_model, actor, critic = pwm_networks
     numbers = oracle("pwm_update")
     world_model.requires_grad_(False)
@@ -94,14 +111,97 @@ def updates(pwm_networks, oracle):
     return done
 
 
+@pytest.fixture(scope="module")
+def start_exact(before_training, padless_store, load_reference, oracle, tmp_path_factory):
+    """Acts on the module that the configs make for a world model of the oracle's sizes and weights."""
+    path, numbers = tmp_path_factory.mktemp("exact") / "world_model.ckpt", oracle("pwm_update")
+
+    def save(module):
+        load_reference(module.world_model, part_of(numbers, "wm/"))
+        module.trainer.save_checkpoint(path)
+
+    sizes = {f"model.world_model.{name}": width for name, width in SMALL.items()}
+    before_training(WORLD_MODEL, {"data.store": padless_store, **sizes}, save)
+
+    def start(act, **options):
+        given = {"model.world_model_checkpoint": path, "data.store": padless_store, **options}
+        return before_training(POLICY, given, act)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def updates_of_configs(start_exact, oracle, reference_actor, reference_critic):
+    """By `PolicyLearning.update`; noise, minibatches and terminal discount are its arguments, and no options."""
+    numbers, done = oracle("pwm_update"), []
+
+    def act(module):
+        assert (module.actor.action_mask == 1).all(), "no action of the store's tasks is padded"
+        for networks, rename, name in (
+            ((module.actor, module.averaged_actor), reference_actor, "actor0/"),
+            ((module.critic, module.target_critic), reference_critic, "critic0/"),
+        ):
+            for network in networks:
+                network.load_state_dict(rename(part_of(numbers, name)), strict=False)
+        for noise in numbers["eps"]:
+            done.append(one_update(module, {"obs": numbers["obs"], "task": numbers["task"]}, noise))
+
+    start_exact(act, **{"model.actor.hidden_dims": "[64,32,16]", "model.critic.hidden_dims": "[32,16]"})
+    return done
+
+
+def one_update(module, batch, noise):
+    """What `update` computes, by listening to the methods that it calls."""
+    imagined, critic = [], []
+    imagined_returns, critic_loss = module.imagined_returns, module.critic_loss
+
+    def listened_returns(*args, **kwargs):
+        rollout, returns = imagined_returns(*args, **kwargs)
+        with torch.no_grad():
+            imagined.append((rollout, returns, module.target_critic.minimum(rollout.latents[1:], batch["task"])))
+        return rollout, returns
+
+    def listened_loss(states, task, targets):
+        critic.append((critic_loss(states, task, targets), targets))
+        return critic[-1][0]
+
+    module.imagined_returns, module.critic_loss = listened_returns, listened_loss
+    minibatches = list(torch.arange(noise[..., 0].numel()).chunk(4)) * 8
+    own = module.update_minibatches(len(batch["task"]))  # of the same sizes, in another order
+    assert [len(minibatch) for minibatch in own] == [len(minibatch) for minibatch in minibatches]
+    rates = rates_of(module.optimized.values())
+    found = module.update(batch, {"actor": noise}, minibatches, rates, terminal_discount=GAMMA**17)
+    del module.imagined_returns, module.critic_loss
+    for slow, fast in ((module.averaged_actor, module.actor), (module.target_critic, module.critic)):
+        assert all(map(torch.equal, slow.parameters(), fast.parameters())), "there is no average and no target network"
+    ((rollout, returns, next_values),) = imagined
+    assert len(critic) == len(minibatches)
+    return Update(
+        -returns.detach(),
+        *(getattr(module.return_stats, name).clone() for name in ("mean", "var", "count")),
+        found["actor_loss"],
+        found["actor_gradient_norm"],
+        {name: p.grad.clone() for name, p in module.actor.named_parameters() if p.numel()},
+        rollout.latents[:-1].detach(),
+        rollout.rewards.detach(),
+        next_values,
+        torch.cat([targets for _, targets in critic[:4]]),
+        torch.stack([loss.detach() for loss, _ in critic]),
+        found["critic_loss"],
+        {k: v.clone() for k, v in module.averaged_actor.state_dict().items()},
+        {k: v.clone() for k, v in module.target_critic.state_dict().items()},
+    )
+
+
+def part_of(numbers, prefix):
+    return {key.removeprefix(prefix): value for key, value in numbers.items() if key.startswith(prefix)}
+
+
 @pytest.mark.parametrize("index", [0, 1])
 def test_every_intermediate(updates, oracle, index, reference_actor, reference_critic):
     numbers, update = oracle("pwm_update"), updates[index]
     forward = {"atol": 1e-4, "rtol": 1e-5}
     after = {"atol": (1e-4, 1e-3)[index], "rtol": 0}
-
-    def entries(prefix):
-        return {k.removeprefix(prefix): v for k, v in numbers.items() if k.startswith(prefix)}
 
     compared = set()
 
@@ -121,7 +221,7 @@ def test_every_intermediate(updates, oracle, index, reference_actor, reference_c
         "critic_after": (reference_critic, update.critic_after, after),
     }
     for group, (rename, ours, tolerance) in groups.items():
-        expected = rename(entries(f"it{index}/{group}/"))
+        expected = rename(part_of(numbers, f"it{index}/{group}/"))
         for name, value in expected.items():
             torch.testing.assert_close(ours[name], value, **tolerance)
         compared |= {key for key in numbers if key.startswith(f"it{index}/{group}/")}
@@ -133,6 +233,19 @@ def test_the_clipped_gradient_is_the_one_that_would_have_been_without_clipping_s
         total = torch.stack([g.square().sum() for g in update.actor_grad_clipped.values()]).sum().sqrt()
         assert update.actor_grad_norm_before_clip > 10
         assert total.item() == pytest.approx(1.0, rel=1e-4)
+
+
+def test_learning_rate_schedule_of_the_shipped_configs(start_exact, oracle):
+    numbers, rates = oracle("pwm_update"), {}
+
+    def act(module):
+        for scheduler in module.lr_schedulers():
+            (group,), (factor,) = scheduler.optimizer.param_groups, scheduler.lr_lambdas
+            rates[group["name"]] = [group["initial_lr"] * factor(int(step)) for step in numbers["lr_schedule_epochs"]]
+
+    start_exact(act, **{"trainer.max_steps": 15000})
+    for name in ("actor", "critic"):  # PWM gives both the same
+        assert rates[name] == pytest.approx(numbers["lr_schedule_actor_max15000"].tolist(), rel=1e-9)
 
 
 def test_learning_rate_schedule(oracle):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import torch
+from support import fit
 
 from datamodules import EpisodeStore, EpisodeWriter, MultitaskDataModule, observation_statistics, store
 from datamodules.layout import EPISODE_COLUMNS, attribute_checksum, column_checksum
 from datamodules.structure import read_column, read_structure
 from lit_pwm.errors import LitPWMError
+from lit_pwm.models import MLPDynamics
+from lit_pwm.models.world_model_options import WorldModelOptions
+from lit_pwm.pretraining import WorldModelPretraining
 
 OLD = Path(__file__).parent / "fixtures" / "version_1.h5"
 
@@ -136,3 +142,22 @@ def test_a_large_mean_keeps_its_digits(tmp_path):
     rows = np.concatenate([episode.obs for episode in EpisodeStore(path)]).astype(np.float64)
     assert mean[0] == pytest.approx(rows.mean(), rel=1e-15)
     assert std[0] == pytest.approx(rows.std(), rel=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks")
+def test_a_resumed_run_scans_nothing_again(mixed_store, version_1, tmp_path, notices):
+    old = version_1(mixed_store)
+    sizes = {"latent_dim": 16, "task_dim": 4, "dynamics": partial(MLPDynamics, hidden_dim=16)}
+
+    def run(updates, ckpt_path=None):
+        module = WorldModelPretraining(world_model=WorldModelOptions(**sizes))
+        return fit(module, data_of(old, batch_size=8), updates, ckpt_path=ckpt_path, limit_val_batches=0)
+
+    first = run(1)
+    assert len(notices) == 1
+    first.save_checkpoint(tmp_path / "first.ckpt")
+    second = run(2, tmp_path / "first.ckpt")
+    assert len(notices) == 1
+    before, after = (trainer.lightning_module.world_model.obs_std for trainer in (first, second))
+    assert torch.equal(before, after)
+    assert (before != 1).any()

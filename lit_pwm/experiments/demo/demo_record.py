@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.demo.summary import TaskSummary
@@ -25,6 +25,7 @@ from lit_pwm.experiments.record_fields import (
     read_json,
     text,
 )
+from lit_pwm.experiments.record_types import DemoRecord, Points
 from lit_pwm.provenance import describe_machine, versions
 from lit_pwm.runtime.atomic import replacing
 
@@ -66,11 +67,11 @@ def write_record(
     folder: Path,
     seed: int,
     started: str,
-    plan: Mapping[str, Any],
+    plan: Mapping[str, object],
     seconds: Mapping[str, float],
     summaries: Sequence[TaskSummary],
-    world_model_curves: Mapping[str, Any],
-    policy_curves: Mapping[str, Mapping[str, Any]],
+    world_model_curves: Mapping[str, Points],
+    policy_curves: Mapping[str, Mapping[str, Points]],
 ) -> Path:
     """Write a run's record; it appears when it is complete."""
     record = {
@@ -93,7 +94,7 @@ def write_record(
     return path
 
 
-def read_record(folder: Path) -> dict[str, Any]:
+def read_record(folder: Path) -> DemoRecord:
     """The record of a run.
 
     Raises:
@@ -111,4 +112,4 @@ def read_record(folder: Path) -> dict[str, Any]:
     for curves in (record["world_model_curves"], *record["policy_curves"].values()):
         for name, points in curves.items():
             curves[name] = [point for point in points if point[1] is not None]
-    return record
+    return cast("DemoRecord", record)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -14,6 +14,7 @@ from lit_pwm.errors import LitPWMError
 from lit_pwm.evaluation.video import Recording
 from lit_pwm.experiments.demo.demo_record import read_record
 from lit_pwm.experiments.demo.summary import REPORT_SEED
+from lit_pwm.experiments.record_types import DemoRecord
 from lit_pwm.experiments.report import (
     OpenLoopPanel,
     OpenLoopSection,
@@ -32,6 +33,9 @@ from lit_pwm.experiments.run_identity import distinct_demos
 from lit_pwm.measures.statistics import detectable_difference
 from lit_pwm.runtime.atomic import replacing
 from lit_pwm.runtime.consoles import ResultConsole
+
+if TYPE_CHECKING:
+    from lit_pwm.evaluation.model_gap import GapRecord
 
 
 def report_runs(folders: Sequence[Path], out: Path, console: Console | None = None) -> Path:
@@ -100,7 +104,7 @@ def report_runs(folders: Sequence[Path], out: Path, console: Console | None = No
     return page
 
 
-def results_rows(records: Sequence[Mapping[str, Any]]) -> list[ResultsRow]:
+def results_rows(records: Sequence[DemoRecord]) -> list[ResultsRow]:
     """A row for each task: the mean returns of the runs, in their order, and the best episode of all.
 
     Raises:
@@ -122,7 +126,7 @@ def results_rows(records: Sequence[Mapping[str, Any]]) -> list[ResultsRow]:
     return rows
 
 
-def note_of(records: Sequence[Mapping[str, Any]]) -> str:
+def note_of(records: Sequence[DemoRecord]) -> str:
     """How returns were measured, and what so few runs cannot tell."""
     episodes = len(records[0]["tasks"][0]["returns"]["best"])
     how = f"on environment seeds that chose nothing; {episodes} episodes of each policy, best and last, in each task."
@@ -142,14 +146,14 @@ def note_of(records: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _gap(gap: Mapping[str, Any] | None) -> str:
+def _gap(gap: GapRecord | None) -> str:
     """The best policy's imagined and real return over a few steps, from states it visited."""
     if gap is None:
         return "not measured"
     return f"{gap['imagined_return']:.2f} imagined, {gap['real_return']:.2f} earned in {gap['steps']} steps"
 
 
-def _recordings(folder: Path, record: Mapping[str, Any]) -> list[Recording]:
+def _recordings(folder: Path, record: DemoRecord) -> list[Recording]:
     found = []
     for task in record["tasks"]:
         video = None if task["video"] is None else own_video(folder, task["video"])
@@ -160,7 +164,7 @@ def _recordings(folder: Path, record: Mapping[str, Any]) -> list[Recording]:
     return found
 
 
-def _panels(record: Mapping[str, Any]) -> list[OpenLoopPanel]:
+def _panels(record: DemoRecord) -> list[OpenLoopPanel]:
     return [
         OpenLoopPanel(
             task["task"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from datamodules import EpisodeStore, MultitaskDataModule
 from lit_pwm.checkpoints import load_world_model
+from lit_pwm.experiments.record_types import OpenLoopRecord, SeriesRecord
 from lit_pwm.measures.linear_probe import fit_probe
 from lit_pwm.models import WorldModel
 
@@ -20,7 +20,7 @@ _PROBE_ROWS = 4096
 @torch.no_grad()
 def open_loop_curves(
     checkpoint: str, stores: Sequence[str], task: str, steps: int = 50, dimensions: int = 3, seed: int = 0
-) -> dict[str, Any]:
+) -> OpenLoopRecord:
     """One held-out episode's window: truth, open-loop prediction and copy-last, of observations and reward.
 
     The window is the held-out one whose rewards vary most, so that there is something to predict; the observation
@@ -59,7 +59,7 @@ def open_loop_curves(
     latents, rewards = world_model.rollout(z0, torch.from_numpy(action), task_id[None])
     predicted = probe(latents[:, 0])
     shown = obs.std(0).argsort(descending=True)[:dimensions].sort().values.tolist()
-    series = [
+    series: list[SeriesRecord] = [
         {
             "name": f"observation {i}",
             "truth": obs[:, i].tolist(),

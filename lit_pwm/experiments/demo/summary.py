@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from lit_pwm.experiments.record_types import OpenLoopRecord
 from lit_pwm.runtime.processes import release_freed_memory
+
+if TYPE_CHECKING:
+    from lit_pwm.evaluation.model_gap import GapRecord
 
 REPORT_SEED = 0
 """First environment seed of reported returns; checkpoints are chosen on other seeds (`configs/demo/policy.yaml`)."""
@@ -29,11 +33,11 @@ class TaskSummary:
 
     task: str
     returns: Mapping[str, Sequence[float]]
-    open_loop: Mapping[str, Any]
+    open_loop: OpenLoopRecord
     video: str | None
     video_return: float
     notice: str | None
-    model_gap: Mapping[str, Any] | None = None
+    model_gap: GapRecord | None = None
 
 
 def summarise_task(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from lit_pwm.experiments.record_types import SweepRecord
 
 COMPUTE_NAMES = (
     "dynamics parameters",
@@ -28,13 +27,13 @@ BY_TASK = ("decoded error, 16 steps", "reward error, 16 steps")
 _DIAGNOSTICS = ("diagnostics/", "eval/imagined", "eval/real", "eval/model_gap")
 
 
-def figures_of(record: Mapping[str, Any], task: str) -> dict[str, float]:
+def figures_of(record: SweepRecord, task: str) -> dict[str, float]:
     """The figures of one record by name; those that were not recorded are left out.
 
     Open-loop errors are those of the task where they were logged for each task, else means over the model's tasks.
     Names with a slash are metrics as they were logged at the end of policy learning (see `is_diagnostic`).
     """
-    found: dict[str, Any] = {}
+    found: dict[str, float | None] = {}
     for role, part in _SWAPPED.items():
         compute = record.get(role, {}).get("compute") or {}
         found[f"{part} parameters"] = compute.get("parameters", {}).get(part)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from lit_pwm.experiments.record_types import SweepRecord
 from lit_pwm.experiments.report.discovery import all_or_nothing
 from lit_pwm.experiments.report.grid import Grid, RunResult
 from lit_pwm.experiments.run_identity import STRATA
 from lit_pwm.experiments.sweep.quantities import figures_of
 
 
-def grid_of(records: Sequence[Mapping[str, Any]]) -> Grid:
+def grid_of(records: Sequence[SweepRecord]) -> Grid:
     """The grid of a sweep's records, as `read_records` gives them."""
     first = records[0]
     labels: dict[str, dict[str, None]] = {axis: {} for axis in first["axes"] if axis not in STRATA}
@@ -40,7 +40,7 @@ def grid_of(records: Sequence[Mapping[str, Any]]) -> Grid:
     return Grid({axis: list(found) for axis, found in labels.items()}, runs, _thresholds(records, runs))
 
 
-def _thresholds(records: Sequence[Mapping[str, Any]], runs: Sequence[RunResult]) -> dict[str, float]:
+def _thresholds(records: Sequence[SweepRecord], runs: Sequence[RunResult]) -> dict[str, float]:
     """Task → the return from which an episode found it: as the sweep file says, else where returns show it."""
     returns: dict[str, list[float]] = {}
     for run in runs:

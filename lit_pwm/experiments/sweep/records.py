@@ -7,7 +7,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.experiments.metrics import read_curves
@@ -23,12 +23,16 @@ from lit_pwm.experiments.record_fields import (
     read_json,
     text,
 )
+from lit_pwm.experiments.record_types import ReturnsRecord, SweepRecord, TrainedRecord
 from lit_pwm.experiments.run_identity import STRATA, distinct_cells
 from lit_pwm.experiments.sweep.cells import Cell, label_of
 from lit_pwm.experiments.sweep.plan import RecordPlan, Sweep
 from lit_pwm.experiments.sweep.quantities import PER_UPDATE
 from lit_pwm.experiments.sweep.state import CellState, read_state
 from lit_pwm.runtime.atomic import replacing
+
+if TYPE_CHECKING:
+    from lit_pwm.measures.compute_record import ComputeRecord
 
 KIND = "sweep"
 FORMAT_VERSION = 1
@@ -110,13 +114,13 @@ def _sweep_of(path: Path) -> Any:
     return None
 
 
-def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
+def read_records(paths: Sequence[Path]) -> list[SweepRecord]:
     """Read records; each run counts once.
 
     Raises:
         LitPWMError: a file is damaged, or of another kind or format, or the records do not belong together.
     """
-    return [dict(record) for _, record in distinct_cells([(path, _read(path)) for path in paths])]
+    return [record for _, record in distinct_cells([(path, _read(path)) for path in paths])]
 
 
 _REMEDY = "Run the sweep again, which writes its records anew, or remove the file."
@@ -143,7 +147,7 @@ _SWEEP = fields(
 )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> SweepRecord:
     record = read_json(path, "the record of a sweep's cell", _REMEDY)
     kind, version = record.get("kind"), record.get("format")
     if (kind, version) != (KIND, FORMAT_VERSION):
@@ -161,12 +165,12 @@ def _read(path: Path) -> dict[str, Any]:
         or any(len(row) != len(curve["columns"]) for curve in curves for row in curve["rows"])
     ):
         raise LitPWMError(f"The record {str(path)!r} has labels, axes or curves that do not fit together. {_REMEDY}")
-    return record
+    return cast("SweepRecord", record)
 
 
 def _record(
     sweep: Sweep, plan: RecordPlan, labels: Mapping[str, str], cells: Mapping[str, Cell], out: Path
-) -> dict[str, Any] | None:
+) -> SweepRecord | None:
     """A record, or None where one of its cells is not finished."""
     ran: dict[str, tuple[Cell, CellState]] = {}
     pending = [*plan.returns.values(), *plan.runs.values()]
@@ -179,7 +183,7 @@ def _record(
         ran[cell.stage] = cell, state
         keys += [need for need in cell.needs if cells[need].stage not in ran]
     order = [stage for stage in sweep.stages if stage in ran]
-    return {
+    record: dict[str, object] = {
         "kind": KIND,
         "format": FORMAT_VERSION,
         "sweep": sweep.name,
@@ -200,6 +204,7 @@ def _record(
         },
         "versions": ran[order[-1]][1].versions,
     }
+    return cast("SweepRecord", record)
 
 
 def _key(sweep: Sweep, stage: str, labels: Mapping[str, str]) -> str:
@@ -207,13 +212,14 @@ def _key(sweep: Sweep, stage: str, labels: Mapping[str, str]) -> str:
     return f"{stage}/{label_of(own)}"
 
 
-def _returns(folder: Path) -> dict[str, Any]:
+def _returns(folder: Path) -> ReturnsRecord:
     """What `lit-pwm evaluate` wrote, but for the checkpoint's path and the versions, which the record has."""
     found = _json(folder / RETURNS, "evaluation")
-    return {key: value for key, value in found.items() if key not in ("checkpoint", "versions")}
+    kept = {key: value for key, value in found.items() if key not in ("checkpoint", "versions")}
+    return cast("ReturnsRecord", kept)
 
 
-def _run(folder: Path) -> dict[str, Any]:
+def _run(folder: Path) -> TrainedRecord:
     """A training run: its updates, the last value of each metric, the curve of returns, and the compute ledger."""
     curves = read_curves(_single(folder, "metrics.csv"))
     ledgers = sorted(folder.rglob(COMPUTE))
@@ -222,7 +228,7 @@ def _run(folder: Path) -> dict[str, Any]:
         "updates": 1 + max(step for points in curves.values() for step, _ in points),
         "final": {metric: points[-1][1] for metric, points in sorted(curves.items())},
         "curve": {"columns": list(CURVE_COLUMNS), "rows": _curve(curves)},
-        "compute": _json(ledgers[0], "compute ledger") if ledgers else None,
+        "compute": cast("ComputeRecord", _json(ledgers[0], "compute ledger")) if ledgers else None,
     }
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from lit_pwm.experiments.record_types import SweepRecord
 from lit_pwm.experiments.report import RunRecordSection, build_report
 from lit_pwm.experiments.report.comparison import (
     ComparisonSection,
@@ -29,6 +29,7 @@ from lit_pwm.experiments.report.costs import (
 )
 from lit_pwm.experiments.report.discovery import DiscoverySection, discovery_tables
 from lit_pwm.experiments.report.grid import Grid
+from lit_pwm.experiments.report.run_record import Value
 from lit_pwm.experiments.report.tables import Table, markdown_text
 from lit_pwm.experiments.sweep.quantities import BY_TASK, COMPUTE_NAMES, OPEN_LOOP_NAMES, is_diagnostic
 from lit_pwm.experiments.sweep.record_grid import grid_of, world_models_of
@@ -128,7 +129,7 @@ def _tables(grid: Grid) -> dict[str, Table]:
     return tables
 
 
-def _run_record(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def _run_record(records: Sequence[SweepRecord]) -> Mapping[str, Mapping[str, Value]]:
     last = records[-1]
     seconds = {
         (stage, cell["command"]): cell["seconds"] for record in records for stage, cell in record["cells"].items()
