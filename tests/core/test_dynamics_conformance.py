@@ -217,7 +217,7 @@ def test_a_description_of_no_importable_dynamics_is_refused():
         "lit_pwm.models.dynamics.NoSuchThing": "NoSuchThing",
         "no_such_package.Thing": "no_such_package",
         "nodots": "nodots",
-        "lit_pwm.models.actors.MLPActor": "not a subclass",
+        "lit_pwm.models.actors.MLPActor": "no complete subclass",
     }.items():
         with pytest.raises(LitPWMError, match=words):
             factory_from({"class_path": path, "init_args": {}}, Dynamics)
