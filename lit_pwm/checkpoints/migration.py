@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.models.component import known_class
+from lit_pwm.models.named_classes import known_class
 from lit_pwm.models.world_model import WorldModel
+from lit_pwm.options import moved_flows
 from lit_pwm.options.moves import OBJECTIVE, STEADIED
 from lit_pwm.options.renamed import gathering_spellings, spelled_anew
 
@@ -112,7 +113,7 @@ def renewed(content: Any) -> Any:
     if isinstance(content, Mapping):
         items = {key: renewed(value) for key, value in content.items()}
         if isinstance(path := items.get("class_path"), str) and isinstance(items.get("init_args"), Mapping):
-            items["init_args"] = spelled_anew(known_class(path), items["init_args"])
+            items["init_args"] = spelled_anew(known_class(path), moved_flows.as_trained(items["init_args"]))
         return items
     if isinstance(content, (list, tuple)):
         return type(content)(renewed(value) for value in content)
