@@ -25,6 +25,8 @@ from lit_pwm.options.renamed import gathering_spellings, spelled_anew
 DESCRIPTION_KEY = "lit_pwm"
 SETTINGS_KEY = "lit_pwm_settings"
 FORMAT_VERSION = 2
+BEING_LOADED = "being loaded"
+"""Called so in errors: what Lightning is loading, from a file whose path it does not say."""
 _MODULES = {
     "world model": "lit_pwm.pretraining.WorldModelPretraining",
     "policy": "lit_pwm.policy_learning.PolicyLearning",
@@ -66,7 +68,7 @@ def migrate(checkpoint: dict[str, Any], path: str | Path) -> None:
             f"The checkpoint {str(path)!r} has format {version}, but holds something else than that format says "
             f"({type(error).__name__}: {error}). The file is damaged; use a checkpoint as a lit_pwm run wrote it."
         ) from error
-    if str(path) not in _told and os.environ.get("LOCAL_RANK", "0") == "0":
+    if str(path) not in (*_told, BEING_LOADED) and os.environ.get("LOCAL_RANK", "0") == "0":
         _told.add(str(path))
         print(
             f"The checkpoint {path} has format {version}, of an older lit_pwm: it was read as format {FORMAT_VERSION}.",
