@@ -13,9 +13,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lit_pwm.batch import Batch
 from lit_pwm.imagination import Imagined, RewardSpace, discounted_return, imagine, td_lambda
+from lit_pwm.losses import WorldModelObjective, objective_from
 from lit_pwm.models.actors import Actor, MLPActor
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.critics import CriticEnsemble
+from lit_pwm.models.world_model_options import WorldModelOptions
 from lit_pwm.optim import (
     apply_settings,
     check_each_parameter_once,
@@ -65,6 +67,10 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         actor_reference: an actor whose number of parameters this one is to have: the width that comes nearest is chosen
             when the networks are built, and is saved with them.
         parameter_tolerance: largest relative difference from the reference's number of parameters.
+        world_model: what the world model is to be made of, as in pre-training; a checkpoint that holds another one is
+            refused. By default any will do.
+        objective: the objective of pre-training; validation then reports by it how well the world model predicts this
+            run's data (`val/world_model_loss`).
     """
 
     def __init__(
@@ -84,6 +90,8 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         critic_optimizer: CriticOptimizer = _CRITIC_OPTIMIZER,
         actor_reference: Callable[[int, int, int], Actor] | None = None,
         parameter_tolerance: NonNegative = 0.02,
+        world_model: WorldModelOptions | None = None,
+        objective: Callable[[], WorldModelObjective] | WorldModelObjective | None = None,
     ) -> None:
         super().__init__()
         check_options(PolicyLearning, locals())
@@ -94,7 +102,14 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         # Plain values, because checkpoints are read without running code of theirs.
         actor_optimizer, critic_optimizer = asdict(self.actor_optimizer), asdict(self.critic_optimizer)  # ty: ignore[invalid-assignment]
         parts = {"actor": actor, "actor_reference": actor_reference, "critic": critic}
-        self.save_hyperparameters(ignore=[name for name, part in parts.items() if not isinstance(part, Mapping)])
+        ignored = [name for name, part in parts.items() if not isinstance(part, Mapping)]
+        self.save_hyperparameters(ignore=[*ignored, "world_model", "objective"])
+        self.world_model_options = None if world_model is None else WorldModelOptions.of(world_model)
+        self.objective = None if objective is None else objective_from(objective)
+        self.keep_plain(
+            world_model=None if self.world_model_options is None else self.world_model_options.plain(),
+            objective=None if self.objective is None else self.objective.description(),
+        )
         self.world_model_checkpoint = str(absolute(world_model_checkpoint)) if world_model_checkpoint else None
         self.initial_policy_checkpoint = str(absolute(initial_policy_checkpoint)) if initial_policy_checkpoint else None
         self.makes = PolicyMakers(
@@ -324,6 +339,9 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
             dynamics_noise=noise.get("dynamics"),
         )  # fmt: skip
         self.log("val/imagined_reward", rollout.rewards.mean(), batch_size=len(task), sync_dist=True)
+        if self.objective is not None:
+            loss = self.objective(self.world_model, batch)["total"]
+            self.log("val/world_model_loss", loss, batch_size=len(task), sync_dist=True)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """As validation."""

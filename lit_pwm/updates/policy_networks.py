@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from lit_pwm.models.parity import Parity, match_parameters, parity_of
 from lit_pwm.models.policy import Policy
 from lit_pwm.models.running_stats import RunningStats
 from lit_pwm.models.world_model import WorldModel
+from lit_pwm.models.world_model_options import WorldModelOptions
 from lit_pwm.updates.binding import bind, source_of
 from lit_pwm.updates.from_checkpoint import BuiltFromCheckpoint
 from lit_pwm.updates.precision import require_supported_precision, sums_dtype
@@ -68,12 +70,14 @@ class PolicyNetworks(BuiltFromCheckpoint):
         world_model_checkpoint: the file that a fresh run takes its world model from.
         initial_policy_checkpoint: the file that a fresh run takes the weights of actor and critics from, if any.
         returns_of_each_task: whether return statistics are kept for each task.
+        world_model_options: what the world model is to be made of; None where any will do.
     """
 
     makes: PolicyMakers
     world_model_checkpoint: str | None
     initial_policy_checkpoint: str | None
     returns_of_each_task: bool
+    world_model_options: WorldModelOptions | None
 
     world_model: WorldModel
     actor: Actor
@@ -121,6 +125,8 @@ class PolicyNetworks(BuiltFromCheckpoint):
                 "a pre-training run: --model.world_model_checkpoint RUN/.../last.ckpt."
             )
         world_model = load_world_model(self.world_model_checkpoint).train()
+        theirs = {"world_model": world_model.description()}
+        check_same_networks(theirs | self._asked_for(theirs["world_model"]), theirs, self.world_model_checkpoint)
         with torch.device("cpu"):  # a seed gives the same weights wherever they are trained
             self._build(world_model, tasks, self.makes.matched_actor, self.makes.critic)
         if self.initial_policy_checkpoint:
@@ -211,10 +217,17 @@ class PolicyNetworks(BuiltFromCheckpoint):
             return {}
         model = theirs["world_model"]
         latent, action, tasks = model["latent_dim"], model["action_dim"], len(model["tasks"])
-        return {
+        return self._asked_for(model) | {
             "actor": description_of_unbuilt(lambda: self.makes.matched_actor(latent, action, tasks)),
             "critic": description_of_unbuilt(lambda: self.makes.critic(latent, tasks)),
         }
+
+    def _asked_for(self, model: Mapping[str, Any]) -> dict[str, Any]:
+        """The world model that this run's options describe for the tasks of another one, as its checkpoint's part."""
+        if (options := self.world_model_options) is None:
+            return {}
+        build = partial(options.build, model["tasks"], model["obs_dim"], model["action_dim"])
+        return {"world_model": description_of_unbuilt(build)}
 
     def _require_same_statistics(self, checkpoint: Mapping[str, Any], path: str) -> None:
         mean = checkpoint["state_dict"].get("return_stats.mean")

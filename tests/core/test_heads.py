@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import partial
 
 import pytest
@@ -65,9 +66,7 @@ def own(tmp_path_factory):
     (folder / "own_heads.py").write_text(OWN)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        import own_heads
-
-        yield own_heads
+        yield importlib.import_module("own_heads")
 
 
 def options_of(own, **options):

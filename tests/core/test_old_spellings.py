@@ -74,7 +74,8 @@ def test_other_constructors_do_too():
     model = WorldModel({"one": (3, 2)}, latent_dim=16, encoder_dim=24, encoder_layers=2, reward_dim=8, num_bins=11)
     assert (model.encoder.hidden_dim, model.encoder.layers) == (24, 2)
     assert (model.reward_head.hidden_dim, model.reward_head.num_bins) == (8, 11)
-    flow = FlowDynamics(16, 2, 4, hidden_dim=8, source="noise", noise_dim=2, end_weight=0.0, energy_weight=1.0)
+    sampled = {"source": "noise", "noise_dim": 2, "end_weight": 0.0, "energy_weight": 1.0}
+    flow = FlowDynamics(16, 2, 4, hidden_dim=8, **sampled)
     assert flow.description()["init_args"]["source"]["init_args"]["dim"] == 2
     policy = PolicyLearning(actor_lr=1e-3, critic_passes=3, final_lr=1e-4)
     assert (policy.actor_optimizer.lr, policy.critic_optimizer.passes) == (1e-3, 3)
