@@ -7,7 +7,7 @@ encoding of o_{t+1}. Time is the first axis, slices are the last before the entr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lit_pwm.batch import Batch
 from lit_pwm.errors import LitPWMError, did_you_mean
-from lit_pwm.models.component import Component
+from lit_pwm.models.component import Component, factory_from
 from lit_pwm.models.dynamics import LatentTarget
 from lit_pwm.models.heads import Head
 from lit_pwm.models.layers import simnorm
@@ -193,6 +193,13 @@ class WorldModelObjective(Component):
             ("task_embedding", world_model.task_embedding, lr),
         ]
         return [{"name": name, "params": list(part.parameters()), "lr": rate} for name, part, rate in groups]
+
+
+def objective_from(
+    given: Callable[[], WorldModelObjective] | WorldModelObjective | Mapping[str, Any],
+) -> WorldModelObjective:
+    """An objective, from what a module was given: itself, a factory, or its description."""
+    return given if isinstance(given, WorldModelObjective) else factory_from(given, WorldModelObjective)()
 
 
 _OF_DYNAMICS = {NOISE: "noise", LOSS_NOISE: "loss_noise"}

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from lit_pwm.batch import Batch, DataSource
-from lit_pwm.checkpoints.native import (
-    DESCRIPTION_KEY,
-    building,
-    describe_policy,
-    description_of,
-    load_actor_and_critic,
-    load_world_model,
-)
-from lit_pwm.checkpoints.networks import check_same_networks, completed
-from lit_pwm.errors import LitPWMError
+from lit_pwm.batch import Batch
 from lit_pwm.imagination import Imagined, RewardSpace, discounted_return, imagine, td_lambda
+from lit_pwm.losses import WorldModelObjective, objective_from
 from lit_pwm.models.actors import Actor, MLPActor
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.critics import CriticEnsemble
-from lit_pwm.models.parity import Parity, match_parameters, parity_of
-from lit_pwm.models.policy import Policy
-from lit_pwm.models.running_stats import RunningStats
-from lit_pwm.models.world_model import WorldModel
+from lit_pwm.models.world_model_options import WorldModelOptions
 from lit_pwm.optim import (
     apply_settings,
     check_each_parameter_once,
@@ -47,17 +32,16 @@ from lit_pwm.options.renamed import AcceptsOldSpellings
 from lit_pwm.paths import absolute
 from lit_pwm.runtime.casts import cached_casts
 from lit_pwm.updates.atomic_update import AtomicUpdate
-from lit_pwm.updates.binding import bind, source_of
 from lit_pwm.updates.draws import Draws, stream_seed
 from lit_pwm.updates.minibatches import Deal, require_dealable
 from lit_pwm.updates.optimized_part import OptimizedPart, Rates, count_update, rates_of
-from lit_pwm.updates.precision import require_supported_precision, sums_dtype
+from lit_pwm.updates.policy_networks import PolicyMakers, PolicyNetworks
 
 ReturnScale = Literal["shared", "task"]
 _ACTOR_OPTIMIZER, _CRITIC_OPTIMIZER = ActorOptimizer(), CriticOptimizer()
 
 
-class PolicyLearning(LightningModule, metaclass=AcceptsOldSpellings):
+class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
     """Trains an actor and an ensemble of critics on rollouts imagined by a frozen world model.
 
     Each update starts from the first observations of dataset slices, imagines H steps, moves the actor along the
@@ -83,16 +67,11 @@ class PolicyLearning(LightningModule, metaclass=AcceptsOldSpellings):
         actor_reference: an actor whose number of parameters this one is to have: the width that comes nearest is chosen
             when the networks are built, and is saved with them.
         parameter_tolerance: largest relative difference from the reference's number of parameters.
+        world_model: what the world model is to be made of, as in pre-training; a checkpoint that holds another one is
+            refused. By default any will do.
+        objective: the objective of pre-training; validation then reports by it how well the world model predicts this
+            run's data (`val/world_model_loss`).
     """
-
-    world_model: WorldModel
-    actor: Actor
-    averaged_actor: Actor
-    """EMA (Polyak average) of the actor: the policy."""
-    critic: CriticEnsemble
-    target_critic: CriticEnsemble
-    """Target network of the critics, by soft updates."""
-    noise_seed: Tensor
 
     def __init__(
         self,
@@ -111,6 +90,8 @@ class PolicyLearning(LightningModule, metaclass=AcceptsOldSpellings):
         critic_optimizer: CriticOptimizer = _CRITIC_OPTIMIZER,
         actor_reference: Callable[[int, int, int], Actor] | None = None,
         parameter_tolerance: NonNegative = 0.02,
+        world_model: WorldModelOptions | None = None,
+        objective: Callable[[], WorldModelObjective] | WorldModelObjective | None = None,
     ) -> None:
         super().__init__()
         check_options(PolicyLearning, locals())
@@ -121,92 +102,30 @@ class PolicyLearning(LightningModule, metaclass=AcceptsOldSpellings):
         # Plain values, because checkpoints are read without running code of theirs.
         actor_optimizer, critic_optimizer = asdict(self.actor_optimizer), asdict(self.critic_optimizer)  # ty: ignore[invalid-assignment]
         parts = {"actor": actor, "actor_reference": actor_reference, "critic": critic}
-        self.save_hyperparameters(ignore=[name for name, part in parts.items() if not isinstance(part, Mapping)])
+        ignored = [name for name, part in parts.items() if not isinstance(part, Mapping)]
+        self.save_hyperparameters(ignore=[*ignored, "world_model", "objective"])
+        self.world_model_options = None if world_model is None else WorldModelOptions.of(world_model)
+        self.objective = None if objective is None else objective_from(objective)
+        self.keep_plain(
+            world_model=None if self.world_model_options is None else self.world_model_options.plain(),
+            objective=None if self.objective is None else self.objective.description(),
+        )
         self.world_model_checkpoint = str(absolute(world_model_checkpoint)) if world_model_checkpoint else None
         self.initial_policy_checkpoint = str(absolute(initial_policy_checkpoint)) if initial_policy_checkpoint else None
-        self._make_actor = factory_from(actor, Actor)
-        self._make_critic = factory_from(critic, CriticEnsemble)
-        self._reference = None if actor_reference is None else factory_from(actor_reference, Actor)
-        self.parameter_tolerance = parameter_tolerance
+        self.makes = PolicyMakers(
+            factory_from(actor, Actor),
+            factory_from(critic, CriticEnsemble),
+            None if actor_reference is None else factory_from(actor_reference, Actor),
+            parameter_tolerance,
+        )
         self.horizon, self.gamma, self.lam = horizon, gamma, lam
         self.reward_space: RewardSpace = reward_space
         self.reward_scale, self.detach_actor_input = reward_scale, detach_actor_input
         self.return_scale: ReturnScale = return_scale
-        self.trained_tasks: tuple[str, ...] = ()
+        self.returns_of_each_task = return_scale == "task"
         self._dealt: Deal | None = None
 
-    # -- building ---------------------------------------------------------------------------------------------------
-    @property
-    def is_built(self) -> bool:
-        """Whether the networks exist yet."""
-        return "actor" in self._modules
-
-    def configure_model(self) -> None:
-        """Build the networks from the world model's checkpoint if there are none yet, and bind the data to them.
-
-        Lightning calls this in every run, before the optimizers exist and before a checkpoint is restored.
-        """
-        if self._trainer is None:
-            return
-        require_supported_precision(self)
-        source = source_of(self)
-        if source.has_terminations:
-            raise LitPWMError(
-                "The data holds episodes that ended by termination. A world model without a continuation head "
-                "imagines rewards beyond the end, so policies are trained only on data without terminations: leave "
-                "those tasks out with data.tasks."
-            )
-        if not self.is_built:
-            if not self.world_model_checkpoint:
-                raise LitPWMError(
-                    "PolicyLearning needs a world model, but world_model_checkpoint is not set. Give the checkpoint of "
-                    "a pre-training run: --model.world_model_checkpoint RUN/.../last.ckpt."
-                )
-            world_model = load_world_model(self.world_model_checkpoint).train()
-            with torch.device("cpu"):  # a seed gives the same weights wherever they are trained
-                self._build(world_model, tuple(source.tasks), self._matched_actor)
-            if self.initial_policy_checkpoint:
-                load_actor_and_critic(self.initial_policy_checkpoint, self.world_model, self.actor, self.critic)
-                self.averaged_actor.load_state_dict(self.actor.state_dict())
-                self.target_critic.load_state_dict(self.critic.state_dict())
-        bind(source, self.world_model)
-
-    def _build_described(self, description: Mapping[str, Any], path: str) -> None:
-        with building(path):
-            self._make_critic = factory_from(description["critic"], CriticEnsemble)
-            world_model, make_actor = WorldModel.from_description(description["world_model"]), description["actor"]
-            self._build(world_model, tuple(description["trained_tasks"]), factory_from(make_actor, Actor))
-
-    def _matched_actor(self, *dimensions: int) -> Actor:
-        make = self._make_actor
-        if self._reference is not None:
-            make = match_parameters(make, self._reference, dimensions, self.parameter_tolerance)
-        return make(*dimensions)
-
-    def parity(self) -> Parity | None:
-        """How the actor's number of parameters compares with the reference's; None without a reference."""
-        if self._reference is None:
-            return None
-        return parity_of(self.actor, self._reference, self._actor_dimensions(self.world_model))
-
-    @staticmethod
-    def _actor_dimensions(world_model: WorldModel) -> tuple[int, int, int]:
-        return world_model.latent_dim, world_model.action_dim, len(world_model.task_names)
-
-    def _build(self, world_model: WorldModel, trained_tasks: tuple[str, ...], make_actor: Callable[..., Actor]) -> None:
-        # The optimizer never sees the world model, and eval() and frozen weights come in `on_train_start`, after
-        # DistributedDataParallel has wrapped the module.
-        self.world_model, self.trained_tasks = world_model, trained_tasks
-        self.actor = make_actor(*self._actor_dimensions(world_model))
-        self.actor.set_action_mask(world_model.action_mask())
-        self.averaged_actor = copy.deepcopy(self.actor)
-        self.critic = self._make_critic(world_model.latent_dim, len(world_model.task_names))
-        self.target_critic = copy.deepcopy(self.critic)
-        tasks = len(world_model.task_names) if self.return_scale == "task" else None
-        self.return_stats = RunningStats(sums_dtype(self), tasks)
-        # Drawn from the run's seed and saved, so that the noise of update k is the same after resuming.
-        self.register_buffer("noise_seed", torch.randint(2**31, ()))
-
+    # -- optimizers -------------------------------------------------------------------------------------------------
     def configure_optimizers(self) -> Any:
         """Adam for the actor and for the critics, each with linear decay."""
         total, optimizers, schedulers = planned_updates(self), [], []
@@ -222,7 +141,7 @@ class PolicyLearning(LightningModule, metaclass=AcceptsOldSpellings):
     def on_train_start(self) -> None:
         """Freeze world model, target network and averaged actor; when resuming, let this run's learning rates win."""
         if (parity := self.parity()) is not None:
-            parity.require(self.parameter_tolerance)
+            parity.require(self.makes.tolerance)
             rank_zero_info(f"actor {parity}")
         apply_settings(self._settings, self.trainer.optimizers, cast("list[LambdaLR]", self.lr_schedulers()))
         self.prepare_updates(self.trainer.optimizers)
@@ -245,16 +164,6 @@ class PolicyLearning(LightningModule, metaclass=AcceptsOldSpellings):
         for part in self.optimized.values():
             part.create_states()
         self._atomic, self._seed = AtomicUpdate(self, [self.optimized["critic"]]), int(self.noise_seed)
-
-    def policy(self) -> Policy:
-        """The policy as it is now, to act in environments with; shares its weights with this module.
-
-        One that is trained in double precision acts in single precision, as its checkpoint will: then it is a copy.
-        """
-        policy = Policy(self.world_model, self.averaged_actor, self.trained_tasks)
-        if self.world_model.obs_mean.dtype == torch.float32:
-            return policy
-        return copy.deepcopy(policy).float()
 
     # -- training ---------------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -430,49 +339,10 @@ class PolicyLearning(LightningModule, metaclass=AcceptsOldSpellings):
             dynamics_noise=noise.get("dynamics"),
         )  # fmt: skip
         self.log("val/imagined_reward", rollout.rewards.mean(), batch_size=len(task), sync_dist=True)
+        if self.objective is not None:
+            loss = self.objective(self.world_model, batch)["total"]
+            self.log("val/world_model_loss", loss, batch_size=len(task), sync_dist=True)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """As validation."""
         self.validation_step(batch, batch_idx)
-
-    # -- checkpoints ------------------------------------------------------------------------------------------------
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Describe the networks beside their weights; the world model is part of the checkpoint."""
-        checkpoint[DESCRIPTION_KEY] = self._description()
-
-    def _description(self) -> dict[str, Any]:
-        return describe_policy(self.world_model, self.actor, self.critic, self.trained_tasks)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the networks that the checkpoint holds, in its order of tasks, or refuse one of other networks."""
-        path = "being loaded" if self._trainer is None else str(self.trainer.ckpt_path)
-        description = description_of(checkpoint, path)
-        if description["kind"] != "policy":
-            raise LitPWMError(
-                f"The checkpoint {path!r} holds a {description['kind']}, and policy learning resumes from its own "
-                f"checkpoints. To start a policy on a world model, give it as model.world_model_checkpoint."
-            )
-        if not self.is_built:
-            self._build_described(description, path)
-        trained = tuple(description["trained_tasks"])
-        with building(path):
-            theirs = completed(description)
-        check_same_networks(self._description() | {"trained_tasks": list(trained)}, theirs, path)
-        if not self.world_model.numbers_tasks_like(description["world_model"]):
-            self._build_described(description, path)
-        self.trained_tasks = trained
-        if self._trainer is not None:
-            source = source_of(self)
-            bind(source, self.world_model)
-            self._require_trained_tasks(source, path)
-
-    def _require_trained_tasks(self, source: DataSource, path: str) -> None:
-        new = [name for name in source.tasks if name not in self.trained_tasks]
-        if new and self.trainer.state.fn != TrainerFn.FITTING:
-            rank_zero_info(f"The policy was trained for {', '.join(self.trained_tasks)}, and not for {', '.join(new)}.")
-        elif new:
-            raise LitPWMError(
-                f"The policy in the checkpoint {path!r} was trained for {', '.join(self.trained_tasks)}, and the data "
-                f"also holds {', '.join(new)}. Choose tasks of the policy with data.tasks, or start a run for all of "
-                f"them from it: give it as model.initial_policy_checkpoint instead of ckpt_path."
-            )

@@ -21,9 +21,8 @@ from lit_pwm.checkpoints.native import (
 )
 from lit_pwm.checkpoints.networks import check_same_networks, description_of_unbuilt
 from lit_pwm.errors import LitPWMError, did_you_mean
-from lit_pwm.losses import WorldModelObjective
+from lit_pwm.losses import WorldModelObjective, objective_from
 from lit_pwm.measures.open_loop import OpenLoopError
-from lit_pwm.models.component import factory_from
 from lit_pwm.models.parity import Parity
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.models.world_model_options import WorldModelOptions
@@ -91,8 +90,7 @@ class WorldModelPretraining(BuiltFromCheckpoint, metaclass=AcceptsOldSpellings):
             raise LitPWMError(f"There is no task set {task_set!r}. {did_you_mean(task_set, TASK_SETS)}")
         self.automatic_optimization = False
         self.world_model_options = WorldModelOptions.of(world_model)
-        is_made = isinstance(objective, WorldModelObjective)
-        self.objective = objective if is_made else factory_from(objective, WorldModelObjective)()
+        self.objective = objective_from(objective)
         self.optimizer_settings = WorldModelOptimizer.of(optimizer)
         self.initial_checkpoint = str(absolute(initial_checkpoint)) if initial_checkpoint else None
         self.save_hyperparameters(ignore=["world_model", "objective", "optimizer"])

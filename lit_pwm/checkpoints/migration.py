@@ -16,14 +16,17 @@ from typing import Any
 import torch
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.models.component import known_class
+from lit_pwm.models.named_classes import known_class
 from lit_pwm.models.world_model import WorldModel
+from lit_pwm.options import moved_flows
 from lit_pwm.options.moves import OBJECTIVE, STEADIED
 from lit_pwm.options.renamed import gathering_spellings, spelled_anew
 
 DESCRIPTION_KEY = "lit_pwm"
 SETTINGS_KEY = "lit_pwm_settings"
 FORMAT_VERSION = 2
+BEING_LOADED = "being loaded"
+"""Called so in errors: what Lightning is loading, from a file whose path it does not say."""
 _MODULES = {
     "world model": "lit_pwm.pretraining.WorldModelPretraining",
     "policy": "lit_pwm.policy_learning.PolicyLearning",
@@ -65,7 +68,7 @@ def migrate(checkpoint: dict[str, Any], path: str | Path) -> None:
             f"The checkpoint {str(path)!r} has format {version}, but holds something else than that format says "
             f"({type(error).__name__}: {error}). The file is damaged; use a checkpoint as a lit_pwm run wrote it."
         ) from error
-    if str(path) not in _told and os.environ.get("LOCAL_RANK", "0") == "0":
+    if str(path) not in (*_told, BEING_LOADED) and os.environ.get("LOCAL_RANK", "0") == "0":
         _told.add(str(path))
         print(
             f"The checkpoint {path} has format {version}, of an older lit_pwm: it was read as format {FORMAT_VERSION}.",
@@ -112,7 +115,7 @@ def renewed(content: Any) -> Any:
     if isinstance(content, Mapping):
         items = {key: renewed(value) for key, value in content.items()}
         if isinstance(path := items.get("class_path"), str) and isinstance(items.get("init_args"), Mapping):
-            items["init_args"] = spelled_anew(known_class(path), items["init_args"])
+            items["init_args"] = spelled_anew(known_class(path), moved_flows.as_trained(items["init_args"]))
         return items
     if isinstance(content, (list, tuple)):
         return type(content)(renewed(value) for value in content)

@@ -10,8 +10,9 @@ import torch
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models.actors import Actor
-from lit_pwm.models.component import factory_from, known_class, known_options
+from lit_pwm.models.component import factory_from
 from lit_pwm.models.critics import CriticEnsemble
+from lit_pwm.models.named_classes import known_class, known_options
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.runtime.imports import ignored_options
 

@@ -260,11 +260,3 @@ def _glance(path: Path) -> dict[str, Any] | None:
         return None
     ours = isinstance(content, dict) and isinstance(content.get(DESCRIPTION_KEY), Mapping)
     return content if ours else None
-
-
-def take_networks_from(path: Path, model: Any) -> None:
-    """Let a resumed module be built from its checkpoint alone: what its networks began with may be gone by now."""
-    for option in ORIGINS:
-        name = option.removeprefix("model.")
-        if name in model:
-            model[name] = str(path) if name == "world_model_checkpoint" else None

@@ -21,7 +21,7 @@ from lit_pwm.cli.explain import explain, own_error, parser_error
 from lit_pwm.cli.given import given_options
 from lit_pwm.cli.old_spellings import renewed_argv, renewed_options, renewing_configs
 from lit_pwm.cli.ranks import agreed_with_rank_zero, end_ranks, shield_ranks, was_restarted
-from lit_pwm.cli.resuming import FOUND_BY_NAME, Resumption, resolve, resolve_restarted, take_networks_from
+from lit_pwm.cli.resuming import FOUND_BY_NAME, Resumption, resolve, resolve_restarted
 from lit_pwm.cli.run_settings import KeepSettings, place_of, planned_ranks, settings_of
 from lit_pwm.cli.switches import check_strategy, default_callbacks, without_what_is_off
 from lit_pwm.errors import LitPWMError, RunStopped
@@ -170,8 +170,6 @@ class CLI(LightningCLI):
             self._began_with = place_of(asked)
         find = partial(resolve_restarted, asked) if restarted else partial(resolve, asked, verb)
         self._resumed = agreed_with_rank_zero(partial(find, root, kind, self._settings))
-        if self._resumed is not None:
-            take_networks_from(self._resumed.path, model)
 
 
 def _kind(class_path: str) -> str | None:

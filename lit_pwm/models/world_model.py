@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.models.component import factory_from, known_options
+from lit_pwm.models.component import factory_from
 from lit_pwm.models.dynamics import Dynamics, MLPDynamics
 from lit_pwm.models.encoders import Encoder, MLPEncoder
 from lit_pwm.models.heads import Head, RewardHead, TwoHotReward
 from lit_pwm.models.layers import LatentWidth, TaskEmbedding, simnorm
+from lit_pwm.models.named_classes import known_options
 from lit_pwm.options import Count, CountOrZero, checked
 from lit_pwm.options.renamed import accepting_old_spellings
 

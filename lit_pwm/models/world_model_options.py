@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lit_pwm.models.component import factory_from, known_options
+from lit_pwm.models.component import factory_from
 from lit_pwm.models.dynamics import Dynamics, MLPDynamics
 from lit_pwm.models.encoders import Encoder, MLPEncoder
 from lit_pwm.models.heads import Head, RewardHead, TwoHotReward
 from lit_pwm.models.layers import LatentWidth
+from lit_pwm.models.named_classes import known_options
 from lit_pwm.models.parity import Parity, match_parameters, parity_of
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.options import CountOrZero, NonNegative, check_options

@@ -9,6 +9,7 @@ from typing import Any, Self
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lit_pwm.checkpoints.migration import BEING_LOADED
 from lit_pwm.checkpoints.native import description_of, read_checkpoint
 from lit_pwm.errors import LitPWMError
 
@@ -34,7 +35,7 @@ class BuiltFromCheckpoint(LightningModule):
     @property
     def restored_path(self) -> str:
         """In `on_load_checkpoint`: the file, for errors."""
-        return "being loaded" if self._trainer is None else str(self.trainer.ckpt_path)
+        return BEING_LOADED if self._trainer is None else str(self.trainer.ckpt_path)
 
     def keep_plain(self, **options: Any) -> None:
         """Keep options that are objects as hyper-parameters, as the plain values that are given here."""

@@ -8,6 +8,7 @@ import yaml
 
 from lit_pwm import models
 from lit_pwm.cli.main import run
+from lit_pwm.models.sizes import SIZES, world_model_size
 from lit_pwm.paths import config_root
 
 ROOT = config_root()
@@ -67,7 +68,41 @@ def test_runs_for_a_few_steps(config, store, world_model, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []  # fast_dev_run leaves nothing
 
 
-@pytest.mark.parametrize("config", [c for c in ALL if c.parts[0] == "world_model"], ids=str)
+SIZE_CONFIGS = [c for c in ALL if c.parts[0] == "world_model"]
+
+
+@pytest.mark.parametrize("config", SIZE_CONFIGS, ids=str)
+def test_a_size_config_has_the_widths_of_its_size_and_names_no_module(config):
+    kind, _, name = config.stem.rpartition("_")
+    content, size = yaml.safe_load((ROOT / config).read_text()), world_model_size(name)
+    assert set(content) == {"model"}
+    assert set(content["model"]) == {"init_args"}, "it would not stack with both modules"
+    parts = content["model"]["init_args"].pop("world_model")
+    assert content["model"]["init_args"] == {}
+    reference = parts["dynamics"] if kind == "mlp" else parts["parameter_reference"]
+    assert reference["class_path"].endswith("MLPDynamics")
+    assert (parts["latent_dim"], parts["task_dim"]) == (size.latent_dim, size.task_dim)
+    assert parts["encoder"]["init_args"] == {"hidden_dim": size.encoder_dim, "layers": size.encoder_layers}
+    assert (reference["init_args"]["hidden_dim"], reference["init_args"]["layers"]) == (size.dynamics_dim, 2)
+    assert parts["reward"]["init_args"]["hidden_dim"] == size.reward_dim
+
+
+def test_every_size_has_a_config_of_each_kind():
+    names = {config.stem for config in SIZE_CONFIGS}
+    assert names >= {f"{kind}_{size}" for kind in ("mlp", "refinement", "flow") for size in SIZES}
+
+
+def test_size_configs_stack_with_both_modules(capsys):
+    stacked = {}
+    for base in ("pretrain", "policy_learning"):
+        argv = ["fit", "--config", f"configs/{base}.yaml", "--config", "configs/world_model/flow_5m.yaml"]
+        text = printed([*argv, "--data.store", "x.h5", "--model.world_model.latent_dim", "256"], capsys)
+        stacked[base] = yaml.safe_load(text)["model"]["init_args"]["world_model"]
+    assert stacked["pretrain"] == stacked["policy_learning"]
+    assert stacked["pretrain"]["latent_dim"] == 256
+
+
+@pytest.mark.parametrize("config", SIZE_CONFIGS, ids=str)
 def test_a_swapped_component_keeps_its_own_defaults(config, capsys):
     """jsonargparse hands what it knows of one class, defaults too, on to the class that takes its place."""
     text = printed(["fit", *stack(config), "--data.store", "x.h5"], capsys)

@@ -51,6 +51,13 @@ def module(tmp_path, monkeypatch):
 OWN = "from lit_pwm.models import MLPDynamics\nclass Own(MLPDynamics):\n    pass\n"
 
 
+@pytest.mark.parametrize("name", ["benchmarks.somewhere.Own", "stochastic_samplers.NoisyMLP"])
+def test_a_studys_class_says_that_it_needs_the_checkout(tmp_path, name):
+    file = checkpoint(tmp_path / "x.ckpt", name)
+    with pytest.raises(LitPWMError, match=rf"{name}.*benchmarks/ in the checkout.*--import {name.rpartition('.')[0]}"):
+        load_world_model(file)
+
+
 def test_a_checkpoint_imports_nothing(module, tmp_path):
     imported = module("never_trusted", OWN)
     file = checkpoint(tmp_path / "x.ckpt", "never_trusted.Own")

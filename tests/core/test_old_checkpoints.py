@@ -14,10 +14,13 @@ from torch.overrides import TorchFunctionMode
 from datamodules import EpisodeStore, MultitaskDataModule
 from datamodules.check import check
 from lit_pwm import PolicyLearning, WorldModelPretraining
-from lit_pwm.checkpoints import load_policy, load_world_model
+from lit_pwm.checkpoints import load_policy, load_world_model, migration
 from lit_pwm.checkpoints.migration import key_since_1
 from lit_pwm.cli.main import run
+from lit_pwm.errors import LitPWMError
 from lit_pwm.evaluation.evaluator import evaluate_policy
+from lit_pwm.options import renamed
+from lit_pwm.updates.from_checkpoint import arrange_by_group
 
 OLD = Path(__file__).parent.parent / "fixtures_v1"
 WORLD_MODELS = ["mlp", "refinement", "flow", "sampled_flow", "steadied"]
@@ -188,6 +191,73 @@ def test_what_steadied_an_encoder_goes_on_by_the_class_that_its_refusal_names(tm
     named = [("", "benchmarks.encoder_steadying.SteadiedObjective"), *((f".{k}", v) for k, v in steadying.items())]
     options = [word for name, value in named for word in (f"--model.objective{name}", str(value))]
     assert_same_updates("steadied", tmp_path / "run", monkeypatch, *options, config=tmp_path / "steadied.yaml")
+
+
+def test_a_file_of_before_is_told_of_once_and_comes_with_its_options(monkeypatch, capsys):
+    monkeypatch.setattr(migration, "_told", set())
+    monkeypatch.setattr(renamed, "_told", set())
+    module = WorldModelPretraining.load_from_checkpoint(OLD / "sampled_flow.ckpt")
+    load_world_model(OLD / "sampled_flow.ckpt")
+    said = capsys.readouterr().err
+    assert said.count("has format 1") == 1
+    assert "Old spellings" not in said
+    assert module.optimizer_settings.lr == 0.01
+    assert (module.world_model_options.latent_dim, module.world_model_options.task_dim) == (16, 4)
+    assert module.objective.coefficients == {"reward": 0.1}
+    policy = PolicyLearning.load_from_checkpoint(OLD / "mlp_policy.ckpt")
+    assert policy.critic_optimizer.minibatches == 4
+    assert policy.noise_seed == torch.load(OLD / "mlp_policy.ckpt", weights_only=True)["state_dict"]["noise_seed"]
+
+
+def test_what_steadied_an_encoder_is_loaded_without_it():
+    module = WorldModelPretraining.load_from_checkpoint(OLD / "steadied.ckpt")
+    saved = recorded("steadied")["outputs"]["encode"]
+    assert_close(module.world_model.encode(**saved["inputs"]).detach(), saved["results"], 1e-5)
+
+
+def test_settings_of_before_are_compared_in_the_new_spelling():
+    checkpoint = torch.load(OLD / "mlp.ckpt", weights_only=True)
+    settings = {"model.latent_dim": 16, "model.dynamics.class_path": "lit_pwm.models.MLPDynamics", "model.lr": 0.01}
+    settings |= {"model.dynamics.hidden_dim": 8, "data.horizon": 4, "model.sigreg_coef": 0.1}
+    checkpoint["lit_pwm_settings"] = settings
+    migration.migrate(checkpoint, "made.ckpt")
+    assert checkpoint["lit_pwm_settings"] == {
+        "data.horizon": 4,
+        "model.world_model.latent_dim": 16,
+        "model.world_model.dynamics.class_path": "lit_pwm.models.MLPDynamics",
+        "model.world_model.dynamics.hidden_dim": 8,
+        "model.optimizer.lr": 0.01,
+        "model.sigreg_coef": 0.1,
+    }
+
+
+def test_states_of_optimizers_go_by_the_names_of_their_groups():
+    checkpoint = torch.load(OLD / "mlp.ckpt", weights_only=True)
+    theirs = checkpoint["optimizer_states"][0]["param_groups"]
+    names = [(group["name"], len(group["params"])) for group in theirs]
+    assert [name for name, _ in names] == ["encoder", "dynamics", "reward", "task_embedding"]
+    arrange_by_group(checkpoint, [names[::-1]], "mlp.ckpt")
+    assert [group["name"] for group in checkpoint["optimizer_states"][0]["param_groups"]] == [n for n, _ in names[::-1]]
+    for wrong, says in (([("encoder", 3)], "has 8 there"), ([*names, ("size", 2)], "'size'.*not among them")):
+        with pytest.raises(LitPWMError, match=says):
+            arrange_by_group(checkpoint, [wrong], "mlp.ckpt")
+    policy = torch.load(OLD / "mlp_policy.ckpt", weights_only=True)
+    migration.migrate(policy, "mlp_policy.ckpt")
+    assert [state["param_groups"][0]["name"] for state in policy["optimizer_states"]] == ["actor", "critic"]
+
+
+@pytest.mark.parametrize("part", ["lit_pwm", "optimizer_states", "hyper_parameters", "lit_pwm_settings"])
+def test_a_damaged_file_of_before_is_refused_by_name(part, tmp_path):
+    checkpoint = torch.load(OLD / "mlp_policy.ckpt", weights_only=True)
+    checkpoint[part] = {
+        "lit_pwm": checkpoint["lit_pwm"] | {"world_model": checkpoint["lit_pwm"]["world_model"] | {"encoder_dim": "x"}},
+        "optimizer_states": [{"param_groups": "x"}],
+        "hyper_parameters": 3,
+        "lit_pwm_settings": {3: 4},
+    }[part]
+    torch.save(checkpoint, tmp_path / "damaged.ckpt")
+    with pytest.raises(LitPWMError, match=r"damaged\.ckpt|MLPEncoder has hidden_dim"):
+        load_policy(tmp_path / "damaged.ckpt")
 
 
 @pytest.mark.parametrize("name", sorted(OTHER_UPDATES))

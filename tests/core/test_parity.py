@@ -132,6 +132,7 @@ def test_a_policy_is_matched_too(matched_file, linear_store, fit, tmp_path):
         critic=partial(CriticEnsemble, hidden_dims=(8,)),
         actor_reference=reference,
         horizon=2,
+        critic_optimizer={"minibatches": 2},
     )
     trainer = fit(module, MultitaskDataModule(linear_store, horizon=2, batch_size=8), 1)
     assert abs(module.parity().difference) < 0.02

@@ -15,7 +15,16 @@ from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.checkpoints import load_policy, load_world_model
 from lit_pwm.errors import LitPWMError, NonFiniteLossError
 from lit_pwm.imagination import discounted_return, imagine, td_lambda
-from lit_pwm.models import CriticEnsemble, MLPActor, MLPDynamics, RunningStats
+from lit_pwm.losses import WorldModelObjective
+from lit_pwm.models import (
+    CriticEnsemble,
+    MLPActor,
+    MLPDynamics,
+    MLPEncoder,
+    RunningStats,
+    TwoHotReward,
+    WorldModelOptions,
+)
 from lit_pwm.models.actors import LOG_STD_FLOOR
 from lit_pwm.updates.draws import Draws
 
@@ -267,6 +276,51 @@ def test_a_policy_checkpoint_is_usable_alone(world_model_file, linear_store, fit
     again = PolicyLearning.load_from_checkpoint(tmp_path / "policy.ckpt")
     assert_same(weights(again), weights(module))
     assert_same(weights(load_world_model(tmp_path / "policy.ckpt")), weights(module.world_model))
+
+
+@pytest.mark.parametrize("now", ["missing", "damaged", "of another size"])
+def test_what_a_policy_began_with_is_not_opened_when_it_goes_on(world_model_file, linear_store, fit, tmp_path, now):
+    model, first, file = (tmp_path / f"{name}.ckpt" for name in ("model", "first", "run"))
+    model.write_bytes(world_model_file.read_bytes())
+    fit(learner(model), data_of(linear_store), 1).save_checkpoint(first)
+    began = {"initial_policy_checkpoint": str(first)}
+    whole = learner(model, **began)
+    fit(whole, data_of(linear_store), 1).save_checkpoint(file)
+    fit(whole := learner(model, **began), data_of(linear_store), 3)
+    for path in (model, first):
+        path.unlink()
+        if now == "damaged":
+            path.write_bytes(b"nothing of the kind")
+    if now == "of another size":
+        other = WorldModelPretraining(dynamics=partial(MLPDynamics, hidden_dim=8), latent_dim=16, task_dim=2)
+        fit(other, data_of(linear_store), 1).save_checkpoint(model)
+        first.write_bytes(model.read_bytes())
+    resumed = learner(model, **began)
+    assert fit(resumed, data_of(linear_store), 3, ckpt_path=file).global_step == 3
+    assert_same(weights(resumed), weights(whole))
+    with pytest.raises(LitPWMError, match=r"run\.ckpt.*actor\.init_args"):
+        fit(learner(model, actor=partial(MLPActor, hidden_dims=(9,))), data_of(linear_store), 4, ckpt_path=file)
+
+
+def test_the_world_model_can_be_asked_for(world_model_file, linear_store, fit, tmp_path):
+    parts = {
+        "dynamics": partial(MLPDynamics, hidden_dim=48),
+        "latent_dim": 48,
+        "task_dim": 4,
+        "encoder": partial(MLPEncoder, hidden_dim=48),
+        "reward": partial(TwoHotReward, hidden_dim=48),
+    }
+    asked = learner(world_model_file, world_model=WorldModelOptions(**parts), objective=WorldModelObjective(rho=0.9))
+    data, every = data_of(linear_store, val_fraction=0.2), {"val_check_interval": 1, "check_val_every_n_epoch": None}
+    trainer = fit(asked, data, 1, **every)
+    assert 0 < trainer.callback_metrics["val/world_model_loss"] < 10
+    trainer.save_checkpoint(tmp_path / "policy.ckpt")
+    other = WorldModelOptions(**parts | {"latent_dim": 64})
+    with pytest.raises(LitPWMError, match=r"model\.ckpt.*latent_dim is 48 there and 64 here"):
+        fit(learner(world_model_file, world_model=other), data_of(linear_store), 1)
+    resumed = learner(world_model_file, world_model=other)
+    with pytest.raises(LitPWMError, match=r"policy\.ckpt.*latent_dim is 48 there and 64 here"):
+        fit(resumed, data_of(linear_store), 2, ckpt_path=tmp_path / "policy.ckpt")
 
 
 def test_what_policy_learning_cannot_start_from(world_model_file, linear_store, fit, tmp_path):

@@ -170,6 +170,40 @@ def test_a_run_that_began_with_a_checkpoint_is_resumed_without_it_again_and_agai
         assert load_world_model(after).latent_dim == TINY["latent_dim"]
 
 
+@pytest.mark.parametrize("now", ["missing", "damaged", "of another size", "a folder"])
+def test_what_a_run_began_with_is_not_opened_when_it_goes_on(linear_store, fit, tmp_path, now):
+    first, file = tmp_path / "first.ckpt", tmp_path / "run.ckpt"
+    fit(WorldModelPretraining(**TINY), data_of(linear_store), 2).save_checkpoint(first)
+    fit(WorldModelPretraining(initial_checkpoint=str(first)), data_of(linear_store), 2).save_checkpoint(file)
+    first.unlink()
+    if now == "damaged":
+        first.write_bytes(b"nothing of the kind")
+    elif now == "a folder":
+        first.mkdir()
+    elif now == "of another size":
+        fit(WorldModelPretraining(**{**TINY, "latent_dim": 64}), data_of(linear_store), 1).save_checkpoint(first)
+    resumed = WorldModelPretraining(initial_checkpoint=str(first))
+    assert fit(resumed, data_of(linear_store), 3, ckpt_path=file).global_step == 3
+    assert resumed.world_model.latent_dim == TINY["latent_dim"]
+    if now != "of another size":
+        with pytest.raises(LitPWMError, match=r"first\.ckpt"):
+            fit(WorldModelPretraining(initial_checkpoint=str(first)), data_of(linear_store), 1)
+
+
+def test_networks_are_built_once_and_from_the_checkpoint(linear_store, fit, tmp_path, monkeypatch):
+    file, built = tmp_path / "run.ckpt", []
+    fit(WorldModelPretraining(**TINY), data_of(linear_store), 2).save_checkpoint(file)
+    own = WorldModelPretraining._build
+    monkeypatch.setattr(WorldModelPretraining, "_build", lambda self, model: (built.append(model), own(self, model))[1])
+    resumed = WorldModelPretraining(**TINY)
+    trainer = fit(resumed, data_of(linear_store), 3, ckpt_path=file)
+    assert [id(model) for model in built] == [id(resumed.world_model)]
+    trainer.fit_loop.epoch_loop.max_steps = 4
+    trainer.fit(resumed, datamodule=data_of(linear_store))  # goes on with what is there, without the file
+    assert len(built) == 1
+    assert trainer.global_step == 4
+
+
 def test_observation_statistics_are_those_of_the_data_unless_switched_off(linear_store, fit):
     plain = WorldModelPretraining(**TINY, standardise_observations=False)
     fit(plain, data_of(linear_store), 1)

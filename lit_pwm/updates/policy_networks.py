@@ -1,0 +1,255 @@
+"""The networks of policy learning: built on a world model, or from the checkpoint that a run goes on from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor
+
+from lit_pwm.batch import DataSource
+from lit_pwm.checkpoints.native import (
+    DESCRIPTION_KEY,
+    building,
+    describe_policy,
+    description_of,
+    load_actor_and_critic,
+    load_world_model,
+)
+from lit_pwm.checkpoints.networks import check_same_networks, completed, description_of_unbuilt
+from lit_pwm.errors import LitPWMError
+from lit_pwm.models.actors import Actor
+from lit_pwm.models.component import factory_from
+from lit_pwm.models.critics import CriticEnsemble
+from lit_pwm.models.parity import Parity, match_parameters, parity_of
+from lit_pwm.models.policy import Policy
+from lit_pwm.models.running_stats import RunningStats
+from lit_pwm.models.world_model import WorldModel
+from lit_pwm.models.world_model_options import WorldModelOptions
+from lit_pwm.updates.binding import bind, source_of
+from lit_pwm.updates.from_checkpoint import BuiltFromCheckpoint
+from lit_pwm.updates.precision import require_supported_precision, sums_dtype
+
+ActorFactory = Callable[[int, int, int], Actor]
+
+
+@dataclass(frozen=True)
+class PolicyMakers:
+    """What makes the networks.
+
+    Attributes:
+        actor: makes an actor from latent width, action width and number of tasks.
+        critic: makes the critics from latent width and number of tasks.
+        reference: makes the actor whose number of parameters the actor is to have, by its width; None for any number.
+        tolerance: largest relative difference from the reference's.
+    """
+
+    actor: ActorFactory
+    critic: Callable[[int, int], CriticEnsemble]
+    reference: ActorFactory | None = None
+    tolerance: float = 0.02
+
+    def matched_actor(self, *dimensions: int) -> Actor:
+        """The actor, of the width that comes nearest to the reference's number of parameters."""
+        make = self.actor
+        if self.reference is not None:
+            make = match_parameters(make, self.reference, dimensions, self.tolerance)
+        return make(*dimensions)
+
+
+class PolicyNetworks(BuiltFromCheckpoint):
+    """The part of policy learning that holds the networks; a subclass sets the attributes below in its constructor.
+
+    Attributes:
+        makes: what makes the networks.
+        world_model_checkpoint: the file that a fresh run takes its world model from.
+        initial_policy_checkpoint: the file that a fresh run takes the weights of actor and critics from, if any.
+        returns_of_each_task: whether return statistics are kept for each task.
+        world_model_options: what the world model is to be made of; None where any will do.
+    """
+
+    makes: PolicyMakers
+    world_model_checkpoint: str | None
+    initial_policy_checkpoint: str | None
+    returns_of_each_task: bool
+    world_model_options: WorldModelOptions | None
+
+    world_model: WorldModel
+    actor: Actor
+    averaged_actor: Actor
+    """EMA (Polyak average) of the actor: the policy."""
+    critic: CriticEnsemble
+    target_critic: CriticEnsemble
+    """Target network of the critics, by soft updates."""
+    return_stats: RunningStats
+    noise_seed: Tensor
+    trained_tasks: tuple[str, ...] = ()
+
+    # -- building ---------------------------------------------------------------------------------------------------
+    @property
+    def is_built(self) -> bool:
+        """Whether the networks exist yet."""
+        return "actor" in self._modules
+
+    def configure_model(self) -> None:
+        """Build the networks on the world model's checkpoint if there are none yet, and bind the data to them.
+
+        Lightning calls this in every run, before the optimizers exist and before a checkpoint is restored, from which
+        they are built if there is one (`on_load_checkpoint`).
+        """
+        if self._trainer is None:
+            return
+        require_supported_precision(self)
+        source = source_of(self)
+        if source.has_terminations:
+            raise LitPWMError(
+                "The data holds episodes that ended by termination. A world model without a continuation head "
+                "imagines rewards beyond the end, so policies are trained only on data without terminations: leave "
+                "those tasks out with data.tasks."
+            )
+        if not self.is_built:
+            if self.checkpoint_to_restore is not None:
+                return
+            self._build_fresh(tuple(source.tasks))
+        bind(source, self.world_model)
+
+    def _build_fresh(self, tasks: tuple[str, ...]) -> None:
+        if not self.world_model_checkpoint:
+            raise LitPWMError(
+                "PolicyLearning needs a world model, but world_model_checkpoint is not set. Give the checkpoint of "
+                "a pre-training run: --model.world_model_checkpoint RUN/.../last.ckpt."
+            )
+        world_model = load_world_model(self.world_model_checkpoint).train()
+        theirs = {"world_model": world_model.description()}
+        check_same_networks(theirs | self._asked_for(theirs["world_model"]), theirs, self.world_model_checkpoint)
+        with torch.device("cpu"):  # a seed gives the same weights wherever they are trained
+            self._build(world_model, tasks, self.makes.matched_actor, self.makes.critic)
+        if self.initial_policy_checkpoint:
+            load_actor_and_critic(self.initial_policy_checkpoint, self.world_model, self.actor, self.critic)
+            self.averaged_actor.load_state_dict(self.actor.state_dict())
+            self.target_critic.load_state_dict(self.critic.state_dict())
+
+    def _build_described(self, description: Mapping[str, Any], path: str) -> None:
+        with building(path):
+            make_actor, make_critic = (
+                factory_from(description["actor"], Actor),
+                factory_from(description["critic"], CriticEnsemble),
+            )
+            world_model = WorldModel.from_description(description["world_model"])
+            self._build(world_model, tuple(description["trained_tasks"]), make_actor, make_critic)
+
+    def _build(
+        self,
+        world_model: WorldModel,
+        trained_tasks: tuple[str, ...],
+        make_actor: Callable[..., Actor],
+        make_critic: Callable[..., CriticEnsemble],
+    ) -> None:
+        # The optimizer never sees the world model, and eval() and frozen weights come in `on_train_start`, after
+        # DistributedDataParallel has wrapped the module.
+        self.world_model, self.trained_tasks = world_model, trained_tasks
+        self.actor = make_actor(*_actor_dimensions(world_model))
+        self.actor.set_action_mask(world_model.action_mask())
+        self.averaged_actor = copy.deepcopy(self.actor)
+        self.critic = make_critic(world_model.latent_dim, len(world_model.task_names))
+        self.target_critic = copy.deepcopy(self.critic)
+        groups = len(world_model.task_names) if self.returns_of_each_task else None
+        self.return_stats = RunningStats(sums_dtype(self), groups)
+        # Drawn from the run's seed and saved, so that the noise of update k is the same after resuming.
+        self.register_buffer("noise_seed", torch.randint(2**31, ()))
+
+    def parity(self) -> Parity | None:
+        """How the actor's number of parameters compares with the reference's; None without a reference."""
+        if self.makes.reference is None:
+            return None
+        return parity_of(self.actor, self.makes.reference, _actor_dimensions(self.world_model))
+
+    def policy(self) -> Policy:
+        """The policy as it is now, to act in environments with; shares its weights with this module.
+
+        One that is trained in double precision acts in single precision, as its checkpoint will: then it is a copy.
+        """
+        policy = Policy(self.world_model, self.averaged_actor, self.trained_tasks)
+        if self.world_model.obs_mean.dtype == torch.float32:
+            return policy
+        return copy.deepcopy(policy).float()
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Describe the networks beside their weights; the world model is part of the checkpoint."""
+        checkpoint[DESCRIPTION_KEY] = self._description()
+
+    def _description(self) -> dict[str, Any]:
+        return describe_policy(self.world_model, self.actor, self.critic, self.trained_tasks)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Build the networks that the checkpoint holds, in its order of tasks, or refuse one of other networks."""
+        path = self.restored_path
+        description = description_of(checkpoint, path)
+        if description["kind"] != "policy":
+            raise LitPWMError(
+                f"The checkpoint {path!r} holds a {description['kind']}, and policy learning resumes from its own "
+                f"checkpoints. To start a policy on a world model, give it as model.world_model_checkpoint."
+            )
+        with building(path):
+            theirs = completed(description)
+        ours = self._own_networks(theirs)
+        check_same_networks(ours, {name: theirs[name] for name in ours}, path)
+        if not self.is_built or not self.world_model.numbers_tasks_like(theirs["world_model"]):
+            self._build_described(description, path)
+        self.trained_tasks = tuple(description["trained_tasks"])
+        self._require_same_statistics(checkpoint, path)
+        if self._trainer is not None:
+            source = source_of(self)
+            bind(source, self.world_model)
+            self._require_trained_tasks(source, path)
+
+    def _own_networks(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
+        """What this run's options describe of the networks in a checkpoint, by part."""
+        if self.is_built:
+            return {name: self._description()[name] for name in ("world_model", "actor", "critic")}
+        if self._trainer is None:  # networks are the checkpoint's, whatever the options
+            return {}
+        model = theirs["world_model"]
+        latent, action, tasks = model["latent_dim"], model["action_dim"], len(model["tasks"])
+        return self._asked_for(model) | {
+            "actor": description_of_unbuilt(lambda: self.makes.matched_actor(latent, action, tasks)),
+            "critic": description_of_unbuilt(lambda: self.makes.critic(latent, tasks)),
+        }
+
+    def _asked_for(self, model: Mapping[str, Any]) -> dict[str, Any]:
+        """The world model that this run's options describe for the tasks of another one, as its checkpoint's part."""
+        if (options := self.world_model_options) is None:
+            return {}
+        build = partial(options.build, model["tasks"], model["obs_dim"], model["action_dim"])
+        return {"world_model": description_of_unbuilt(build)}
+
+    def _require_same_statistics(self, checkpoint: Mapping[str, Any], path: str) -> None:
+        mean = checkpoint["state_dict"].get("return_stats.mean")
+        if isinstance(mean, Tensor) and mean.shape != self.return_stats.mean.shape:
+            there, here = ("task", "shared") if mean.ndim else ("shared", "task")
+            raise LitPWMError(
+                f"The policy in the checkpoint {path!r} was trained with return_scale {there!r}, and this run has "
+                f"{here!r}, whose statistics of returns are others. Resume with --model.return_scale {there}, or start "
+                f"a run from its weights: give it as model.initial_policy_checkpoint instead of ckpt_path."
+            )
+
+    def _require_trained_tasks(self, source: DataSource, path: str) -> None:
+        new = [name for name in source.tasks if name not in self.trained_tasks]
+        if new and not self.is_resumed:
+            rank_zero_info(f"The policy was trained for {', '.join(self.trained_tasks)}, and not for {', '.join(new)}.")
+        elif new:
+            raise LitPWMError(
+                f"The policy in the checkpoint {path!r} was trained for {', '.join(self.trained_tasks)}, and the data "
+                f"also holds {', '.join(new)}. Choose tasks of the policy with data.tasks, or start a run for all of "
+                f"them from it: give it as model.initial_policy_checkpoint instead of ckpt_path."
+            )
+
+
+def _actor_dimensions(world_model: WorldModel) -> tuple[int, int, int]:
+    return world_model.latent_dim, world_model.action_dim, len(world_model.task_names)
