@@ -122,12 +122,12 @@ def main(store: Path, out: Path, devices: int) -> None:
         run("blurred", pretraining(Blurred), store, out, devices).save_checkpoint(blurred)
         flow = pretraining(FlowDynamics, source=NoiseSource, loss=EnergyLoss)
         run("sampled", flow, store, out, devices).save_checkpoint(sampled)
-    drawing: dict[str, dict[str, Any]] = {
+    flows: dict[str, dict[str, Any]] = {
         "sampled": {"source": NoiseSource, "loss": EnergyLoss},
         "matching": {"source": NoiseSource, "loss": EndPointError(matching=FlowMatching())},
         "chained": {"source": NoiseSource, "loss": ChainedMatching},
     }
-    for name, options in drawing.items():
+    for name, options in flows.items():
         module = pretraining(FlowDynamics, **options)
         run(f"pretraining-{name}", module, store, out, devices, precision="64-true")
     uneven = {"horizon": 5, "critic_optimizer": {"passes": 2, "minibatches": 3, "target_rate": 0.5}}

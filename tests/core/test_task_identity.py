@@ -191,8 +191,24 @@ def test_a_policy_goes_on_with_its_own_tasks_only(policy, data_of, fit, tmp_path
     fit(policy_learning(three), data_of("beta"), 1).save_checkpoint(trained)
     with pytest.raises(LitPWMError, match=r"was trained for beta, and the data also holds gamma.*initial_policy"):
         fit(policy_learning(three), data_of("gamma", "beta"), 2, ckpt_path=trained)
-    with pytest.raises(LitPWMError, match=r"another kind or size.*gamma"):
-        fit(policy_learning(three), data_of("beta"), 4, ckpt_path=policy)
+
+
+def test_a_resumed_policy_needs_no_file_but_its_own(policy, data_of, fit, tmp_path):
+    """The world model that it began with may be missing, or another one by now."""
+    three = tmp_path / "three.ckpt"
+    fit(pretraining(), data_of("alpha", "beta", "gamma"), 1).save_checkpoint(three)
+    trained = load_policy(policy).world_model.state_dict()
+    for file in (three, tmp_path / "missing.ckpt"):
+        resumed = policy_learning(file, initial_policy_checkpoint=str(tmp_path / "gone.ckpt"))
+        fit(resumed, data_of("beta"), 4, ckpt_path=policy)
+        assert resumed.world_model.task_names == ("alpha", "beta")
+        assert all(torch.equal(value, trained[key]) for key, value in resumed.world_model.state_dict().items())
+    wider = policy_learning(three, critic=partial(CriticEnsemble, hidden_dims=(9,), task_dim=4))
+    with pytest.raises(LitPWMError, match=r"policy\.ckpt.*another kind or size.*critic\.init_args\.hidden_dims"):
+        fit(wider, data_of("beta"), 4, ckpt_path=policy)
+    scaled = policy_learning(three, return_scale="task")
+    with pytest.raises(LitPWMError, match=r"trained with return_scale 'shared', and this run has 'task'"):
+        fit(scaled, data_of("beta"), 4, ckpt_path=policy)
 
 
 def test_a_policy_continues_only_on_a_world_model_that_numbers_tasks_alike(
