@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
 from lit_pwm.errors import LitPWMError
 
 Options = dict[str, Any]
@@ -106,6 +108,18 @@ def as_trained(options: Mapping[str, Any]) -> Options:
     """Old options of a checkpoint, without the read-outs that the adjoint gave no gradient: they are refused now."""
     silent = options.get("adjoint") is True and "readout_weight" in options
     return dict(options) | ({"readout_weight": 0.0} if silent else {})
+
+
+def shown(new: Mapping[str, Any]) -> str:
+    """New options by dotted path, as a config has them on one line."""
+    tree: Options = {}
+    for path, value in new.items():
+        *places, last = path.split(".")
+        at = tree
+        for place in places:
+            at = at.setdefault(place, {})
+        at[last] = value
+    return yaml.safe_dump(tree, default_flow_style=True, sort_keys=False, width=10**6).strip()[1:-1]
 
 
 def _placed(class_path: str, options: Mapping[str, Any], at: str = "loss") -> Options:

@@ -20,14 +20,15 @@ class Moved:
         old: their names.
         renew: the old options that were given, by name → the new ones, by dotted path. A path says `init_args` where a
             config does, and ends in `class_path` where a class is named. It may refuse values with a `LitPWMError`.
-        shown: how the new spelling is shown; empty where nothing is to be written in their place.
+        shown: how the new spelling is shown, or what shows the new options; empty where nothing is to be written in
+            their place.
         is_old: of an option (name, value) that the class still has under this name, whether its value is of the old
             kind; by default none is.
     """
 
     old: tuple[str, ...]
     renew: Callable[[Options], Options]
-    shown: str = ""
+    shown: str | Callable[[Options], str] = ""
     is_old: Callable[[str, Any], bool] = lambda name, value: False
 
 
@@ -74,7 +75,7 @@ _STEADYING = (
     f"which has this option, or leave it out."
 )
 
-_SOLVER = Moved(moved_flows.SOLVER_OPTIONS, moved_flows.solver, "solver")
+_SOLVER = Moved(moved_flows.SOLVER_OPTIONS, moved_flows.solver, moved_flows.shown)
 
 MOVED: dict[str, tuple[Moved, ...]] = {
     "lit_pwm.models.flow_dynamics.FlowDynamics": (
@@ -82,10 +83,10 @@ MOVED: dict[str, tuple[Moved, ...]] = {
         Moved(
             moved_flows.SOURCE_OPTIONS,
             moved_flows.source,
-            "source",
+            moved_flows.shown,
             is_old=lambda name, value: name == "source" and isinstance(value, str) and value in moved_flows.SOURCES,
         ),
-        Moved(moved_flows.LOSS_OPTIONS, moved_flows.loss, "loss"),
+        Moved(moved_flows.LOSS_OPTIONS, moved_flows.loss, moved_flows.shown),
     ),
     "lit_pwm.models.flow_actor.FlowActor": (_SOLVER,),
     "lit_pwm.models.world_model.WorldModel": (

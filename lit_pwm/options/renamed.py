@@ -63,9 +63,13 @@ def spelled_anew(owner: type | str | None, given: Mapping[str, Any]) -> Options:
     result, shown = {name: value for name, value in given.items() if name not in rows}, {}
     for row in dict.fromkeys(rows.values()):
         old = {name: given[name] for name in row.old if rows.get(name) is row}
-        for path, value in row.renew(old).items():
+        renewed = row.renew(old)
+        for path, value in renewed.items():
             result = _placed(result, path.split("."), value, ", ".join(old))
-        shown |= {f"{name} of {_name(owner)}": row.shown for name in old}
+        if callable(row.shown):
+            shown[f"{', '.join(old)} of {_name(owner)}"] = row.shown(renewed)
+        else:
+            shown |= {f"{name} of {_name(owner)}": row.shown for name in old}
     tell(shown)
     return result
 

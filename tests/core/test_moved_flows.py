@@ -26,6 +26,7 @@ from lit_pwm.models import (
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.dynamics import consistency_error
 from lit_pwm.models.layers import simnorm
+from lit_pwm.options.renamed import gathering_spellings
 
 FLOW: Any = FlowDynamics
 FLOW_ACTOR: Any = FlowActor
@@ -121,3 +122,15 @@ def test_both_errors_of_samples_by_hand():
     target = replace(given[3]).latent
     error = consistency_error(predicted, target) + 0.5 * consistency_error(earlier, target)
     torch.testing.assert_close(loss, score + 0.5 * error)
+
+
+def test_the_new_spelling_is_shown_as_a_config_has_it():
+    with gathering_spellings() as told:
+        FLOW(16, 2, 4, source="noise", noise_dim=4, substeps=3, energy_weight=1.0, end_weight=0.0)
+    assert told == {
+        "substeps of FlowDynamics": "solver: {class_path: lit_pwm.flow.FixedStep, init_args: {substeps: 3}}",
+        "source, noise_dim of FlowDynamics": "source: {class_path: lit_pwm.models.NoiseSource, init_args: {dim: 4}}",
+        "end_weight, energy_weight of FlowDynamics": (
+            "loss: {class_path: lit_pwm.models.EnergyLoss, init_args: {weight: 1.0, end_weight: 0.0}}"
+        ),
+    }
