@@ -29,6 +29,7 @@ from lit_pwm.models import MLPDynamics, TwoHot, WorldModel, WorldModelOptions
 from lit_pwm.models.component import Component
 from lit_pwm.models.latent_spaces import SPACES
 from lit_pwm.models.running_stats import RunningVariance
+from lit_pwm.models.world_model_options import WorldModelOptions
 from lit_pwm.options import (
     Count,
     CountOrZero,
@@ -41,6 +42,8 @@ from lit_pwm.options import (
     checked,
     hints_of,
 )
+from lit_pwm.options.optimizers import WorldModelOptimizer
+from lit_pwm.options.policy_optimizers import ActorOptimizer, CriticOptimizer
 from lit_pwm.options.optimizers import WorldModelOptimizer
 
 KINDS = (Component, OptionObject, LightningModule, LightningDataModule, Callback, Metric)
@@ -61,7 +64,7 @@ REQUIRED = {
 
 def public_classes():
     found = set(BESIDE)
-    named = ("pretraining", "policy_learning", "measures.open_loop", "measures.decoded_error")
+    named = ("pretraining", "policy_learning", "losses", "measures.open_loop", "measures.decoded_error")
     modules = [importlib.import_module(f"lit_pwm.{name}") for name in named]
     for package in (lit_pwm.models, lit_pwm.flow, callbacks, datamodules):
         names = [info.name for info in pkgutil.iter_modules(package.__path__)]
@@ -107,6 +110,17 @@ def test_the_walk_finds_what_there_is():
     assert names >= {"MLPDynamics", "RefinementDynamics", "MLPActor", "CriticEnsemble", "EnvironmentEvaluation"}
     assert names >= {"FixedStep", "Dopri5", "NoiseSource", "EndPointError", "EnergyLoss", "FlowMatching", "GroupScore"}
     assert len(CLASSES) >= 30
+
+
+SETTINGS = [ActorOptimizer, CriticOptimizer, WorldModelOptimizer, WorldModelOptions]
+"""What belongs together, as one option of a module."""
+
+
+@pytest.mark.parametrize("cls", [*CLASSES, *SETTINGS], ids=lambda cls: cls.__name__)
+def test_no_constructor_is_long(cls):
+    """Beside dimensions, which the data gives. Who would add the option that is too many groups what belongs together."""
+    options = set(options_of(cls)) - set(getattr(cls, "dimensions", ()))
+    assert len(options) <= (18 if issubclass(cls, LightningModule) else 15), sorted(options)
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
