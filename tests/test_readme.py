@@ -1,13 +1,49 @@
-"""What the README shows works."""
+"""What the README shows works, and the commands in docs/ are accepted."""
 
 import re
-from pathlib import Path
+import shlex
 
 import pytest
 import torch
+from support import ROOT
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands():
+    """All command lines of lit-pwm in blocks of code, without what they leave open."""
+    found = {}
+    for page in PAGES:
+        blocks = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        lines = [line for language, block in blocks if not language for line in block.replace("\\\n", " ").splitlines()]
+        for line in lines:
+            if line.startswith("lit-pwm "):
+                words = shlex.split(line, comments=True)
+                found[f"{page.name}: {' '.join(words)}"] = [word for word in words[1:] if word != "..."]
+    return found
+
+
+COMMANDS = commands()
+
+
+def test_there_are_commands_of_each_kind():
+    assert {words[0] for words in COMMANDS.values()} >= {"collect", "data", "fit", "evaluate", "sweep", "report"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_accepted_and_spelt_as_today(command, capsys):
+    from lit_pwm.cli.main import TRAINER_VERBS, build_parser, run
+
+    words = COMMANDS[command]
+    if words[0] not in TRAINER_VERBS:
+        build_parser().parse_args(words)
+        return
+    with pytest.raises(SystemExit) as stop:
+        run([*words, "--print_config"])
+    assert stop.value.code in (0, None)
+    assert "Old spellings" not in capsys.readouterr().err
 
 
 def test_own_data_and_own_component(tmp_path, monkeypatch):
