@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 
 import pytest
 import torch
@@ -46,11 +47,21 @@ def test_commands_are_accepted_and_spelt_as_today(command, capsys):
     assert "Old spellings" not in capsys.readouterr().err
 
 
-def test_own_data_and_own_component(tmp_path, monkeypatch):
+BY_HAND = """
+    @property
+    def init_args(self) -> dict:
+        return {"bias": self.map.bias is not None}
+"""
+"""What a component of before wrote down itself, and still may."""
+
+
+@pytest.mark.parametrize("more", ["", BY_HAND], ids=["as shown", "with init_args of its own"])
+def test_own_data_and_own_component(more, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own_data, own_component = PYTHON
     exec(compile(own_data, "own_data", "exec"), {})
-    (tmp_path / "my_package.py").write_text(own_component)
+    (tmp_path / "my_package.py").write_text(own_component + more)
+    sys.modules.pop("my_package", None)
     (tmp_path / "mine.yaml").write_text(re.search(r"```yaml\n(.*?)```", README, flags=re.DOTALL).group(1))
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -64,6 +75,7 @@ def test_own_data_and_own_component(tmp_path, monkeypatch):
     dynamics = load_world_model(next(tmp_path.rglob("last.ckpt"))).dynamics
     assert type(dynamics).__name__ == "LinearDynamics"
     assert dynamics.map.bias is None
+    assert dynamics.init_args == {"bias": False}
     assert torch.isfinite(dynamics.map.weight).all()
 
 
