@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +47,7 @@ class SteadiedObjective(WorldModelObjective):
         self.target_encoder_rate, self.sigreg_coef = target_encoder_rate, sigreg_coef
 
     @property
-    def init_args(self) -> dict[str, Any]:
+    def init_args(self) -> dict[str, object]:
         """The options this was built with."""
         own = {"target_encoder_rate": self.target_encoder_rate, "sigreg_coef": self.sigreg_coef}
         return super().init_args | own

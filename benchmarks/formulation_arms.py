@@ -44,11 +44,11 @@ class Arm:
     samples: int = 1
 
 
-def _flow(what: str, options: Mapping[str, Any] | None = None, samples: int = 1, **dynamics: Any) -> Arm:
+def _flow(what: str, options: Mapping[str, object] | None = None, samples: int = 1, **dynamics: object) -> Arm:
     return Arm(what, partial(FlowDynamics, **dynamics), options or {}, samples=samples)
 
 
-def _steadied(**options: float) -> dict[str, Any]:
+def _steadied(**options: float) -> dict[str, object]:
     """Another objective, in options of the command line."""
     named = {f"objective.init_args.{name}": value for name, value in options.items()}
     return {"objective": "encoder_steadying.SteadiedObjective", **named}

@@ -53,7 +53,7 @@ def ratios(records: Records, arm: str, step: int) -> np.ndarray:
     return np.exp(log_ratios(records, arm, "mlp", f"decoded_error_{step}"))
 
 
-def spread(values: Any, digits: int = 2) -> str:
+def spread(values: object, digits: int = 2) -> str:
     values = np.asarray(values)
     deviation = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
     return f"{values.mean():.{digits}f}{deviation}"

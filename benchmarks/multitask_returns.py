@@ -30,7 +30,7 @@ KINDS = ("shared", "task")
 EPISODES, EVALUATION_SEED = 10, 0
 
 
-def train(demo: Path, kind: str, seed: int, updates: int, folder: str) -> dict[str, Any]:
+def train(demo: Path, kind: str, seed: int, updates: int, folder: str) -> dict[str, object]:
     """Train one policy for all tasks; what it earns, by task, and how far apart the tasks' returns are."""
     tasks = DemoPlan().tasks
     part = {"class_path": "lit_pwm.models.MLPActor", "init_args": {"hidden_dims": [128, 128], "task_dim": 16}}

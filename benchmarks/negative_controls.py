@@ -48,7 +48,7 @@ class UnprojectedFlow(Dynamics):
         self.field = ConditionedField(latent_dim, latent_dim + task_dim + action_dim, hidden_dim, 2, time_dim=8)
 
     @property
-    def init_args(self) -> dict[str, Any]:
+    def init_args(self) -> dict[str, object]:
         """The options this was built with."""
         return {"hidden_dim": self.hidden_dim, "simnorm_head": self.simnorm_head}
 
@@ -63,7 +63,7 @@ class UnprojectedFlow(Dynamics):
         return integrate(velocity, z, FixedStep("heun", 2))
 
 
-def model_of(dynamics: Any, data: datamodules.MultitaskDataModule) -> WorldModel:
+def model_of(dynamics: object, data: datamodules.MultitaskDataModule) -> WorldModel:
     torch.manual_seed(0)
     return WorldModel(data.tasks, dynamics, 64, encoder_dim=64, encoder_layers=1, reward_dim=64, task_dim=8)
 
@@ -146,7 +146,7 @@ def reward_figures(model: WorldModel, batch: Batch) -> dict[str, float]:
     }
 
 
-def run(updates: int, folder: Path) -> dict[str, Any]:
+def run(updates: int, folder: Path) -> dict[str, object]:
     be_quiet()
     store = folder / "negative_controls.h5"
     if not store.exists():

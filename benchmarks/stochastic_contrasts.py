@@ -80,8 +80,8 @@ def _columns(results: Path, task: str) -> dict[str, tuple[Scores, int]]:
     return energy | returns
 
 
-def _records(folder: Path, task: str, kind: str) -> dict[str, dict[int, dict[str, Any]]]:
-    found: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
+def _records(folder: Path, task: str, kind: str) -> dict[str, dict[int, dict[str, object]]]:
+    found: dict[str, dict[int, dict[str, object]]] = defaultdict(dict)
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text())
         if record["task"] == task:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from stochastic_outcomes import Futures
 
@@ -13,7 +11,7 @@ STEPS = (1, 4, 16)
 """Open-loop steps after which scores are recorded."""
 
 
-def scores(samples: np.ndarray, futures: Futures) -> dict[str, Any]:
+def scores(samples: np.ndarray, futures: Futures) -> dict[str, object]:
     """What a record says of samples [M, T, N, O] of standardised observations.
 
     Distances are divided by √O, so that they are in standard deviations whatever the number of entries.

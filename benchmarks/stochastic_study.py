@@ -169,7 +169,7 @@ class Study:
         """Where an arm's record is."""
         return self.results / "records" / f"{self.task}_{arm}_{seed}.json"
 
-    def _wanted(self, arm: str) -> tuple[str, dict[str, Any]]:
+    def _wanted(self, arm: str) -> tuple[str, dict[str, object]]:
         """What a record is of, in words, and the numbers that it must have."""
         if arm in REFERENCES:
             return "a reference", {"futures_seed": self.futures_seed}
@@ -181,7 +181,7 @@ class Study:
         if path.exists():
             refuse_another(path, kind, wanted)
             return "finished before"
-        record: dict[str, Any] = {"task": self.task, "arm": arm, "seed": seed, "samples": SAMPLES, **wanted}
+        record: dict[str, object] = {"task": self.task, "arm": arm, "seed": seed, "samples": SAMPLES, **wanted}
         if arm in REFERENCES:
             samples = REFERENCES[arm](self.futures, SAMPLES)
         else:

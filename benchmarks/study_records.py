@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.runtime.atomic import replacing
@@ -13,7 +12,7 @@ from lit_pwm.runtime.atomic import replacing
 _WORDS = {"updates": "{} updates", "model_updates": "{} updates of the world model", "futures_seed": "held-out seed {}"}
 
 
-def refuse_another(path: Path, kind: str, wanted: Mapping[str, Any]) -> None:
+def refuse_another(path: Path, kind: str, wanted: Mapping[str, object]) -> None:
     """Make sure that a record is of what this run asks for: `kind`, "a model" say, of these numbers.
 
     Raises:
@@ -29,7 +28,7 @@ def refuse_another(path: Path, kind: str, wanted: Mapping[str, Any]) -> None:
         )
 
 
-def write_record(path: Path, content: Mapping[str, Any]) -> None:
+def write_record(path: Path, content: Mapping[str, object]) -> None:
     """Write a small JSON file, whole or not at all."""
     with replacing(path, "A record of the study") as part:
         part.write_text(json.dumps(content, indent=1) + "\n")

@@ -26,7 +26,9 @@ class WholeCheckpointIO(TorchCheckpointIO):
             not as it was written.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, object], path: _PATH, storage_options: object | None = None
+    ) -> None:
         """Write a checkpoint."""
         if "://" in str(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -58,7 +60,7 @@ class _Remembering:
         self.file.flush()
 
 
-def write_tensors(content: Any, path: str | Path) -> None:
+def write_tensors(content: object, path: str | Path) -> None:
     """`torch.save`, with the system's own error where the file cannot be written.
 
     Raises:

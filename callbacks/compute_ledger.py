@@ -89,7 +89,7 @@ class ComputeLedger(Callback):
         self._logged = Totals(**asdict(self.totals))
 
         @wraps(step)
-        def measured(batch: Batch, *arguments: Any, **options: Any) -> Any:
+        def measured(batch: Batch, *arguments: object, **options: object) -> object:
             costs = self._costs.setdefault(tuple(batch["action"].shape), KnownCosts(list(varying)))
             if costs.settled:
                 with counting(varying) as evaluated:
@@ -148,7 +148,7 @@ class ComputeLedger(Callback):
         module.__dict__.pop("training_step", None)
 
     # -- keeping ----------------------------------------------------------------------------------------------------
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """The sums."""
         self._settle()
         evaluated = {"updates": self._updates_evaluated, "by_part": dict(self._evaluations)}

@@ -125,7 +125,7 @@ def _update_loss(
 
 def _policy_functions(
     module: PolicyLearning, batch: Batch, record: Callable[..., Function]
-) -> dict[str, Callable[..., Any]]:
+) -> dict[str, Callable[..., object]]:
     own_returns, own_critic_loss = module.imagined_returns, module.critic_loss
 
     def returns(z: Tensor, task: Tensor, *noise: Tensor) -> tuple[Tensor, ...]:

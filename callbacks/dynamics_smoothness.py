@@ -36,7 +36,7 @@ class DynamicsSmoothness(Callback):
         self.every_n_updates, self.probes = every_n_updates, probes
         self._measured_at: int | None = None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """When it was last measured."""
         return {} if self._measured_at is None else {"measured_at": self._measured_at}
 

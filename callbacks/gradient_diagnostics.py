@@ -68,7 +68,7 @@ class GradientDiagnostics(Callback):
                     self._metrics[f"diagnostics/gradient_norm/{name}"] = norm
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Log."""
         write_metrics(trainer, pl_module, self._metrics)

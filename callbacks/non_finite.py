@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
@@ -24,7 +23,7 @@ class NonFiniteGuard(Callback):
     """
 
     def __init__(self) -> None:
-        self._batch: Any = None
+        self._batch: object = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Remember the batch; no copy is made."""

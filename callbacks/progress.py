@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -119,8 +118,8 @@ class RunProgress(ProgressBar):
             self._progress.stop()
             self._progress = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_progress", "_console")}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__ |= {**state, "_progress": None, "_console": ProgressConsole(stderr=True)}

@@ -96,7 +96,7 @@ def one_line(error: BaseException) -> str:
 # -- attributes -------------------------------------------------------------------------------------------------------
 def _attributes(file: h5py.File, found: Structure) -> None:
     """Read the attributes into plain values, of the right types."""
-    readers: dict[str, Callable[[h5py.File, str], Any]] = {
+    readers: dict[str, Callable[[h5py.File, str], object]] = {
         "task_names": names_attribute,
         "obs_dims": whole_numbers,
         "action_dims": whole_numbers,
@@ -162,7 +162,7 @@ def _tasks(file: h5py.File, found: Structure) -> None:
         faults.append(f"the attribute 'column_checksums' holds not {count} numbers")
 
 
-def read_column(file: h5py.File, name: str, episodes: slice = slice(None)) -> Any:
+def read_column(file: h5py.File, name: str, episodes: slice = slice(None)) -> object:
     """A per-episode column, or some episodes' part of it: an array, or a list of text.
 
     Raises:

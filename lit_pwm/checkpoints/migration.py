@@ -98,7 +98,7 @@ def _from_1(checkpoint: dict[str, Any]) -> None:
             group.setdefault("name", name)
 
 
-def _objective_of_1(options: Mapping[str, Any]) -> dict[str, Any]:
+def _objective_of_1(options: Mapping[str, object]) -> dict[str, object]:
     """What the module descended on: options of its own said so, two of which are a study's class now."""
     steadying = {name: value for name, value in _STEADYING.items() if options.get(name, value) != value}
     if steadying:
@@ -130,7 +130,7 @@ def key_since_1(key: str) -> str:
     return key
 
 
-def _spelled_anew_where_it_can_be(owner: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def _spelled_anew_where_it_can_be(owner: str, options: Mapping[str, object]) -> dict[str, object]:
     """Options of a module in their new spellings; those that are no more stay, for whoever resumes to be told of."""
     result = dict(options)
     for name in options:
@@ -168,7 +168,7 @@ def _renewed_settings(settings: Mapping[str, Any], owner: str) -> dict[str, Any]
     return rest | _flat(tree, "model")
 
 
-def _components_renewed(tree: Mapping[str, Any]) -> dict[str, Any]:
+def _components_renewed(tree: Mapping[str, object]) -> dict[str, object]:
     items = {key: _components_renewed(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
     if isinstance(path := items.get("class_path"), str):
         named = spelled_anew(known_class(path), {key: value for key, value in items.items() if key != "class_path"})
@@ -176,8 +176,8 @@ def _components_renewed(tree: Mapping[str, Any]) -> dict[str, Any]:
     return items
 
 
-def _flat(tree: Mapping[str, Any], key: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(tree: Mapping[str, object], key: str) -> dict[str, object]:
+    flat: dict[str, object] = {}
     for name, value in tree.items():
         here = key if name == "init_args" else f"{key}.{name}"
         flat |= _flat(value, here) if isinstance(value, Mapping) and value else {here: value}

@@ -76,7 +76,7 @@ def pairs_of(argv: list[str]) -> Iterator[tuple[list[str], str, str]]:
         yield words, short.get(name, name).removeprefix("--"), text
 
 
-def read_value(text: str) -> Any:
+def read_value(text: str) -> object:
     """A text of a command line as YAML reads it; the text itself where it is no YAML."""
     with contextlib.suppress(yaml.YAMLError, ValueError):
         return yaml.safe_load(text)
@@ -86,9 +86,9 @@ def read_value(text: str) -> Any:
 class _Reader(yaml.SafeLoader):
     """Refuses a key that is written twice, of which YAML readers keep the last without a word."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
         """As YAML's, of keys that differ."""
-        seen: set[Any] = set()
+        seen: set[object] = set()
         for key, _ in node.value:
             if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
@@ -126,7 +126,9 @@ def read_config(path: str) -> list[Option]:
     return list(_flat(content, f"in the config file {path!r}", (), ()))
 
 
-def _flat(content: Mapping[Any, Any], source: str, path: tuple[str, ...], above: tuple[int, ...]) -> Iterator[Option]:
+def _flat(
+    content: Mapping[object, object], source: str, path: tuple[str, ...], above: tuple[int, ...]
+) -> Iterator[Option]:
     if id(content) in above:
         raise LitPWMError(f"The option {'.'.join(path)!r} {source} holds itself, by a YAML alias. Take the alias out.")
     for key, value in content.items():
@@ -151,5 +153,5 @@ def yaml_fault(error: Exception) -> str:
     return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else str(problem)
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return "a list" if isinstance(value, list) else f"the {'text' if isinstance(value, str) else 'value'} {value!r:.60}"

@@ -70,7 +70,7 @@ def renewing_configs(options: list[Option]) -> Generator[None, None, None]:
     """Within the block, the parser reads config files with their options in the new spellings; `options` as above."""
     owners, read = owners_of(options), get_loader("yaml")
 
-    def load(text: str) -> Any:
+    def load(text: str) -> object:
         content = read(text)
         if not isinstance(content, Mapping) or not set(SECTIONS) & set(content):
             return content
@@ -89,8 +89,8 @@ def _renewed(options: list[Option], owners: Mapping[Path, type | None]) -> list[
 
     Those that have become one object are moved together, wherever they were given, to where the last of them was.
     """
-    groups: dict[Any, list[Option]] = {}
-    taken: dict[int, tuple[Any, Path]] = {}
+    groups: dict[object, list[Option]] = {}
+    taken: dict[int, tuple[object, Path]] = {}
     for option in options:
         if (found := _old_within(option, owners)) is not None:
             above, row = found
@@ -129,13 +129,13 @@ def _moved_together(group: list[Option], above: Path, owner: type | None) -> lis
     return [Option((*above, *path), value, group[-1].source) for path, value in leaves]
 
 
-def _nested(path: Path, value: Any) -> Any:
+def _nested(path: Path, value: object) -> object:
     for part in reversed(path):
         value = {part: value}
     return value
 
 
-def _leaves(tree: Mapping[str, Any], given: list[Any], path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def _leaves(tree: Mapping[str, object], given: list[object], path: Path = ()) -> Iterator[tuple[Path, object]]:
     """What a tree of options holds, down to plain values and to values that were given, which stay whole."""
     for name, value in tree.items():
         here = path if name == "init_args" else (*path, name)
@@ -145,7 +145,7 @@ def _leaves(tree: Mapping[str, Any], given: list[Any], path: Path = ()) -> Itera
             yield here, value
 
 
-def _renewed_tree(tree: Any, path: Path, owners: Mapping[Path, type | None]) -> Any:
+def _renewed_tree(tree: object, path: Path, owners: Mapping[Path, type | None]) -> object:
     """A section of a config in its new spellings: those of its class, and those of the objects within."""
     if not isinstance(tree, Mapping):
         return tree

@@ -69,7 +69,7 @@ class CLI(LightningCLI):
         )
         parser.set_defaults({"data": {"class_path": "datamodules.MultitaskDataModule"}})
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+    def instantiate_trainer(self, **kwargs: object) -> Trainer:
         """Log to CSV files where the config asks for no logger of its own; a resumed run goes on with its files."""
         options = self._get(self.config_init, "trainer")
         require_supported_option(options.get("precision"))
@@ -100,7 +100,7 @@ class CLI(LightningCLI):
             added.append(self.save_config_callback(parser, chosen, **self.save_config_kwargs))
         return self.trainer_class(**without_what_is_off(config | {"callbacks": [*given, *callbacks, *added]}))
 
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, object]:
         """Read checkpoints without running code that they might contain."""
         return super()._prepare_subcommand_kwargs(subcommand) | {
             "weights_only": True,
@@ -142,7 +142,7 @@ class CLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Find the checkpoint to resume from; unlike Lightning's own rule, this run's settings win over its."""
         if not self.config.get("subcommand"):
-            self._settings: dict[str, Any] = settings_of(self.config, planned_ranks(self.config.trainer))
+            self._settings: dict[str, object] = settings_of(self.config, planned_ranks(self.config.trainer))
             return
         verb = self.config.subcommand
         config = self.config[verb]

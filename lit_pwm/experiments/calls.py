@@ -41,7 +41,7 @@ class Workers(Protocol):
         """Begin a call."""
         ...
 
-    def wait(self, told: Callable[[Any], object]) -> Generator[Ended]:
+    def wait(self, told: Callable[[object], object]) -> Generator[Ended]:
         """The calls that have ended, after waiting for a moment."""
         ...
 
@@ -64,7 +64,7 @@ class Here:
         """Begin a call, which is made by `wait`."""
         self._call = call
 
-    def wait(self, told: Callable[[Any], object] = lambda message: None) -> Generator[Ended]:
+    def wait(self, told: Callable[[object], object] = lambda message: None) -> Generator[Ended]:
         """Make the call."""
         call, self._call = self._call, None
         if call is None:

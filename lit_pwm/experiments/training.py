@@ -103,7 +103,7 @@ class _Telling(Callback):
         self.task, self.tell, self.every = task, tell, every
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         if trainer.global_step % self.every == 0:
             self._tell(trainer)
@@ -204,7 +204,7 @@ def _guards() -> list[Callback]:
     return [callbacks.LastCheckpoint(), callbacks.NonFiniteGuard()]
 
 
-def _in_folder(folder: str, updates: int, progress: bool = False) -> dict[str, Any]:
+def _in_folder(folder: str, updates: int, progress: bool = False) -> dict[str, object]:
     """Options of a Trainer whose run lies in a folder of its own, without Lightning's version folders."""
     return {
         "log_every_n_steps": max(1, updates // 50),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +76,7 @@ def watching_substeps(module: nn.Module) -> Generator[dict[float, list[Tensor]],
     """
     found: dict[float, list[Tensor]] = {}
 
-    def watch(field: nn.Module, arguments: tuple[Any, ...]) -> None:
+    def watch(field: nn.Module, arguments: tuple[object, ...]) -> None:
         tau, x = arguments[:2]
         if isinstance(x, Tensor) and x.requires_grad and not (isinstance(tau, Tensor) and tau.ndim):
             gradients = found.setdefault(round(float(torch.as_tensor(tau).detach()), 2), [])

@@ -49,7 +49,7 @@ def moved_to_both(old: str, first: str, second: str) -> Moved:
     return Moved((old,), lambda given: {first: given[old], second: given[old]}, f"{first} and {second}")
 
 
-def gone(old: str, neutral: Any, advice: str) -> Moved:
+def gone(old: str, neutral: object, advice: str) -> Moved:
     """An option that is no more, and of which only the value that changed nothing is still accepted.
 
     Args:

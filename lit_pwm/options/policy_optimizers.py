@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.options.ranges import Beta, Count, NonNegative, Positive, Rate, check_options
@@ -75,7 +75,7 @@ def _check(settings: ActorOptimizer | CriticOptimizer) -> None:
         )
 
 
-def group_of(kind: type[D], value: D | Mapping[str, Any], option: str) -> D:
+def group_of(kind: type[D], value: D | Mapping[str, object], option: str) -> D:
     """A group of options as an object of `kind`, from one or from the mapping that a config or a checkpoint holds.
 
     Raises:

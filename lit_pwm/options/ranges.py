@@ -71,7 +71,7 @@ class Length:
 
     least: int
 
-    def __contains__(self, value: Sequence[Any]) -> bool:
+    def __contains__(self, value: Sequence[object]) -> bool:
         return len(value) >= self.least
 
     def __str__(self) -> str:
@@ -112,7 +112,7 @@ def _plain(number: float) -> str:
     return str(int(number)) if float(number).is_integer() else f"{number:g}"
 
 
-def check_options(owner: type | types.FunctionType, values: Mapping[str, Any], name: str | None = None) -> None:
+def check_options(owner: type | types.FunctionType, values: Mapping[str, object], name: str | None = None) -> None:
     """Make sure that options lie in the ranges of their type hints.
 
     Args:
@@ -142,7 +142,7 @@ def checked(function: F) -> F:
     signature, is_constructor = inspect.signature(function), plain.__name__ == "__init__"
 
     @functools.wraps(function)
-    def checking(*args: Any, **kwargs: Any) -> Any:
+    def checking(*args: object, **kwargs: object) -> object:
         try:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError:
@@ -153,11 +153,11 @@ def checked(function: F) -> F:
     return typing.cast("F", checking)
 
 
-def argument(hint: Any) -> Callable[[str], Any]:
+def argument(hint: object) -> Callable[[str], object]:
     """What argparse's `type` takes: reads a number of the hint's type and checks its range."""
     kind = get_args(hint)[0]
 
-    def read(text: str) -> Any:
+    def read(text: str) -> object:
         try:
             value = kind(text)
         except ValueError:
@@ -170,7 +170,7 @@ def argument(hint: Any) -> Callable[[str], Any]:
 
 
 @functools.lru_cache(maxsize=512)
-def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(function: Callable[..., object]) -> dict[str, object]:
     """Option → type hint with its ranges; hints that cannot be resolved when the program runs are left out."""
     function = inspect.unwrap(function)
     found = {}
@@ -184,7 +184,7 @@ def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     return found
 
 
-def refusal(hint: Any, value: Any) -> str | None:
+def refusal(hint: object, value: object) -> str | None:
     """What is accepted, if `value` is not; None if it is. Types without ranges accept everything."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
@@ -210,7 +210,7 @@ def _refused_in_ranges(kind: Any, ranges: Sequence[Any], value: Any) -> str | No
     return ", ".join([described, *filter(None, map(str, ranges))])
 
 
-def _refused_entries(origin: Any, arguments: Sequence[Any], value: Any) -> str | None:
+def _refused_entries(origin: object, arguments: Sequence[object], value: object) -> str | None:
     fixed = origin is tuple and Ellipsis not in arguments
     kinds = arguments if fixed else arguments[:1]
     entry = next((text for kind in kinds if (text := refusal(kind, _NOTHING))), "entries")
@@ -223,7 +223,7 @@ def _refused_entries(origin: Any, arguments: Sequence[Any], value: Any) -> str |
     return accepted if any(refusal(kind, one) is not None for kind, one in pairs) else None
 
 
-def _refused_values(hint: Any, value: Any) -> str | None:
+def _refused_values(hint: object, value: object) -> str | None:
     entry = refusal(hint, _NOTHING) or "a value"
     accepted = f"a mapping of names, each to {entry}"
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
@@ -231,7 +231,7 @@ def _refused_values(hint: Any, value: Any) -> str | None:
     return accepted if any(refusal(hint, one) is not None for one in value.values()) else None
 
 
-def _refused_type(hint: Any, value: Any) -> str | None:
+def _refused_type(hint: object, value: object) -> str | None:
     if hint is bool:
         return None if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool") else "true or false"
     if hint is int:
@@ -250,11 +250,11 @@ _NOTHING = object()
 """Of no type that an option has, so that every hint says what it accepts."""
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _nearest(hint: Any, value: Any) -> str:
+def _nearest(hint: object, value: object) -> str:
     known = [word for one in (hint, *get_args(hint)) if get_origin(one) is Literal for word in get_args(one)]
     return f" {did_you_mean(value, known)}" if known and isinstance(value, str) else ""

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Generator
 from multiprocessing import process, util
-from typing import Any
 
 from lit_pwm.runtime import run_signals
 from lit_pwm.runtime.run_signals import ENDING
@@ -95,7 +94,7 @@ def keep_sockets_short() -> None:
 
     Everything else that is temporary stays in TMPDIR.
     """
-    config: dict[str, Any] = vars(process.current_process())["_config"]
+    config: dict[str, object] = vars(process.current_process())["_config"]
     if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_FOLDER or config.get("tempdir") is not None:
         return
     for place in ("/tmp", "/var/tmp", "/dev/shm"):

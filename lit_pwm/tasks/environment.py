@@ -144,7 +144,7 @@ class DMControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         agent_timestep = environment.control_timestep() * spec.action_repeat
         self.metadata = {**type(self).metadata, "render_fps": max(1, round(1 / agent_timestep))}
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[np.ndarray, dict]:
         """Start an episode.
 
         Args:

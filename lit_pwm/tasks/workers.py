@@ -93,7 +93,7 @@ class _Answers:
         except OSError as error:
             raise self._gone() from error
 
-    def recv(self) -> Any:
+    def recv(self) -> object:
         try:
             waited = 0.0
             while not self._connection.poll(_SLICE):

@@ -21,7 +21,7 @@ FIT = [
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("--trainer.gradient_clip_val 1", ["trainer.gradient_clip_val", "model.clip_norm"]),
+        ("--trainer.gradient_clip_val 1", ["trainer.gradient_clip_val", "model.optimizer.clip_norm"]),
         ("--trainer.accumulate_grad_batches 2", ["trainer.accumulate_grad_batches", "data.batch_size"]),
         ("--trainer.val_check_interval 0.5", ["trainer.val_check_interval", "whole number of updates"]),
         ("--trainer.val_check_interval 0", ["trainer.val_check_interval", "1 or more"]),

@@ -87,7 +87,7 @@ def panel(width: float = 3.9, height: float = 2.7) -> tuple[Figure, Axes]:
 def key(axes: Axes, columns: int, *, above: bool = False) -> None:
     """The legend of a figure's axes, outside of them."""
     handles, labels = axes.get_legend_handles_labels()
-    place: Any = "outside upper left" if above else "outside lower left"
+    place: object = "outside upper left" if above else "outside lower left"
     axes.figure.legend(handles, labels, loc=place, ncols=columns, labelcolor=INK)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -24,12 +23,12 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def document(template: str, **values: Any) -> str:
+def document(template: str, **values: object) -> str:
     """A whole page from a template."""
     return _environment().get_template(template).render(**values)
 
 
-def piece(name: str, *values: Any) -> Markup:
+def piece(name: str, *values: object) -> Markup:
     """A piece of a page, by a macro of `templates/pieces.html`; it is HTML, as what is joined of pieces is."""
     return getattr(_environment().get_template("pieces.html").module, name)(*values)
 

@@ -22,7 +22,7 @@ class Text(str):
     __slots__ = ()
 
 
-def as_text(value: Any) -> Text:
+def as_text(value: object) -> Text:
     """A single value as commands get it.
 
     Raises:
@@ -69,7 +69,7 @@ Entry = TypeVar("Entry", SweepEntry, StageEntry, RecordEntry)
 _KINDS = {"dict": "a mapping", "list": "a list", "float": "a number"}
 
 
-def read_entry(kind: type[Entry], found: Any, source: str, place: str = "", whose: str = "") -> Entry:
+def read_entry(kind: type[Entry], found: object, source: str, place: str = "", whose: str = "") -> Entry:
     """An entry from what YAML has read.
 
     Args:
@@ -104,7 +104,7 @@ def _parser(kind: type) -> ArgumentParser:
     return parser
 
 
-def _reason(said: str, found: Mapping[str, Any], place: str, whose: str) -> str:
+def _reason(said: str, found: Mapping[str, object], place: str, whose: str) -> str:
     """What jsonargparse says, as the end of a sentence and the next."""
     if (lacking := re.search(r"required: (\w+)", said)) is not None:
         return f"has no `{place}{lacking[1]}`{whose}. Write it."
@@ -117,6 +117,6 @@ def _reason(said: str, found: Mapping[str, Any], place: str, whose: str) -> str:
     return f"has {_shown(found[key[1]])} for `{place}{key[1]}`{whose}, where there should be {should}. Mend it there."
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     kind = {type(None): "nothing", list: "the list", dict: "the mapping", str: "the text"}.get(type(value), "the value")
     return kind if value is None else f"{kind} {repr(value)[:80]}"

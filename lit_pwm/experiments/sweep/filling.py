@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import string
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import yaml
 
@@ -54,7 +53,7 @@ def put(text: str, values: Mapping[str, str]) -> str:
     return f"{option}{equals}{json.dumps(meant, ensure_ascii=False)}"
 
 
-def _walk(value: Any, values: Mapping[str, str]) -> Any:
+def _walk(value: object, values: Mapping[str, str]) -> object:
     if isinstance(value, list):
         return [_walk(entry, values) for entry in value]
     if isinstance(value, dict):
@@ -66,7 +65,7 @@ def _walk(value: Any, values: Mapping[str, str]) -> Any:
     return _replaced(value, values)
 
 
-def _alone(text: str) -> Any:
+def _alone(text: str) -> object:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import yaml
 from yaml.constructor import ConstructorError
@@ -48,7 +48,7 @@ def read_sweep(name: str, variables: Mapping[str, str] | None = None) -> Sweep:
 class _Loader(yaml.SafeLoader):
     """Refuses a name that is given twice, of which YAML's own would take the last without a word."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
         names = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         for place, name in enumerate(names):
             if name in names[:place]:
@@ -62,7 +62,7 @@ class _Reader:
     def __init__(self, source: str, stem: str) -> None:
         self.source, self.stem = source, stem
 
-    def read(self, found: Any, overrides: Mapping[str, str]) -> Sweep:
+    def read(self, found: object, overrides: Mapping[str, str]) -> Sweep:
         top = read_entry(SweepEntry, found, self.source)
         axes = {axis: self._labelled(axis, values) for axis, values in top.axes.items()}
         variables: dict[str, str] = {str(name): value for name, value in top.variables.items()}
@@ -102,7 +102,7 @@ class _Reader:
         return labelled
 
     def _stages(
-        self, declared: Mapping[str, Any], axes: Mapping[str, Any], variables: Mapping[str, str]
+        self, declared: Mapping[str, object], axes: Mapping[str, object], variables: Mapping[str, str]
     ) -> dict[str, Stage]:
         if not declared:
             self._refuse("has no stages; write at least one, with over and run.")
@@ -126,7 +126,7 @@ class _Reader:
         return {name: self._with_needs(stage, stages, axes, variables) for name, stage in stages.items()}
 
     def _with_needs(
-        self, stage: Stage, stages: Mapping[str, Stage], axes: Mapping[str, Any], variables: Mapping[str, str]
+        self, stage: Stage, stages: Mapping[str, Stage], axes: Mapping[str, object], variables: Mapping[str, str]
     ) -> Stage:
         needs: dict[str, None] = {}
         known = [*axes, *variables, FOLDER, *(f"{FOLDER}:{name}" for name in stages)]
@@ -185,7 +185,7 @@ class _Reader:
                     f"underscores, each once, and not {FOLDER!r}."
                 )
 
-    def _record(self, found: Any, stages: Mapping[str, Stage]) -> RecordPlan:
+    def _record(self, found: object, stages: Mapping[str, Stage]) -> RecordPlan:
         entry = read_entry(RecordEntry, found, self.source, place="record.")
         for task, value in entry.discovery.items():
             if not math.isfinite(value):
