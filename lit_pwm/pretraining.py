@@ -23,6 +23,7 @@ from lit_pwm.checkpoints.networks import check_same_networks, description_of_unb
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.losses import WorldModelObjective, objective_from
 from lit_pwm.measures.open_loop import OpenLoopError
+from lit_pwm.models.noise import seed_noise
 from lit_pwm.models.parity import Parity
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.models.world_model_options import WorldModelOptions
@@ -246,6 +247,10 @@ class WorldModelPretraining(BuiltFromCheckpoint, metaclass=AcceptsOldSpellings):
             self.world_model.obs_mean.dtype,
         )  # fmt: skip
         return {name: draws.normal(name, size, shape) for name, shape in shapes.items()}
+
+    def on_validation_epoch_start(self) -> None:
+        """World models that sample draw the same in each validation, so that losses can be compared."""
+        seed_noise(self.world_model, self.global_rank)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Held-out loss and open-loop errors."""

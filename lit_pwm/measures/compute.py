@@ -137,7 +137,7 @@ class KnownCosts:
         if not self.varying:
             return cost
         flops = np.array([counted.flops for counted in self._counted], float)
-        (solution, *_) = np.linalg.lstsq(self._evaluations(self._counted), flops)
+        (solution, *_) = np.linalg.lstsq(self._evaluations(self._counted), flops, rcond=None)
         return UpdateCost(round(float((self._evaluations([cost]) @ solution)[0])), cost.nfe)
 
     def _evaluations(self, costs: Sequence[UpdateCost]) -> np.ndarray:
