@@ -44,7 +44,15 @@ def printed(argv, capsys) -> str:
     with pytest.raises(SystemExit) as stop:
         run([*argv, "--print_config"])
     assert stop.value.code in (0, None)
-    return capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "Old spellings" not in said.err
+    return said.out
+
+
+@pytest.fixture(autouse=True)
+def nothing_told_yet(monkeypatch):
+    """Old spellings are told of once in a process."""
+    monkeypatch.setattr("lit_pwm.options.renamed._told", set())
 
 
 @pytest.mark.parametrize("config", ALL, ids=str)
