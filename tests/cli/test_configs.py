@@ -1,12 +1,12 @@
 """Every config in the tree is parsed, printed, parsed again to the same text, and run for a few steps."""
 
+import importlib
 import inspect
 from pathlib import Path
 
 import pytest
 import yaml
 
-from lit_pwm import models
 from lit_pwm.cli.main import run
 from lit_pwm.models.sizes import SIZES, world_model_size
 from lit_pwm.paths import config_root
@@ -110,16 +110,26 @@ def test_size_configs_stack_with_both_modules(capsys):
     assert stacked["pretrain"]["latent_dim"] == 256
 
 
+def whole(part):
+    """A component's class and all its options, those left at their defaults too, and its parts likewise."""
+    if isinstance(part, type):
+        part = {"class_path": f"{part.__module__}.{part.__qualname__}"}
+    if not isinstance(part, dict) or "class_path" not in part:
+        return part
+    module, _, name = part["class_path"].rpartition(".")
+    kind = getattr(importlib.import_module(module), name)
+    options = {
+        option: parameter.default
+        for option, parameter in inspect.signature(kind).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    } | part.get("init_args", {})
+    return kind, {option: whole(value) for option, value in options.items()}
+
+
 @pytest.mark.parametrize("config", SIZE_CONFIGS, ids=str)
 def test_a_swapped_component_keeps_its_own_defaults(config, capsys):
     """jsonargparse hands what it knows of one class, defaults too, on to the class that takes its place."""
     text = printed(["fit", *stack(config), "--data.store", "x.h5"], capsys)
     found = yaml.safe_load(text)["model"]["init_args"]["world_model"]["dynamics"]
     own = yaml.safe_load((ROOT / config).read_text())["model"]["init_args"]["world_model"]["dynamics"]
-    kind = getattr(models, found["class_path"].rpartition(".")[2])
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(kind).parameters.items()
-        if parameter.default is not inspect.Parameter.empty
-    }
-    assert found["init_args"] == defaults | own.get("init_args", {})
+    assert whole(found) == whole(own)
