@@ -44,6 +44,7 @@ from lit_pwm.models import MLPDynamics, WorldModel
 from lit_pwm.models.noise import seed_noise
 from lit_pwm.models.parity import count_parameters, match_parameters
 from lit_pwm.models.world_model_options import WorldModelOptions
+from lit_pwm.options.objects import group_of
 from lit_pwm.runtime.pool import Call
 
 TASKS = ("cartpole-swingup", "cup-catch", "cartpole-balance", "reacher-easy")
@@ -84,7 +85,7 @@ def recipe_of(size: str, options: Mapping[str, Any]) -> Recipe:
 
 def model_of(arm: Arm, hidden: int, size: Size, tasks: dict[str, tuple[int, int]]) -> WorldModel:
     dynamics = partial(arm.dynamics, hidden_dim=hidden)
-    return WorldModelOptions.of({**size.world_model, "dynamics": dynamics}).build(tasks)
+    return group_of(WorldModelOptions, {**size.world_model, "dynamics": dynamics}, "world_model").build(tasks)
 
 
 def flops_of(arm: Arm, hidden: int, size: Size, tasks: dict[str, tuple[int, int]]) -> int:

@@ -27,7 +27,8 @@ from lit_pwm.optim import (
     settings_of,
 )
 from lit_pwm.options import Count, File, Fraction, NonNegative, Positive, check_options
-from lit_pwm.options.policy_optimizers import ActorOptimizer, CriticOptimizer, group_of
+from lit_pwm.options.objects import group_of
+from lit_pwm.options.policy_optimizers import ActorOptimizer, CriticOptimizer
 from lit_pwm.options.renamed import AcceptsOldSpellings
 from lit_pwm.paths import absolute
 from lit_pwm.runtime.casts import cached_casts
@@ -104,7 +105,9 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         parts = {"actor": actor, "actor_reference": actor_reference, "critic": critic}
         ignored = [name for name, part in parts.items() if not isinstance(part, Mapping)]
         self.save_hyperparameters(ignore=[*ignored, "world_model", "objective"])
-        self.world_model_options = None if world_model is None else WorldModelOptions.of(world_model)
+        self.world_model_options = (
+            None if world_model is None else group_of(WorldModelOptions, world_model, "world_model")
+        )
         self.objective = None if objective is None else objective_from(objective)
         self.keep_plain(
             world_model=None if self.world_model_options is None else self.world_model_options.plain(),

@@ -36,6 +36,7 @@ from lit_pwm.optim import (
     warmup_cosine,
 )
 from lit_pwm.options import Count, File, Length, check_options
+from lit_pwm.options.objects import group_of
 from lit_pwm.options.optimizers import WorldModelOptimizer
 from lit_pwm.options.renamed import AcceptsOldSpellings
 from lit_pwm.paths import absolute
@@ -90,9 +91,9 @@ class WorldModelPretraining(BuiltFromCheckpoint, metaclass=AcceptsOldSpellings):
         if task_set is not None and task_set not in TASK_SETS:
             raise LitPWMError(f"There is no task set {task_set!r}. {did_you_mean(task_set, TASK_SETS)}")
         self.automatic_optimization = False
-        self.world_model_options = WorldModelOptions.of(world_model)
+        self.world_model_options = group_of(WorldModelOptions, world_model, "world_model")
         self.objective = objective_from(objective)
-        self.optimizer_settings = WorldModelOptimizer.of(optimizer)
+        self.optimizer_settings = group_of(WorldModelOptimizer, optimizer, "optimizer")
         self.initial_checkpoint = str(absolute(initial_checkpoint)) if initial_checkpoint else None
         self.save_hyperparameters(ignore=["world_model", "objective", "optimizer"])
         self.keep_plain(

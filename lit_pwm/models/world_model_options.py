@@ -11,7 +11,6 @@ from lit_pwm.models.dynamics import Dynamics, MLPDynamics
 from lit_pwm.models.encoders import Encoder, MLPEncoder
 from lit_pwm.models.heads import Head, RewardHead, TwoHotReward
 from lit_pwm.models.layers import LatentWidth
-from lit_pwm.models.named_classes import known_options
 from lit_pwm.models.parity import Parity, match_parameters, parity_of
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.options import CountOrZero, NonNegative, check_options
@@ -45,13 +44,6 @@ class WorldModelOptions:
 
     def __post_init__(self) -> None:
         check_options(WorldModelOptions, vars(self))
-
-    @classmethod
-    def of(cls, given: WorldModelOptions | Mapping[str, Any]) -> WorldModelOptions:
-        """Options from what a constructor was given: these, or a mapping of some of them."""
-        if isinstance(given, WorldModelOptions):
-            return given
-        return cls(**known_options(cls, given, "the options of a world model"))
 
     def build(
         self, tasks: Mapping[str, tuple[int, int]], obs_dim: int | None = None, action_dim: int | None = None

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Self, TypeVar
 
+from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.options.ranges import check_options
+
+D = TypeVar("D")
 
 
 class OptionObject:
@@ -23,3 +28,18 @@ class OptionObject:
     def __call__(self) -> Self:
         """The object."""
         return self
+
+
+def group_of(kind: type[D], value: D | Mapping[str, object], option: str) -> D:
+    """A group of options as an object of `kind`, from one or from the mapping that a config or a checkpoint holds.
+
+    Raises:
+        LitPWMError: the mapping has names that `kind` does not have.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    known = [field.name for field in fields(kind)]  # ty: ignore[invalid-argument-type]
+    for name in value:
+        if name not in known:
+            raise LitPWMError(f"The option {option} has no {name!r}. {did_you_mean(name, known)}")
+    return kind(**{name: tuple(one) if isinstance(one, list) else one for name, one in value.items()})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from lit_pwm.options.ranges import Beta, CountOrZero, Fraction, NonNegative, Positive, check_options
 
@@ -33,8 +31,3 @@ class WorldModelOptimizer:
 
     def __post_init__(self) -> None:
         check_options(WorldModelOptimizer, vars(self))
-
-    @classmethod
-    def of(cls, given: WorldModelOptimizer | Mapping[str, Any]) -> WorldModelOptimizer:
-        """Settings from what a constructor was given: these, or a mapping of some of them."""
-        return given if isinstance(given, WorldModelOptimizer) else cls(**given)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import TypeVar
+from dataclasses import dataclass
 
-from lit_pwm.errors import LitPWMError, did_you_mean
+from lit_pwm.errors import LitPWMError
 from lit_pwm.options.ranges import Beta, Count, NonNegative, Positive, Rate, check_options
-
-D = TypeVar("D")
 
 
 @dataclass(frozen=True)
@@ -73,18 +69,3 @@ def _check(settings: ActorOptimizer | CriticOptimizer) -> None:
             f"{name} has final_lr {settings.final_lr:g}, to which the rate falls, but lr {settings.lr:g}. Give a "
             f"final_lr that is not larger."
         )
-
-
-def group_of(kind: type[D], value: D | Mapping[str, object], option: str) -> D:
-    """A group of options as an object of `kind`, from one or from the mapping that a config or a checkpoint holds.
-
-    Raises:
-        LitPWMError: the mapping has names that `kind` does not have.
-    """
-    if not isinstance(value, Mapping):
-        return value
-    known = [field.name for field in fields(kind)]  # ty: ignore[invalid-argument-type]
-    for name in value:
-        if name not in known:
-            raise LitPWMError(f"The option {option} has no {name!r}. {did_you_mean(name, known)}")
-    return kind(**{name: tuple(one) if isinstance(one, list) else one for name, one in value.items()})

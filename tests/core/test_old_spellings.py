@@ -89,6 +89,8 @@ def test_other_constructors_do_too():
         (lambda: WorldModelPretraining(rho=0.5, objective=partial(MLPDynamics)), "'rho' was given beside an object"),
         (lambda: WorldModelPretraining(sigreg_coef=0.1), "'sigreg_coef', given as 0.1, is no more.*SteadiedObjective"),
         (lambda: WorldModelPretraining(latent_dim=12), "WorldModelOptions has latent_dim 12"),
+        (lambda: WorldModelPretraining(optimizer={"rate": 1}), "option optimizer has no 'rate'"),
+        (lambda: PolicyLearning(world_model={"latentdim": 8}), "option world_model has no 'latentdim'.*latent_dim"),
     ],
 )
 def test_what_cannot_be_both_is_refused(make, says):

@@ -16,6 +16,7 @@ from lit_pwm.checkpoints import load_world_model
 from lit_pwm.errors import LitPWMError, NonFiniteLossError
 from lit_pwm.losses import WorldModelObjective
 from lit_pwm.models import MLPDynamics, WorldModel
+from lit_pwm.models.layers import constrain_
 from lit_pwm.options.optimizers import WorldModelOptimizer
 
 # The first is Lightning's advice to those who want the weights from before the update, which we do not.
@@ -101,6 +102,45 @@ def test_the_first_update_is_adamw_on_the_loss_with_the_groups_and_the_clip(line
     for key, value in model.state_dict().items():
         torch.testing.assert_close(module.world_model.state_dict()[key], value, atol=2e-6, rtol=1e-5)
     assert not torch.equal(module.world_model.encoder.net[0].weight, snapshot.before["encoder.net.0.weight"])
+
+
+def test_an_update_is_a_function_that_needs_no_trainer():
+    torch.manual_seed(0)
+    module = WorldModelPretraining(**TINY, clip_norm=0.5)
+    module._build(module.world_model_options.build({"one": (3, 2)}))
+    batch = {"obs": torch.randn(4, 8, 3), "action": torch.rand(3, 8, 2), "reward": torch.rand(3, 8)}
+    batch["task"] = torch.zeros(8, dtype=torch.int64)
+    model = WorldModel.from_description(module.world_model.description())
+    model.load_state_dict(module.world_model.state_dict())
+    theirs, ours = (
+        torch.optim.AdamW(WorldModelObjective().parameter_groups(one, WorldModelOptimizer()), fused=True)
+        for one in (model, module.world_model)
+    )
+    module.prepare_updates(ours)
+    rates = {"encoder": 1e-3, "dynamics": 2e-3, "reward": 3e-3, "task_embedding": 4e-3}
+    found = module.update(batch, {}, rates)
+    loss = WorldModelObjective()(model, batch)["total"]
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+    for group in theirs.param_groups:
+        group["lr"] = rates[group["name"]]
+    theirs.step()
+    constrain_(model)
+    assert (found["total"], found["gradient_norm"]) == (loss, norm)
+    assert not any(part.requires_grad for part in found.values())
+    assert_same(weights(module), dict(model.state_dict()))
+
+    before, moments = (
+        weights(module),
+        {k: v.clone() for k, v in ours.state[module.world_model.encoder.net[0].weight].items()},
+    )
+    bad = {**batch, "reward": batch["reward"] * torch.nan}
+    assert module.update(bad, {}, rates)["total"].isnan()
+    assert_same(weights(module), before)
+    for name, value in moments.items():
+        assert torch.equal(ours.state[module.world_model.encoder.net[0].weight][name], value), name
+    module.update(batch, {}, rates)
+    assert not torch.equal(weights(module)["encoder.net.0.weight"], before["encoder.net.0.weight"])
 
 
 def test_the_same_seed_repeats_and_another_does_not(linear_store, fit):
