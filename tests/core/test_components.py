@@ -14,7 +14,17 @@ from torch import nn
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.flow import FixedStep
-from lit_pwm.models import Dynamics, EnergyLoss, FlowDynamics, GroupScore, MLPDynamics, NoiseSource
+from lit_pwm.models import (
+    Dynamics,
+    EnergyLoss,
+    FlowDynamics,
+    FlowLoss,
+    GroupScore,
+    LatentTarget,
+    MLPDynamics,
+    NoiseSource,
+    Source,
+)
 from lit_pwm.models.component import Component, factory_from, made
 from lit_pwm.models.layers import simnorm
 from lit_pwm.models.noise import OwnNoise, seed_noise
@@ -119,6 +129,42 @@ def test_a_description_is_plain_and_complete_to_the_innermost_part(tmp_path):
     assert again.description() == description
     assert (again.loss, again.solver, again.source.init_args) == (loss, flow.solver, flow.source.init_args)
     assert description["init_args"].keys().isdisjoint(Dynamics.dimensions)
+
+
+@dataclass(frozen=True)
+class AbsoluteError(FlowLoss):
+    """A user's loss of flows."""
+
+    weight: Positive = 2.0
+
+    def step(self, flow, at):
+        predicted, _ = flow.solve(at.start, at.condition)
+        return predicted, self.weight * (predicted - at.target.latent).abs().mean(-1)
+
+
+class LearnedSource(Source):
+    """A user's source, with a weight."""
+
+    def __init__(self, latent_dim, space, gain=0.5):
+        super().__init__(latent_dim, space)
+        self.gain, self.bias = gain, nn.Parameter(torch.ones(latent_dim))
+
+    def forward(self, z, noise):
+        return self.gain * self.bias.expand_as(z)
+
+
+def test_sources_and_losses_of_a_user_are_parts_of_a_flow():
+    flow = FlowDynamics(Z, A, E, hidden_dim=8, source=partial(LearnedSource, gain=2.0), loss=AbsoluteError(3.0))
+    again = factory_from(flow.description(), Dynamics)(Z, A, E)
+    assert (again.loss, again.source.gain) == (flow.loss, 2.0)
+    again.load_state_dict(flow.state_dict())
+    z, logits = simnorm(torch.randn(5, Z)), torch.randn(5, Z)
+    given = z, torch.randn(5, A), torch.randn(5, E), LatentTarget(simnorm(logits), logits, z)
+    predicted, loss = again.predict_with_loss(*given)
+    torch.testing.assert_close(predicted, flow(*given[:3]))
+    torch.testing.assert_close(loss, 3 * (predicted - simnorm(logits)).abs().mean(-1))
+    loss.sum().backward()
+    assert again.source.bias.grad.abs().max() > 0
 
 
 def test_what_a_checkpoint_cannot_hold_is_named():
