@@ -32,7 +32,7 @@ class KeepBest(Callback):
                 _make_ours(state, callback, beside)
 
 
-def _rename_states(states: dict[str, Any], keys: list[str]) -> None:
+def _rename_states(states: dict[str, object], keys: list[str]) -> None:
     """Give states the keys that callbacks have now, where they differ in intervals alone.
 
     Only where one state and one callback are left of a kind: of several, nothing tells which is whose.

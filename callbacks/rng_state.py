@@ -25,14 +25,14 @@ class RNGState(Callback):
     """
 
     def __init__(self) -> None:
-        self._restored: list[dict[str, Any]] | None = None
+        self._restored: list[dict[str, object]] | None = None
         self._is_alone = False
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Plain values and tensors only, so that checkpoints load with `weights_only`; by rank."""
         ranks = [_states()]
         if torch.distributed.is_available() and torch.distributed.is_initialized() and not self._is_alone:
-            gathered: list[Any] = [None] * torch.distributed.get_world_size()
+            gathered: list[object] = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(gathered, ranks[0])
             ranks = gathered
         return {"ranks": ranks}
@@ -61,7 +61,7 @@ class RNGState(Callback):
         self._is_alone = not isinstance(exception, NonFiniteLossError)
 
 
-def _states() -> dict[str, Any]:
+def _states() -> dict[str, object]:
     name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
     version, internal, gauss_next = random.getstate()
     return {

@@ -99,7 +99,7 @@ def planned_updates(module: LightningModule) -> int:
     return max(1, int(updates))
 
 
-def settings_of(optimizers: list[torch.optim.Optimizer]) -> list[list[dict[str, Any]]]:
+def settings_of(optimizers: list[torch.optim.Optimizer]) -> list[list[dict[str, object]]]:
     """The options of each optimizer's groups, without parameters and state: what this run's config asked for."""
     return [[{k: v for k, v in group.items() if k != "params"} for group in opt.param_groups] for opt in optimizers]
 

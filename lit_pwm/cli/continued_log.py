@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
@@ -44,7 +43,7 @@ class WholeCSVLogger(CSVLogger):
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> Any:
+    def experiment(self) -> object:
         """The writer."""
         if self._experiment is None:
             self._fs.makedirs(self.root_dir, exist_ok=True)

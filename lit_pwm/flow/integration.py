@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -153,7 +153,7 @@ def integrate_torchdiffeq(
     """
     from torchdiffeq import odeint, odeint_adjoint
 
-    options: dict[str, Any] = {"method": "dopri5"}
+    options: dict[str, object] = {"method": "dopri5"}
     steps = 1
     if isinstance(solver, FixedStep):
         options["method"], steps = _TORCHDIFFEQ_NAMES.get(solver.method, solver.method), solver.substeps

@@ -44,7 +44,7 @@ class OwnNoise:
                 self._generators[name].set_state(self._left.pop(name))
         return self._generators[name]
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         states = {name: generator.get_state() for name, generator in self._generators.items()}
         return {"seed": self._seed, "states": self._left | states}
 

@@ -32,7 +32,7 @@ LOSS_OPTIONS = (
 _NEUTRAL_NOISE = {"source_scale": 1.0, "noise_power": 1.0, "noise_dim": 0}
 
 
-def solver(given: Mapping[str, Any]) -> Options:
+def solver(given: Mapping[str, object]) -> Options:
     """`method`, `substeps`, `rtol`, `atol` → `solver`; what a method never read is left out."""
     adaptive = given.get("method") == "dopri5" or not {"method", "substeps"} & set(given)
     kept = ("rtol", "atol") if adaptive else ("method", "substeps")
@@ -40,7 +40,7 @@ def solver(given: Mapping[str, Any]) -> Options:
     return {"solver.class_path": DOPRI5 if adaptive else FIXED} | options
 
 
-def source(given: Mapping[str, Any]) -> Options:
+def source(given: Mapping[str, object]) -> Options:
     """`source` by a word, and what describes a noise source → `source`.
 
     Raises:
@@ -62,7 +62,7 @@ def source(given: Mapping[str, Any]) -> Options:
     return {"source.class_path": SOURCES["noise"]} | options
 
 
-def loss(given: Mapping[str, Any]) -> Options:
+def loss(given: Mapping[str, object]) -> Options:
     """The weights of all losses, and how flow matching was used → `loss`.
 
     Pairs that voided training go on as what their networks are: chained estimates that were teacher-forced, which never
@@ -104,13 +104,13 @@ def loss(given: Mapping[str, Any]) -> Options:
     return _placed(ENERGY, options)
 
 
-def as_trained(options: Mapping[str, Any]) -> Options:
+def as_trained(options: Mapping[str, object]) -> Options:
     """Old options of a checkpoint, without the read-outs that the adjoint gave no gradient: they are refused now."""
     silent = options.get("adjoint") is True and "readout_weight" in options
     return dict(options) | ({"readout_weight": 0.0} if silent else {})
 
 
-def shown(new: Mapping[str, Any]) -> str:
+def shown(new: Mapping[str, object]) -> str:
     """New options by dotted path, as a config has them on one line."""
     tree: Options = {}
     for path, value in new.items():
@@ -122,7 +122,7 @@ def shown(new: Mapping[str, Any]) -> str:
     return yaml.safe_dump(tree, default_flow_style=True, sort_keys=False, width=10**6).strip()[1:-1]
 
 
-def _placed(class_path: str, options: Mapping[str, Any], at: str = "loss") -> Options:
+def _placed(class_path: str, options: Mapping[str, object], at: str = "loss") -> Options:
     found: Options = {f"{at}.class_path": class_path}
     for name, value in options.items():
         if isinstance(value, Mapping):

@@ -43,7 +43,7 @@ class GlobalStreams:
         before, is_first = RandomStates.now(device), not self._has_looked
         RandomStates.seed(seed, device)
         self._start = RandomStates.now(device) if watched or is_first else None
-        looking: AbstractContextManager[Any] = _Looking(self._drawers) if is_first else nullcontext()
+        looking: AbstractContextManager[object] = _Looking(self._drawers) if is_first else nullcontext()
         try:
             with looking:
                 yield

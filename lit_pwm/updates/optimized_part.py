@@ -150,7 +150,7 @@ def count_update(module: LightningModule) -> None:
     optimizer._on_after_step()
 
 
-def _without_automatic_reduction(module: LightningModule) -> AbstractContextManager[Any]:
+def _without_automatic_reduction(module: LightningModule) -> AbstractContextManager[object]:
     strategy = module.trainer.strategy
     if isinstance(strategy, ParallelStrategy):
         return cast("AbstractContextManager[Any]", strategy.block_backward_sync())

@@ -180,11 +180,11 @@ class PolicyNetworks(BuiltFromCheckpoint):
         return copy.deepcopy(policy).float()
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Describe the networks beside their weights; the world model is part of the checkpoint."""
         checkpoint[DESCRIPTION_KEY] = self._description()
 
-    def _description(self) -> dict[str, Any]:
+    def _description(self) -> dict[str, object]:
         return describe_policy(self.world_model, self.actor, self.critic, self.trained_tasks)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
