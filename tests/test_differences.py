@@ -37,8 +37,9 @@ def test_the_exact_stacks_restore_what_it_says_can_be_restored():
         True: Recipe(("policy_learning.yaml", "pwm_exact.yaml"), {"data.store": "x.h5"}),
         False: Recipe(("pretrain.yaml", "world_model/mlp_1m.yaml", "tdmpc2_exact.yaml"), {"data.store": "x.h5"}),
     }
-    # TD-MPC2's own horizon, and what leaves validation out, are named beside.
+    # TD-MPC2's own horizon, widths for MT80, and what leaves validation out, are named beside.
     beside = {"data.horizon: 3", "model.objective.rho: 0.5", "data.val_fraction: 0.0", "trainer.limit_val_batches: 0"}
+    beside |= {"model.world_model.task_dim: 96", "model.world_model.latent_dim: 768"}
     assert beside < set(OPTIONS)
     for option in set(OPTIONS) - beside:
         name, value = option.split(": ")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lit_pwm.imagination import discounted_return, imagine, td_lambda
 from lit_pwm.models import RunningStats
+from lit_pwm.models.critics import BatchedLinear
 from lit_pwm.models.layers import constrain_
 from lit_pwm.optim import linear_decay
 from lit_pwm.updates.optimized_part import rates_of
@@ -235,10 +236,18 @@ def test_the_clipped_gradient_is_the_one_that_would_have_been_without_clipping_s
         assert total.item() == pytest.approx(1.0, rel=1e-4)
 
 
-def test_learning_rate_schedule_of_the_shipped_configs(start_exact, oracle):
+def test_learning_rates_and_first_weights_of_the_shipped_configs(start_exact, oracle):
     numbers, rates = oracle("pwm_update"), {}
 
     def act(module):
+        actor, critic = module.actor, module.critic
+        assert (actor.hidden_dims, critic.hidden_dims, critic.num_critics) == ((400, 200, 100), (400, 200), 3)
+        assert not actor.task_embedding.weight.numel()
+        assert not critic.task_embedding.weight.numel()
+        assert (actor.log_std.value == -1).all()
+        for weight in (layer.weight for layer in critic.net if isinstance(layer, BatchedLinear)):
+            narrow = weight.mT @ weight if weight.shape[1] >= weight.shape[2] else weight @ weight.mT
+            torch.testing.assert_close(narrow, 2 * torch.eye(len(narrow[0])).expand_as(narrow), rtol=0, atol=1e-4)
         for scheduler in module.lr_schedulers():
             (group,), (factor,) = scheduler.optimizer.param_groups, scheduler.lr_lambdas
             rates[group["name"]] = [group["initial_lr"] * factor(int(step)) for step in numbers["lr_schedule_epochs"]]
