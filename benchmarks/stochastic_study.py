@@ -134,7 +134,7 @@ class Study:
                 if path.exists():
                     refuse_another(path, *self._wanted(arm))
                 needs = () if arm in REFERENCES else (f"model {ARMS[arm].model} seed {seed}",)
-                call = Call(f"the scores of {arm!r}, seed {seed}", _score, (self, arm, seed))
+                call = Call(f"the scores of {arm!r}, seed {seed}", self.run, (arm, seed))
                 work[f"{arm} seed {seed}"] = Work(call, needs, leaves=path)
         return run_study(work, workers)
 
@@ -177,6 +177,7 @@ class Study:
 
     def run(self, arm: str, seed: int) -> str:
         """Score an arm and write its record, unless there is one; returns what to tell of it."""
+        be_quiet()
         path, (kind, wanted) = self.record(arm, seed), self._wanted(arm)
         if path.exists():
             refuse_another(path, kind, wanted)
@@ -202,11 +203,6 @@ class Study:
             obs = torch.from_numpy(self.futures.obs)
             z = subject.model.encode(obs, torch.zeros(len(obs), dtype=torch.int64))
         return subject.probe.error(z, torch.from_numpy(self.standardise(self.futures.obs)))
-
-
-def _score(study: Study, arm: str, seed: int) -> str:
-    be_quiet()
-    return study.run(arm, seed)
 
 
 def train_model(model: str, seed: int, store: str, folder: str, updates: int, accelerator: str) -> str:
