@@ -13,7 +13,8 @@ def cached_casts(device: torch.device) -> Generator[None, None, None]:
     """A block in which autocast, if it is on, casts each trained weight once and not at each use.
 
     Lightning switches autocast's own cache off, because it would outlive an optimizer step; here it is cleared before
-    and after the block, which holds one loss. Gradients of all uses then meet in the cast's precision. What is computed
+    and after the block, which holds one loss. Gradients of all uses then meet in the cast's precision; weights without
+    gradient (a frozen world model) autocast caches in no case. What is computed
     without gradient within the block belongs in `uncached_casts`.
     """
     kind = device.type

@@ -19,8 +19,8 @@ class Draws:
 
     What it costs: every rank draws the numbers of all W ranks and drops the others', W times the work and, while it
     draws, the memory. An actor's noise of 8 ranks with 512 starts each, 16 steps and 6 actions is 0.4 million numbers
-    (about 3 ms on one CPU core, far below 1 ms on a GPU); noise in all 512 entries of a latent is 34 million of them
-    (0.13 GB, and about 0.3 s on a CPU core), so few noise dimensions or a GPU are in place there.
+    (2 ms on one CPU core); noise in all 512 entries of a latent is 34 million of them (0.13 GB, and 0.15 s on a CPU
+    core), so few noise dimensions, or a GPU, are in place there.
 
     Args:
         seed: the run's.

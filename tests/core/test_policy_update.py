@@ -75,9 +75,10 @@ def put_back(module, before):
         part.optimizer.load_state_dict({**part.optimizer.state_dict(), "state": copy.deepcopy(moments)})
 
 
-@pytest.mark.parametrize("actor", [MLPActor, FlowActor])
-@pytest.mark.parametrize("return_scale", ["shared", "task"])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    ("actor", "return_scale", "precision"),
+    [(MLPActor, "shared", "32-true"), (FlowActor, "task", "32-true"), (MLPActor, "task", "bf16-mixed")],
+)
 def test_it_reads_nothing_on_the_host(world_model, linear_store, fit, actor, return_scale, precision, monkeypatch):
     monkeypatch.setattr("lit_pwm.models.cpu_functions.is_for_cpu", lambda x: False)  # what runs on other devices
     module, own, updates = learner(world_model, actor, return_scale=return_scale), PolicyLearning.update, []
