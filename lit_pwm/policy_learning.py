@@ -219,7 +219,7 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         with self._atomic as update:
             with torch.no_grad():
                 z = self.world_model.encode(batch["obs"][0], task)
-            with cached_casts(self.device):
+            with cached_casts(self.device, frozen=[self.world_model, self.target_critic]):
                 rollout, returns = self.imagined_returns(z, task, *draws, **discount)
             self.return_stats.merge(-returns, task)
             loss = self.actor_loss(returns, task)

@@ -102,11 +102,12 @@ class OptimizedPart:
             `lit_pwm.updates.atomic_update` to say.
         """
         self.optimizer.zero_grad(set_to_none=True)
+        # Nobody else's gradients: see `lit_pwm.runtime.casts.cached_casts`.
         if self._module._trainer is None:
-            loss.backward()
+            loss.backward(inputs=self.parameters)
         else:
             with _without_automatic_reduction(self._module):
-                self._module.manual_backward(loss)
+                self._module.manual_backward(loss, inputs=self.parameters)
         _reduce_gradients(self.parameters)
         return nn.utils.clip_grad_norm_(self.parameters, self.clip_norm).detach()
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lit_pwm.imagination import imagine
+from lit_pwm.models import FlowDynamics, MLPActor, MLPDynamics, RefinementDynamics, WorldModel
 from lit_pwm.runtime.casts import cached_casts, uncached_casts
 
 CPU = torch.device("cpu")
@@ -96,3 +100,24 @@ def test_full_precision_is_left_alone(parts):
     with Casts((24, 24)) as casts, cached_casts(CPU), uncached_casts(CPU):
         rolled_out(layer, x)
     assert casts.count == 0
+
+
+@pytest.mark.parametrize("kind", [MLPDynamics, RefinementDynamics, FlowDynamics])
+def test_a_frozen_world_model_is_cast_once_and_imagines_the_same_to_the_bit(kind):
+    torch.manual_seed(0)
+    make = partial(kind, hidden_dim=24)
+    model = WorldModel({"a": (5, 2)}, make, latent_dim=16, task_dim=4).requires_grad_(False)
+    actor, task = MLPActor(16, 2, 1, hidden_dims=(8,)), torch.zeros(6, dtype=torch.long)
+    z, noise, found = model.encode(torch.randn(6, 5), task), torch.randn(4, 6, 2), []
+    wide = next(p for p in model.dynamics.parameters() if p.ndim == 2 and p.numel() > 300)
+    for block in (lightnings_autocast(), cached_casts(CPU, frozen=[model])):
+        actor.zero_grad()
+        with Casts(wide.shape) as casts, lightnings_autocast(), block:
+            rollout = imagine(model, actor, z, task, noise)
+        rollout.rewards.float().sum().backward(inputs=list(actor.parameters()))
+        found.append((rollout.latents, rollout.rewards, actor.mean.weight.grad.clone(), casts.count))
+        assert not any(p.requires_grad or p.grad is not None for p in model.parameters())
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+    torch.testing.assert_close(found[0][2], found[1][2], atol=1e-3, rtol=0.03)
+    assert found[1][3] < found[0][3]

@@ -91,6 +91,8 @@ def test_it_reads_nothing_on_the_host(world_model, linear_store, fit, actor, ret
     module.update = watched
     fit(module, data_of(linear_store), 2, precision=precision)
     assert len(updates) == 2
+    for frozen in (module.world_model, module.target_critic, module.averaged_actor):
+        assert not any(p.requires_grad or p.grad is not None for p in frozen.parameters())
     with pytest.raises(AssertionError), NoLook():
         bool(torch.ones(()))
 
