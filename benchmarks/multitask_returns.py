@@ -5,7 +5,8 @@
 
 Each folder's last world model is kept frozen, and both kinds are trained on it and on its stores with the same seed, as
 often and on batches as large as the demo's own policies of a single task: the comparison is paired by world model. What
-is reported is the return of the averaged actor after the last update. About four minutes on one core.
+is reported is the return of the averaged actor after the last update. About five minutes on an idle core. The committed
+numbers were made by e233b80.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         reward_scale: factor on rewards, which sets the scale of the critics' values.
         detach_actor_input: cut the gradient at the actor's input (as PWM).
         return_scale: returns are divided by their running deviation, which all tasks share (as PWM, which has one), or
-            by that of their own `task`, so that a task of small returns is not starved by one of large ones.
+            by that of their own `task`, so that a task of small returns is not starved by one of large ones. On the
+            demo's three tasks that is not shown to help (benchmarks/multitask_returns.py).
         actor_optimizer: how the actor steps, and how its average follows.
         critic_optimizer: how the critics step, in which passes and minibatches, and how their targets follow.
         actor_reference: an actor whose number of parameters this one is to have: the width that comes nearest is chosen
