@@ -19,6 +19,7 @@ import lit_pwm.models
 from lit_pwm.cli.given import BESIDE, COMMAND_LINE, SECTIONS, Option
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.options import Count, CountOrZero, Range, Seed, hints_of, refusal
+from lit_pwm.options.moves import MOVED
 
 Owners = dict[tuple[str, ...], type | None]
 _HOMES = (lit_pwm, lit_pwm.models, datamodules, callbacks, lightning.pytorch.callbacks, lightning.pytorch.loggers)
@@ -78,7 +79,19 @@ def names_beside(name: str) -> list[str]:
         "model": [lit_pwm.WorldModelPretraining, lit_pwm.PolicyLearning],
         "data": [datamodules.MultitaskDataModule],
     }
-    return [f"{section}.{name}" for section, classes in owners.items() if any(name in _names(one) for one in classes)]
+    found = [
+        f"{section}.{place}"
+        for section, classes in owners.items()
+        for one in classes
+        for place in ([name] if name in _names(one) else _moved_to(one, name))
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _moved_to(owner: type, name: str) -> list[str]:
+    """Where an option of the class lies now that had this name."""
+    rows = MOVED.get(f"{owner.__module__}.{owner.__qualname__}", ())
+    return [row.shown for row in rows if name in row.old and isinstance(row.shown, str) and row.shown]
 
 
 def top_level_fault(option: Option) -> str | None:
@@ -212,9 +225,11 @@ def _wrong_name(option: Option, owners: Owners) -> str | None:
 def _wrong_object(option: Option, owners: Owners) -> str | None:
     """A number, or a mapping that names no class, where a class is named; texts by themselves are `_wrong_class`'s."""
     owner, name, value = owners.get(option.path[:-1]), option.path[-1], option.value
-    if owner is None or value is None or isinstance(value, str) or not _takes_class(owner, name):
+    if owner is None or isinstance(value, str) or not _takes_class(owner, name):
         return None
     hint = hints_of(owner.__init__).get(name)
+    if value is None and type(None) in _parts(hint):
+        return None
     plain = tuple(one for one in _parts(hint) if one in (bool, int, float, str))
     for entry in value if isinstance(value, list) else [value]:
         if isinstance(entry, plain) or (isinstance(entry, str) and find_class(entry) is not None):
