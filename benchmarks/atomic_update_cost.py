@@ -3,8 +3,7 @@
     python benchmarks/atomic_update_cost.py        # about one minute
 
 Without means: nothing is copied or put back, the global generators are left alone, and no loss or gradient is looked
-at. Both kinds take turns, one update each, in an
-order drawn anew for each round; the ratio is the median over rounds.
+at. Both kinds take turns, one update each, in an order drawn anew for each round; the ratio is the median over rounds.
 """
 
 from __future__ import annotations
