@@ -99,7 +99,7 @@ def test_a_name_without_a_checkpoint_is_refused(fit, tmp_path, asked):
 @pytest.mark.parametrize(
     "change",
     [
-        ["--model.lr", "0.01"],
+        ["--model.optimizer.lr", "0.01"],
         ["--data.batch_size", "8"],
         ["--data.horizon", "3"],
         ["--data.balance", "tasks"],
@@ -107,8 +107,13 @@ def test_a_name_without_a_checkpoint_is_refused(fit, tmp_path, asked):
         ["--data.tasks", "[cartpole-swingup]"],
         ["--seed_everything", "9"],
         ["--trainer.precision", "bf16-mixed"],
-        ["--model.dynamics", "lit_pwm.models.RefinementDynamics"],
-        ["--model.parameter_reference", "lit_pwm.models.MLPDynamics", "--model.parameter_tolerance", "9"],
+        ["--model.world_model.dynamics", "lit_pwm.models.RefinementDynamics"],
+        [
+            "--model.world_model.parameter_reference",
+            "lit_pwm.models.MLPDynamics",
+            "--model.world_model.parameter_tolerance",
+            "9",
+        ],
     ],
     ids=lambda change: change[0][2:],
 )
@@ -118,7 +123,7 @@ def test_another_configuration_is_refused_by_name_and_listed_by_file(fit, traine
     assert code == 2
     assert str(last(trained)) in said
     assert option in said
-    if option in ("model.lr", "data.batch_size"):
+    if option in ("model.optimizer.lr", "data.batch_size"):
         code, said = fit(tmp_path, "--ckpt_path", last(trained), *change, steps=4)
         assert code == 0, said
         assert f"{option}: " in said
@@ -145,11 +150,11 @@ def test_all_settings_are_those_of_the_checkpoint(fit, trained, tmp_path):
 
 def test_several_configurations_under_one_folder_are_refused(fit, trained, tmp_path):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    fit(tmp_path, "--model.lr", "0.01")
+    fit(tmp_path, "--model.optimizer.lr", "0.01")
     code, said = fit(tmp_path, "--ckpt_path", "auto", steps=6)
     assert code == 2
     assert "several configurations" in said
-    assert "model.lr" in said
+    assert "model.optimizer.lr" in said
     assert "version_0" in said
     assert "version_1" in said
 
@@ -277,14 +282,14 @@ def test_a_job_that_slurm_restarted_goes_on(fit, trained, tmp_path, monkeypatch)
 
 
 def test_a_restarted_job_that_began_with_a_file_goes_on_from_its_own(fit, trained, tmp_path, monkeypatch):
-    began = ["--ckpt_path", last(trained), "--model.lr", "0.01"]
+    began = ["--ckpt_path", last(trained), "--model.optimizer.lr", "0.01"]
     assert fit(tmp_path, *began, steps=6)[0] == 0
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     for steps in (7, 8):  # restarted twice
         code, said = fit(tmp_path, *began, steps=steps)
         assert code == 0, said
         assert f"resuming from {last(tmp_path)} at update {steps - 1}" in said
-    other = ["--ckpt_path", last(trained), "--model.lr", "0.02"]
+    other = ["--ckpt_path", last(trained), "--model.optimizer.lr", "0.02"]
     assert f"Resuming from {last(trained)}" in fit(tmp_path, *other, steps=5)[1]
 
 
@@ -293,10 +298,10 @@ def test_what_lightnings_own_handler_left_is_compared_too(fit, trained, tmp_path
     shutil.copy(last(trained), tmp_path / "hpc_ckpt_1.ckpt")
     for name, value in {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "job"}.items():
         monkeypatch.setenv(name, value)
-    code, said = fit(tmp_path, "--model.lr", "0.01", steps=5)
+    code, said = fit(tmp_path, "--model.optimizer.lr", "0.01", steps=5)
     assert code == 2
     assert "hpc_ckpt_1.ckpt" in said
-    assert "model.lr" in said
+    assert "model.optimizer.lr" in said
     code, said = fit(tmp_path, steps=5)
     assert code == 0, said
     assert f"Resuming from {tmp_path / 'hpc_ckpt_1.ckpt'} at update 4" in said
@@ -319,7 +324,7 @@ def test_a_checkpoint_without_settings_is_compared_as_far_as_it_goes(fit, traine
     torch.save(content, last(tmp_path))
     for path in last(tmp_path).parent.glob("best*"):
         path.unlink()
-    code, said = fit(tmp_path / "other", "--ckpt_path", last(tmp_path), "--model.lr", "0.01")
+    code, said = fit(tmp_path / "other", "--ckpt_path", last(tmp_path), "--model.optimizer.lr", "0.01")
     assert "lr: 0.0003 in the checkpoint, 0.01 in this run" in said
     code, said = fit(tmp_path, "--ckpt_path", "auto", steps=5)
     assert code == 0, said
