@@ -34,6 +34,7 @@ from lit_pwm.paths import absolute
 from lit_pwm.runtime.casts import cached_casts
 from lit_pwm.updates.atomic_update import AtomicUpdate
 from lit_pwm.updates.draws import Draws, stream_seed
+from lit_pwm.updates.from_checkpoint import plain
 from lit_pwm.updates.minibatches import Deal, require_dealable
 from lit_pwm.updates.optimized_part import OptimizedPart, Rates, count_update, rates_of
 from lit_pwm.updates.policy_networks import PolicyMakers, PolicyNetworks
@@ -102,7 +103,7 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         require_dealable(horizon, self.critic_optimizer.minibatches)
         self.automatic_optimization = False
         # Plain values, because checkpoints are read without running code of theirs.
-        actor_optimizer, critic_optimizer = asdict(self.actor_optimizer), asdict(self.critic_optimizer)  # ty: ignore[invalid-assignment]
+        actor_optimizer, critic_optimizer = plain(asdict(self.actor_optimizer)), plain(asdict(self.critic_optimizer))
         parts = {"actor": actor, "actor_reference": actor_reference, "critic": critic}
         ignored = [name for name, part in parts.items() if not isinstance(part, Mapping)]
         self.save_hyperparameters(ignore=[*ignored, "world_model", "objective"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable
@@ -214,12 +215,21 @@ def _wrong_name(option: Option, owners: Owners) -> str | None:
         known = _names(owner)
         if name not in known:
             beside = [other for other in names_beside(name) if other != option.name]
-            advice = f"Did you mean {beside[0]!r}?" if beside else did_you_mean(name, sorted(known), shown=8)
+            advice = f"Did you mean {beside[0]!r}?" if beside else _nearest(option, name, owner, sorted(known))
             return (
                 f"There is no option {option.name!r}, which was given {option.source}: {owner.__name__} has none of "
                 f"this name. {advice} {_HELP}"
             )
     return None
+
+
+def _nearest(option: Option, name: str, owner: type, known: list[str]) -> str:
+    """Advice by the options of a class that are nearest, those within its groups too."""
+    within = {old: row.shown for row in MOVED.get(f"{owner.__module__}.{owner.__qualname__}", ()) for old in row.old}
+    near = difflib.get_close_matches(name, [*known, *within], n=1, cutoff=0.7)
+    if near and near[0] not in known and isinstance(place := within[near[0]], str) and place:
+        return f"Did you mean {option.path[0]}.{place}?"
+    return did_you_mean(name, known, shown=8)
 
 
 def _wrong_object(option: Option, owners: Owners) -> str | None:

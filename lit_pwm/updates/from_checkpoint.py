@@ -39,7 +39,7 @@ class BuiltFromCheckpoint(LightningModule):
 
     def keep_plain(self, **options: Any) -> None:
         """Keep options that are objects as hyper-parameters, as the plain values that are given here."""
-        self.save_hyperparameters(options)
+        self.save_hyperparameters(plain(options))
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
@@ -49,6 +49,13 @@ class BuiltFromCheckpoint(LightningModule):
         options = dict(checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {})
         options = {name: value for name, value in options.items() if not name.startswith("_")}
         return super().load_from_checkpoint(checkpoint_path, *args, **(options | kwargs))
+
+
+def plain(value: Any) -> Any:
+    """A value whose tuples are lists, as files of runs hold it: YAML's safe reader knows no tuples."""
+    if isinstance(value, Mapping):
+        return {name: plain(inner) for name, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def _path_of_run(trainer: Trainer) -> str | None:

@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 import callbacks
 from datamodules import EpisodeWriter, MultitaskDataModule
-from lit_pwm import evaluation
 from lit_pwm.errors import LitPWMError, RunStopped
+from lit_pwm.evaluation import evaluator
 from lit_pwm.tasks import task_spec
 
 TASK = "cup-catch"
@@ -123,8 +123,8 @@ def test_it_can_have_an_interval_of_its_own(leg, tmp_path, val_fraction):
     [(0.0, 6), (0.2, 4), *(pytest.param(*case, marks=pytest.mark.long) for case in ((0.0, 4), (0.2, 6)))],
 )
 def test_a_signal_ends_it_at_once_and_it_is_done_again(leg, undisturbed, tmp_path, monkeypatch, val_fraction, update):
-    steps, act = [], evaluation.act_for_seeds
-    monkeypatch.setattr(evaluation, "act_for_seeds", lambda *given: (steps.append(1), act(*given))[1])
+    steps, act = [], evaluator.act_for_seeds
+    monkeypatch.setattr(evaluator, "act_for_seeds", lambda *given: (steps.append(1), act(*given))[1])
     code, first, _ = leg(tmp_path / "a", Tell(update), val_fraction=val_fraction)
     assert code == 143
     assert len(steps) % task_spec(TASK).episode_length  # the last episode was left in its middle

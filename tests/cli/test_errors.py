@@ -15,7 +15,7 @@ POLICY = ["fit", "--config", "configs/policy_learning.yaml", "--config", "config
 def test_unknown_key(refused, store):
     text = refused(*PRETRAIN, "--data.store", store, "--model.latent_dimm", "64")
     assert "latent_dimm" in text
-    assert "'latent_dim'" in text
+    assert "Did you mean model.world_model.latent_dim?" in " ".join(text.split())
 
 
 def test_unknown_key_in_a_config(refused, store, tmp_path_factory):
