@@ -1,5 +1,6 @@
 """Videos: real frames of the very episode whose return is reported, whole files or none."""
 
+import gc
 import logging
 import re
 import resource
@@ -104,6 +105,7 @@ def test_a_video_that_cannot_be_written_is_refused(tmp_path, caplog):
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # imageio leaves the encoder's pipe
 @pytest.mark.parametrize("largest", [0, 100, 1500])
 def test_an_encoder_that_cannot_write_on_leaves_no_video(tmp_path, largest):
     """It takes all frames before it fails, and says nothing."""
@@ -114,4 +116,5 @@ def test_an_encoder_that_cannot_write_on_leaves_no_video(tmp_path, largest):
             write_video(tmp_path / "ramp.mp4", frames_of_a_ramp(20), 12.5)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    gc.collect()  # here, and not in another test
     assert list(tmp_path.iterdir()) == []
