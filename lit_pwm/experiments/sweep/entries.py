@@ -85,7 +85,8 @@ def read_entry(kind: type[Entry], found: object, source: str, place: str = "", w
     names = [entry.name for entry in dataclasses.fields(kind)]
     where = whose.removeprefix(" of ") or place.rstrip(".") or "the file"
     if not isinstance(found, Mapping):
-        raise LitPWMError(f"{source} has {_shown(found)} where {where} should be a mapping of {', '.join(names)}.")
+        shown = _shown(found) if place or whose else _kind(found)
+        raise LitPWMError(f"{source} has {shown} where {where} should be a mapping of {', '.join(names)}.")
     for key in found:
         if key not in names:
             raise LitPWMError(
@@ -115,6 +116,11 @@ def _reason(said: str, found: Mapping[str, object], place: str, whose: str) -> s
     wanted += ["a single value in each place"] if "Not of type Text" in said else []
     should = " or ".join(dict.fromkeys(wanted)) or " ".join(said.split())
     return f"has {_shown(found[key[1]])} for `{place}{key[1]}`{whose}, where there should be {should}. Mend it there."
+
+
+def _kind(value: object) -> str:
+    """What a value is, without its content: a file that is no sweep may be one that nobody should be shown."""
+    return {type(None): "nothing", list: "a list", dict: "a mapping", str: "a text"}.get(type(value), "a single value")
 
 
 def _shown(value: object) -> str:
