@@ -52,7 +52,9 @@ OWN = "from lit_pwm.models import MLPDynamics\nclass Own(MLPDynamics):\n    pass
 
 
 @pytest.mark.parametrize("name", ["benchmarks.somewhere.Own", "stochastic_samplers.NoisyMLP"])
-def test_a_studys_class_says_that_it_needs_the_checkout(tmp_path, name):
+def test_a_studys_class_says_that_it_needs_the_checkout(tmp_path, monkeypatch, name):
+    for imported in [one for one in sys.modules if one.partition(".")[0] == name.partition(".")[0]]:
+        monkeypatch.delitem(sys.modules, imported)  # as other tests have left it
     file = checkpoint(tmp_path / "x.ckpt", name)
     with pytest.raises(LitPWMError, match=rf"{name}.*benchmarks/ in the checkout.*--import {name.rpartition('.')[0]}"):
         load_world_model(file)
