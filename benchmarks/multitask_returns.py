@@ -19,12 +19,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 from lit_pwm import load_policy
 from lit_pwm.evaluation.evaluator import evaluate_policy
 from lit_pwm.experiments.demo.demo_plan import DemoPlan
 from lit_pwm.experiments.training import PolicyPlan, train_policy
+from lit_pwm.measures.statistics import t_interval
 
 RESULT = Path(__file__).parent / "results" / "multitask_returns.json"
 KINDS = ("shared", "task")
@@ -61,10 +60,10 @@ def contrast(rows: list[dict[str, Any]]) -> dict[str, Any]:
         chosen = tasks if name == "mean" else [name]
         means = {kind: [statistics.mean(by_place[demo, kind][t] for t in chosen) for demo in demos] for kind in KINDS}
         gaps = [a - b for a, b in zip(means["task"], means["shared"], strict=True)]
-        half = stats.t.ppf(0.975, len(gaps) - 1) * statistics.stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else None
+        interval = t_interval(gaps)
         result[name] = {kind: statistics.mean(values) for kind, values in means.items()} | {
             "difference": statistics.mean(gaps),
-            "half_width": half,
+            "half_width": None if interval is None else (interval.high - interval.low) / 2,
         }
     return result
 

@@ -17,6 +17,7 @@ from support import quiet_trainer
 from torch import Tensor
 
 import callbacks
+from benchmarks.encoder_steadying import SteadiedObjective
 from datamodules import MultitaskDataModule
 from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.errors import LitPWMError
@@ -51,9 +52,9 @@ class Plant(Callback):
         setattr(pl_module, self.name, spoiled)
 
 
-def pretraining(kind: type[Dynamics] = MLPDynamics) -> WorldModelPretraining:
+def pretraining(kind: type[Dynamics] = MLPDynamics, **options: Any) -> WorldModelPretraining:
     sizes = {"latent_dim": 16, "encoder_dim": 16, "reward_dim": 16, "task_dim": 4}
-    return WorldModelPretraining(dynamics=partial(kind, hidden_dim=16), **sizes)
+    return WorldModelPretraining(dynamics=partial(kind, hidden_dim=16), **sizes, **options)
 
 
 def policy_learning(checkpoint: Path) -> PolicyLearning:
@@ -87,6 +88,7 @@ def main(store: Path, out: Path) -> None:
     run("actor", policy_learning(plain), Plant("actor_loss", 1))
     run("critic", policy_learning(plain), Plant("critic_loss", 17))
 
+    run("sigreg", pretraining(objective=SteadiedObjective(sigreg_coef=1.0)))
     rank = run("own", pretraining(DroppingOut)).global_rank
     # A world model of these dynamics, which no two ranks can have trained.
     content = torch.load(plain, weights_only=True)

@@ -47,6 +47,13 @@ def test_what_is_not_finite_on_one_rank_is_undone_on_both(out, name, loss):
     assert all(value.isfinite().all() for value in good["state_dict"].values())
 
 
+def test_a_statistic_of_a_whole_batch_is_refused_on_several_ranks(out):
+    for end in ends(out, "sigreg"):
+        assert end["code"] == 2
+        assert "SIGReg (sigreg_coef) is a statistic of a whole batch" in end["error"]
+        assert end["step"] == 0
+
+
 @pytest.mark.parametrize("name", ["own", "policy-own"])
 def test_what_draws_globally_is_refused_on_several_ranks(out, name):
     for end in ends(out, name):
