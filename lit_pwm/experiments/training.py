@@ -6,10 +6,11 @@ each other can run side by side.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from lit_pwm.experiments.recipes import DEMO_POLICY, DEMO_WORLD_MODEL, Recipe
 from lit_pwm.models import Dynamics
 from lit_pwm.runtime.processes import keep_freed_memory
 
+_CHATTER = ("lightning.pytorch", "lightning.fabric")
 Report = Callable[[str, int, int, float | None], None]
 """Called with (task, update, updates, latest mean return or None) while a policy trains."""
 
@@ -87,13 +89,27 @@ class PolicyPlan:
 
 
 def be_quiet() -> None:
-    """One torch thread, and no chatter of Lightning's: an experiment says itself what it does."""
+    """One torch thread, and no chatter of Lightning's, for a process that is an experiment's own."""
     torch.set_num_threads(1)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    for name in _CHATTER:
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*number of training batches.*")
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
+
+
+@contextlib.contextmanager
+def quiet() -> Generator[None, None, None]:
+    """A block, or a function, in which an experiment itself says what it does; a caller's process is as before then."""
+    threads, levels = torch.get_num_threads(), {name: logging.getLogger(name).level for name in _CHATTER}
+    try:
+        with warnings.catch_warnings():
+            be_quiet()
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 class _Telling(Callback):
@@ -116,6 +132,7 @@ class _Telling(Callback):
         self.tell(self.task, trainer.global_step, trainer.max_steps, None if latest is None else float(latest))
 
 
+@quiet()
 def train_world_model(
     stores: Sequence[str], folder: str, plan: WorldModelPlan, seed: int, progress: bool = True
 ) -> Trained:
@@ -128,7 +145,6 @@ def train_world_model(
         seed: seed of weights and data order.
         progress: show a progress bar.
     """
-    be_quiet()
     keep_freed_memory()
     started = time.perf_counter()
     recipe = Recipe(
@@ -154,6 +170,7 @@ def train_world_model(
     return _trained(trainer, folder, started)
 
 
+@quiet()
 def train_policy(
     task: str,
     world_model: str,
@@ -174,7 +191,6 @@ def train_policy(
         seed: seed of weights, data order and noise.
         tell: called now and then with the progress.
     """
-    be_quiet()
     keep_freed_memory()
     started = time.perf_counter()
     recipe = Recipe(

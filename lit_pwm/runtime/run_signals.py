@@ -2,20 +2,25 @@
 
 SIGINT, SIGTERM, SIGHUP and SLURM's requeue signal ask. What asks twice ends the process at once. Where a run must not
 be torn apart (within an update) the flag is looked at by whoever knows when it is whole (`callbacks.StopOnSignals`);
-elsewhere the handler raises `RunStopped` by itself. Ranks that one process launched tell each other.
+elsewhere the handler raises `RunStopped` by itself. What runs at that moment may swallow it, as a `__del__`, a bare
+`except` or native code that clears errors does: then it is raised again. Ranks that one process launched tell each
+other.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterable, Mapping
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from lit_pwm.errors import RunStopped
 from lit_pwm.runtime.atomic import abandon_all
@@ -24,6 +29,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that ask a command to end."""
 _LAUNCHER = "LIT_PWM_LAUNCHER"
 _SAME_SECONDS = 0.2  # `timeout` and the like signal a process and then its group
+_INSIST_SECONDS = 0.1
 # What another rank was asked by comes as a real-time signal, which no one else sends, and never counts as a second.
 _FORWARDED = int(getattr(signal, "SIGRTMIN", 0))
 
@@ -36,6 +42,8 @@ class _Stop:
         self.since = 0.0
         self.deferred = False
         self.owner = 0
+        self.raised: Callable[[], RunStopped | None] | None = None
+        self.unraisablehook: Callable[[sys.UnraisableHookArgs], object] | None = None
         self.requeue: set[int] = set()
         self.before: dict[int, Any] = {}
         self.peers: Callable[[], Iterable[int]] = tuple
@@ -78,8 +86,9 @@ def install() -> bool:
     """
     if _stop.owner == os.getpid() or threading.current_thread() is not threading.main_thread():
         return False
+    hook = _stop.unraisablehook if sys.unraisablehook is _unraisable else sys.unraisablehook
     _stop.__init__()  # what a forked process has inherited is its parent's
-    _stop.owner = os.getpid()
+    _stop.owner, _stop.unraisablehook, sys.unraisablehook = os.getpid(), hook, _unraisable
     for signum in ENDING:
         _handle(signum)
     if "SLURM_JOB_ID" in os.environ:
@@ -128,6 +137,8 @@ def uninstall() -> None:
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
         if launcher() is None:
             os.environ.pop(_LAUNCHER, None)
+        if sys.unraisablehook is _unraisable and _stop.unraisablehook is not None:
+            sys.unraisablehook = _stop.unraisablehook
         _stop.__init__()
 
 
@@ -206,9 +217,46 @@ def _on_signal(signum: int, frame: FrameType | None) -> None:
             with contextlib.suppress(OSError):  # at SIGHUP the terminal is gone
                 os.write(2, said.encode())
         if not _stop.deferred:
-            raise RunStopped(number)
+            _raise(number)
+    elif forwarded and _is_swallowed():
+        _raise(number)
     elif not forwarded and now - _stop.since > _SAME_SECONDS:
         end_now(128 + number)
+
+
+def _raise(number: int) -> NoReturn:
+    stopped = RunStopped(number)
+    if _stop.raised is None and _FORWARDED:
+        # Not threading.Thread: this may have interrupted the making of one, whose locks are taken then.
+        _thread.start_new_thread(_insist, (_stop.owner, number))
+    _stop.raised = weakref.ref(stopped)
+    try:
+        raise stopped
+    finally:
+        del stopped  # else this frame, which the exception refers to, would keep it alive
+
+
+def _unraisable(met: sys.UnraisableHookArgs) -> None:
+    """Python's words on what it cannot raise, but for what will be raised again."""
+    if isinstance(met.exc_value, RunStopped) and _stop.raised is not None:
+        _stop.raised = lambda: None  # whoever keeps it
+    else:
+        (_stop.unraisablehook or sys.__unraisablehook__)(met)
+
+
+def _is_swallowed() -> bool:
+    """Whether what the handler raised is gone without having ended the block that it was to end."""
+    return _stop.raised is not None and _stop.raised() is None and not _stop.deferred
+
+
+def _insist(owner: int, number: int) -> None:
+    """In a thread: have the main thread meet the exception again for as long as it is swallowed."""
+    main = threading.main_thread().ident
+    assert main is not None
+    while _stop.owner == owner == os.getpid() and _stop.asked is not None:
+        time.sleep(_INSIST_SECONDS)
+        if _is_swallowed():
+            signal.pthread_kill(main, _FORWARDED + number)
 
 
 def _in_a_worker(signum: int) -> None:

@@ -110,7 +110,7 @@ def test_a_resumed_run_draws_what_it_would_have_drawn(
 def test_who_draws_is_named_once(world_models, linear_store, fit, caplog):
     for kind in (Shaken, Declared, MLPDynamics):
         caplog.clear()
-        with caplog.at_level("INFO"):
+        with caplog.at_level("INFO", logger="lightning.pytorch"):
             fit(policy_learning(world_models[kind]), data_of(linear_store), 3)
         said = caplog.text
         named = said.count("draws from a global random generator within an update")

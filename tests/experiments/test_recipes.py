@@ -1,7 +1,9 @@
 """The shipped configs are the one source of what the demo and the studies train."""
 
+import logging
 import re
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -76,6 +78,18 @@ def changed(tmp_path, monkeypatch):
 
 def hyper_parameters(checkpoint):
     return torch.load(checkpoint, weights_only=False)["hyper_parameters"]
+
+
+def test_training_leaves_the_process_as_it_was(small_store, tmp_path):
+    """Lightning speaks and warns again, in as many threads as before, also after an error."""
+    logger = logging.getLogger("lightning.pytorch")
+    before = (logger.level, list(warnings.filters), torch.get_num_threads())
+    training.train_world_model([str(small_store)], str(tmp_path / "a"), training.WorldModelPlan(1), 0, progress=False)
+    with pytest.raises(LitPWMError):
+        training.train_world_model([str(tmp_path / "no.h5")], str(tmp_path / "b"), training.WorldModelPlan(1), 0)
+    assert (logger.level, list(warnings.filters), torch.get_num_threads()) == before
+    with training.quiet():
+        assert not logger.isEnabledFor(logging.WARNING)
 
 
 def test_the_demos_world_model_follows_the_configs(changed, small_store, tmp_path):

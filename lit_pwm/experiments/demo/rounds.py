@@ -24,7 +24,15 @@ from lit_pwm.experiments.calls import Calls, Work
 from lit_pwm.experiments.demo.demo_plan import DemoPlan, Round
 from lit_pwm.experiments.demo.demo_record import write_record
 from lit_pwm.experiments.demo.summary import TaskSummary, summarise_task
-from lit_pwm.experiments.training import PolicyPlan, Trained, WorldModelPlan, be_quiet, train_policy, train_world_model
+from lit_pwm.experiments.training import (
+    PolicyPlan,
+    Trained,
+    WorldModelPlan,
+    be_quiet,
+    quiet,
+    train_policy,
+    train_world_model,
+)
 from lit_pwm.runtime.consoles import ProgressConsole
 from lit_pwm.runtime.pool import Call, Pool, WorkerEndedError
 from lit_pwm.runtime.processes import release_freed_memory
@@ -57,9 +65,8 @@ class Demo:
         Raises:
             LitPWMError: a worker process was killed or stopped, or a stage failed.
         """
-        be_quiet()
         try:
-            with Pool(self.processes, be_quiet) as pool:
+            with quiet(), Pool(self.processes, be_quiet) as pool:
                 self._pool = pool
                 return self._rounds()
         except WorkerEndedError as error:

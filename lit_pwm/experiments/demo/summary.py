@@ -66,24 +66,25 @@ def summarise_task(
     from lit_pwm.checkpoints import load_policy
     from lit_pwm.evaluation.evaluator import Evaluator, RandomPolicy, record_video
     from lit_pwm.experiments.demo.open_loop_curves import open_loop_curves
-    from lit_pwm.experiments.training import be_quiet
+    from lit_pwm.experiments.training import quiet
 
-    be_quiet()
-    release_freed_memory()  # rendering takes memory of its own
-    policy = load_policy(best)
-    with Evaluator([task], episodes, REPORT_SEED) as evaluator:
-        evaluated = evaluator.run(policy).tasks[task]
-        returns = {
-            "random": list(evaluator.run(RandomPolicy(REPORT_SEED)).tasks[task].returns),
-            "data": [float(episode.reward.sum()) for episode in EpisodeStore(noise_store) if episode.task == task],
-            "best": list(evaluated.returns),
-            "last": list(evaluator.run(load_policy(last)).tasks[task].returns),
-        }
-    video = record_video(policy, task, REPORT_SEED, Path(folder) / f"{task}.mp4")
+    with quiet():
+        release_freed_memory()  # rendering takes memory of its own
+        policy = load_policy(best)
+        with Evaluator([task], episodes, REPORT_SEED) as evaluator:
+            evaluated = evaluator.run(policy).tasks[task]
+            returns = {
+                "random": list(evaluator.run(RandomPolicy(REPORT_SEED)).tasks[task].returns),
+                "data": [float(episode.reward.sum()) for episode in EpisodeStore(noise_store) if episode.task == task],
+                "best": list(evaluated.returns),
+                "last": list(evaluator.run(load_policy(last)).tasks[task].returns),
+            }
+        video = record_video(policy, task, REPORT_SEED, Path(folder) / f"{task}.mp4")
+        loops = open_loop_curves(world_model, stores, task)
     return TaskSummary(
         task,
         returns,
-        open_loop_curves(world_model, stores, task),
+        loops,
         None if video.path is None else video.path.name,
         video.episode_return,
         video.notice,
