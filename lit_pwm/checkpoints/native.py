@@ -22,6 +22,7 @@ from lit_pwm.checkpoints.wholeness import require_whole
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models.actors import Actor
 from lit_pwm.models.component import Component, factory_from
+from lit_pwm.models.critics import CriticEnsemble
 from lit_pwm.models.policy import Policy
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.paths import absolute
@@ -200,7 +201,10 @@ def load_world_model(path: str | Path, ignore_options: Iterable[str] = ()) -> Wo
 
 
 def load_policy(path: str | Path, ignore_options: Iterable[str] = ()) -> Policy:
-    """The policy of a checkpoint of policy learning, in evaluation mode on the CPU.
+    """The policy of a checkpoint of policy learning, with its critics, in evaluation mode on the CPU.
+
+    Its `actor` is the averaged one (EMA), which evaluations act with; its `critic` and `target_critic` are None where
+    the file holds no such weights.
 
     Args:
         path: the checkpoint. Import the modules of components that are not lit_pwm's before.
@@ -218,9 +222,17 @@ def load_policy(path: str | Path, ignore_options: Iterable[str] = ()) -> Policy:
         dimensions = (world_model.latent_dim, world_model.action_dim, len(world_model.tasks))
         actor = factory_from(description["actor"], Actor)(*dimensions)
         actor.set_action_mask(world_model.action_mask())
-    _load(world_model, checkpoint["state_dict"], "world_model.", path)
-    _load(actor, checkpoint["state_dict"], "averaged_actor.", path)
-    return Policy(world_model, actor, tuple(description["trained_tasks"])).eval()
+        make_critic = factory_from(description["critic"], CriticEnsemble)
+        critics = {
+            name: make_critic(world_model.latent_dim, len(world_model.tasks)) for name in ("critic", "target_critic")
+        }
+    state = checkpoint["state_dict"]
+    _load(world_model, state, "world_model.", path)
+    _load(actor, state, "averaged_actor.", path)
+    held = {name: critic for name, critic in critics.items() if any(key.startswith(f"{name}.") for key in state)}
+    for name, critic in held.items():
+        _load(critic, state, f"{name}.", path)
+    return Policy(world_model, actor, tuple(description["trained_tasks"]), **held).eval()
 
 
 def load_actor_and_critic(path: str | Path, world_model: WorldModel, actor: Actor, critic: Component) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.models.actors import Actor
+from lit_pwm.models.component import Component
 from lit_pwm.models.world_model import WorldModel
 
 _ROWS = 16
@@ -22,11 +23,21 @@ class Policy(nn.Module):
         world_model: encodes observations; its `task_names` are the policy's vocabulary.
         actor: chooses actions from latents.
         trained_tasks: the tasks it was trained for.
+        critic: the critics that were trained with it, functions of latents and task ids; None where there are none.
+        target_critic: their target network (Polyak average); None likewise.
     """
 
-    def __init__(self, world_model: WorldModel, actor: Actor, trained_tasks: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        world_model: WorldModel,
+        actor: Actor,
+        trained_tasks: tuple[str, ...],
+        critic: Component | None = None,
+        target_critic: Component | None = None,
+    ) -> None:
         super().__init__()
         self.world_model, self.actor, self.trained_tasks = world_model, actor, trained_tasks
+        self.critic, self.target_critic = critic, target_critic
 
     @property
     def task_names(self) -> tuple[str, ...]:
