@@ -35,7 +35,7 @@ def train(demo: Path, kind: str, seed: int, updates: int, folder: str) -> dict[s
     tasks = DemoPlan().tasks
     part = {"class_path": "lit_pwm.models.MLPActor", "init_args": {"hidden_dims": [128, 128], "task_dim": 16}}
     critic = {"class_path": "lit_pwm.models.CriticEnsemble", "init_args": part["init_args"]}
-    options = {"data.tasks": list(tasks), "model.return_scale": kind, "model.actor": part, "model.critic": critic}
+    options = {"data.tasks": list(tasks), "model.returns.scale": kind, "model.actor": part, "model.critic": critic}
     world_model = max(demo.glob("round_*/world_model/checkpoints/last.ckpt"))
     started, stores = time.perf_counter(), sorted(map(str, demo.glob("*.h5")))
     plan = PolicyPlan(updates, updates, episodes=1, options=options)

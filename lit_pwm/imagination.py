@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lit_pwm.models.actors import Actor
 from lit_pwm.models.world_model import WorldModel
-
-RewardSpace = Literal["symlog", "raw"]
+from lit_pwm.options.returns import RewardSpace
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_pwm.batch import Batch
-from lit_pwm.imagination import Imagined, RewardSpace, discounted_return, imagine, td_lambda
+from lit_pwm.imagination import Imagined, discounted_return, imagine, td_lambda
 from lit_pwm.losses import WorldModelObjective, objective_from
+from lit_pwm.models.actor_parity import ActorParity
 from lit_pwm.models.actors import Actor, MLPActor
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.critics import CriticEnsemble
@@ -26,10 +27,11 @@ from lit_pwm.optim import (
     planned_updates,
     settings_of,
 )
-from lit_pwm.options import Count, File, Fraction, NonNegative, Positive, check_options
+from lit_pwm.options import Count, File, Fraction, check_options
 from lit_pwm.options.objects import group_of
 from lit_pwm.options.policy_optimizers import ActorOptimizer, CriticOptimizer
 from lit_pwm.options.renamed import AcceptsOldSpellings
+from lit_pwm.options.returns import ReturnOptions
 from lit_pwm.paths import absolute
 from lit_pwm.runtime.casts import cached_casts
 from lit_pwm.updates.atomic_update import AtomicUpdate
@@ -39,8 +41,8 @@ from lit_pwm.updates.minibatches import Deal, require_dealable
 from lit_pwm.updates.optimized_part import OptimizedPart, Rates, count_update, rates_of
 from lit_pwm.updates.policy_networks import PolicyMakers, PolicyNetworks
 
-ReturnScale = Literal["shared", "task"]
 _ACTOR_OPTIMIZER, _CRITIC_OPTIMIZER = ActorOptimizer(), CriticOptimizer()
+_RETURNS, _ACTOR_PARITY = ReturnOptions(), ActorParity()
 
 
 class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
@@ -59,17 +61,11 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         horizon: imagined steps H.
         gamma: discount.
         lam: λ of the critics' targets.
-        reward_space: train on rewards in symlog units (as PWM) or in environment units.
-        reward_scale: factor on rewards, which sets the scale of the critics' values.
+        returns: in which units rewards are trained on, and what returns are divided by.
         detach_actor_input: cut the gradient at the actor's input (as PWM).
-        return_scale: returns are divided by their running deviation, which all tasks share (as PWM, which has one), or
-            by that of their own `task`, so that a task of small returns is not starved by one of large ones. On the
-            demo's three tasks that is not shown to help (benchmarks/multitask_returns.py).
         actor_optimizer: how the actor steps, and how its average follows.
         critic_optimizer: how the critics step, in which passes and minibatches, and how their targets follow.
-        actor_reference: an actor whose number of parameters this one is to have: the width that comes nearest is chosen
-            when the networks are built, and is saved with them.
-        parameter_tolerance: largest relative difference from the reference's number of parameters.
+        actor_parity: an actor whose number of parameters this one is to have.
         world_model: what the world model is to be made of, as in pre-training; a checkpoint that holds another one is
             refused. By default any will do.
         objective: the objective of pre-training; validation then reports by it how well the world model predicts this
@@ -85,14 +81,11 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         horizon: Count = 16,
         gamma: Fraction = 0.99,
         lam: Fraction = 0.95,
-        reward_space: RewardSpace = "symlog",
-        reward_scale: Positive = 1.0,
+        returns: ReturnOptions = _RETURNS,
         detach_actor_input: bool = True,
-        return_scale: ReturnScale = "shared",
         actor_optimizer: ActorOptimizer = _ACTOR_OPTIMIZER,
         critic_optimizer: CriticOptimizer = _CRITIC_OPTIMIZER,
-        actor_reference: Callable[[int, int, int], Actor] | None = None,
-        parameter_tolerance: NonNegative = 0.02,
+        actor_parity: ActorParity = _ACTOR_PARITY,
         world_model: WorldModelOptions | None = None,
         objective: Callable[[], WorldModelObjective] | WorldModelObjective | None = None,
     ) -> None:
@@ -100,18 +93,21 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         check_options(PolicyLearning, locals())
         self.actor_optimizer = group_of(ActorOptimizer, actor_optimizer, "actor_optimizer")
         self.critic_optimizer = group_of(CriticOptimizer, critic_optimizer, "critic_optimizer")
+        self.returns = group_of(ReturnOptions, returns, "returns")
+        parity = group_of(ActorParity, actor_parity, "actor_parity")
         require_dealable(horizon, self.critic_optimizer.minibatches)
         self.automatic_optimization = False
         # Plain values, because checkpoints are read without running code of theirs.
         actor_optimizer, critic_optimizer = plain(asdict(self.actor_optimizer)), plain(asdict(self.critic_optimizer))
-        parts = {"actor": actor, "actor_reference": actor_reference, "critic": critic}
-        ignored = [name for name, part in parts.items() if not isinstance(part, Mapping)]
-        self.save_hyperparameters(ignore=[*ignored, "world_model", "objective"])
+        ignored = [name for name, part in {"actor": actor, "critic": critic}.items() if not isinstance(part, Mapping)]
+        self.save_hyperparameters(ignore=[*ignored, "returns", "actor_parity", "world_model", "objective"])
         self.world_model_options = (
             None if world_model is None else group_of(WorldModelOptions, world_model, "world_model")
         )
         self.objective = None if objective is None else objective_from(objective)
         self.keep_plain(
+            returns=asdict(self.returns),
+            actor_parity=parity.plain(),
             world_model=None if self.world_model_options is None else self.world_model_options.plain(),
             objective=None if self.objective is None else self.objective.description(),
         )
@@ -120,14 +116,12 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         self.makes = PolicyMakers(
             factory_from(actor, Actor),
             factory_from(critic, CriticEnsemble),
-            None if actor_reference is None else factory_from(actor_reference, Actor),
-            parameter_tolerance,
+            None if parity.reference is None else factory_from(parity.reference, Actor),
+            parity.tolerance,
         )
         self.horizon, self.gamma, self.lam = horizon, gamma, lam
-        self.reward_space: RewardSpace = reward_space
-        self.reward_scale, self.detach_actor_input = reward_scale, detach_actor_input
-        self.return_scale: ReturnScale = return_scale
-        self.returns_of_each_task = return_scale == "task"
+        self.detach_actor_input = detach_actor_input
+        self.returns_of_each_task = self.returns.scale == "task"
         self._dealt: Deal | None = None
 
     # -- optimizers -------------------------------------------------------------------------------------------------
@@ -263,17 +257,17 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
             The rollout, and the discounted return of each start [B], with gradient to the actor.
         """
         found = imagine(
-            self.world_model, self.actor, z, task, noise, self.reward_space, self.detach_actor_input,
+            self.world_model, self.actor, z, task, noise, self.returns.reward_space, self.detach_actor_input,
             dynamics_noise=dynamics_noise,
         )  # fmt: skip
-        rollout = Imagined(found.latents, found.actions, self.reward_scale * found.rewards)
+        rollout = Imagined(found.latents, found.actions, self.returns.reward_scale * found.rewards)
         value = self.target_critic.minimum(rollout.latents[-1], task)
         return rollout, discounted_return(rollout.rewards, value, self.gamma, terminal_discount)
 
     def actor_loss(self, returns: Tensor, task: Tensor) -> Tensor:
         """PWM's loss of returns [B]: their negative mean, divided by the running deviation of all returns so far."""
         deviation = (self.return_stats.var + 1e-5).sqrt().to(returns.dtype)
-        if self.return_scale == "task":
+        if self.returns_of_each_task:
             return -(returns / deviation[task]).mean()
         return -returns.mean() / deviation
 

@@ -10,7 +10,7 @@ from lit_pwm.experiments.recipes import Recipe
 PAGE = (ROOT / "docs" / "differences.md").read_text()
 QUOTED = re.findall(r"`([^`\n]+)`", PAGE)
 OPTIONS = sorted({text for text in QUOTED if re.fullmatch(r"(model|data|trainer)\.[\w.]+: [\w.]+", text)})
-POLICY = ("model.lam", "model.reward", "model.return_scale", "model.actor", "model.critic")
+POLICY = ("model.lam", "model.returns", "model.actor", "model.critic")
 
 
 @pytest.mark.parametrize("name", sorted({text for text in QUOTED if re.fullmatch(r"[\w/]+\.(py|yaml)", text)}))

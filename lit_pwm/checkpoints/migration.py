@@ -24,7 +24,7 @@ from lit_pwm.options.renamed import gathering_spellings, spelled_anew
 
 DESCRIPTION_KEY = "lit_pwm"
 SETTINGS_KEY = "lit_pwm_settings"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 BEING_LOADED = "being loaded"
 """Called so in errors: what Lightning is loading, from a file whose path it does not say."""
 _MODULES = {
@@ -106,7 +106,17 @@ def _objective_of_1(options: Mapping[str, object]) -> dict[str, object]:
     return {"class_path": OBJECTIVE, "init_args": {}}
 
 
-_STEPS: tuple[Callable[[dict[str, Any]], None], ...] = (_from_1,)
+def _from_2(checkpoint: dict[str, Any]) -> None:
+    """Format 3: a policy's units of returns and its parity are objects of options."""
+    description: dict[str, Any] = dict(checkpoint[DESCRIPTION_KEY])
+    checkpoint[DESCRIPTION_KEY], owner = description | {"format": 3}, _MODULES[description["kind"]]
+    if options := checkpoint.get("hyper_parameters", {}):
+        checkpoint["hyper_parameters"] = _spelled_anew_where_it_can_be(owner, options)
+    if isinstance(settings := checkpoint.get(SETTINGS_KEY), Mapping):
+        checkpoint[SETTINGS_KEY] = _renewed_settings(settings, owner)
+
+
+_STEPS: tuple[Callable[[dict[str, Any]], None], ...] = (_from_1, _from_2)
 """The step from each format to the next, from format 1 on."""
 
 

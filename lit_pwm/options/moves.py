@@ -126,6 +126,11 @@ MOVED: dict[str, tuple[Moved, ...]] = {
         moved("target_rate", "critic_optimizer.target_rate"),
         moved_to_both("final_lr", "actor_optimizer.final_lr", "critic_optimizer.final_lr"),
         moved_to_both("betas", "actor_optimizer.betas", "critic_optimizer.betas"),
+        moved("reward_space", "returns.reward_space"),
+        moved("reward_scale", "returns.reward_scale"),
+        moved("return_scale", "returns.scale"),
+        moved("actor_reference", "actor_parity.reference"),
+        moved("parameter_tolerance", "actor_parity.tolerance"),
     ),
 }  # fmt: skip
 """Class, as its module and name → the rows of what has moved. Classes that derive from it inherit them."""

@@ -234,9 +234,9 @@ class PolicyNetworks(BuiltFromCheckpoint):
         if isinstance(mean, Tensor) and mean.shape != self.return_stats.mean.shape:
             there, here = ("task", "shared") if mean.ndim else ("shared", "task")
             raise LitPWMError(
-                f"The policy in the checkpoint {path!r} was trained with return_scale {there!r}, and this run has "
-                f"{here!r}, whose statistics of returns are others. Resume with --model.return_scale {there}, or start "
-                f"a run from its weights: give it as model.initial_policy_checkpoint instead of ckpt_path."
+                f"The policy in the checkpoint {path!r} was trained with returns.scale {there!r}, and this run has "
+                f"{here!r}, whose statistics of returns are others. Resume with --model.returns.scale {there}, or "
+                f"start a run from its weights: give it as model.initial_policy_checkpoint instead of ckpt_path."
             )
 
     def _require_trained_tasks(self, source: DataSource, path: str) -> None:

@@ -132,7 +132,7 @@ def main(store: Path, out: Path, devices: int) -> None:
         run(f"pretraining-{name}", module, store, out, devices, precision="64-true")
     uneven = {"horizon": 5, "critic_optimizer": {"passes": 2, "minibatches": 3, "target_rate": 0.5}}
     exact: dict[str, Any] = {"precision": "64-true"}
-    run("policy-exact", policy_learning(plain, return_scale="task"), store, out, devices, **exact)
+    run("policy-exact", policy_learning(plain, returns={"scale": "task"}), store, out, devices, **exact)
     run("policy-uneven", policy_learning(plain, FlowActor, **uneven), store, out, devices, **exact)
     run("policy-blurred", policy_learning(blurred), store, out, devices, **exact)
     run("policy-sampled", policy_learning(sampled), store, out, devices, **exact)

@@ -131,7 +131,7 @@ def resume(name, root, monkeypatch, *options, config=None):
     (last,) = root.rglob("last.ckpt")
     content = torch.load(last, weights_only=True)
     assert content["global_step"] == 8
-    assert content["lit_pwm"]["format"] == 2
+    assert content["lit_pwm"]["format"] == 3
     return content["state_dict"]
 
 

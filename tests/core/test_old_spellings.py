@@ -80,6 +80,9 @@ def test_other_constructors_do_too():
     policy = PolicyLearning(actor_lr=1e-3, critic_passes=3, final_lr=1e-4)
     assert (policy.actor_optimizer.lr, policy.critic_optimizer.passes) == (1e-3, 3)
     assert policy.actor_optimizer.final_lr == policy.critic_optimizer.final_lr == 1e-4
+    scaled = PolicyLearning(reward_space="raw", reward_scale=0.1, return_scale="task", parameter_tolerance=0.1)
+    assert scaled.hparams["returns"] == {"reward_space": "raw", "reward_scale": 0.1, "scale": "task"}
+    assert scaled.makes.tolerance == 0.1
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def test_defaults_lie_in_their_ranges(cls):
             lambda: WorldModelPretraining(initial_checkpoint=" "),
             "initial_checkpoint ' '; give text, not empty, or null",
         ),
-        (lambda: PolicyLearning(reward_space="symlogs"), "Did you mean 'symlog'"),
+        (lambda: PolicyLearning(returns={"reward_space": "symlogs"}), "Did you mean 'symlog'"),
         (lambda: PolicyLearning(detach_actor_input="no"), "give true or false"),
         (lambda: datamodules.MultitaskDataModule("x.h5", tasks="walker-run"), "tasks 'walker-run'; give a list"),
         (lambda: datamodules.MultitaskDataModule("x.h5", seed=-1), "seed -1; give a whole number, 0 or more, or null"),

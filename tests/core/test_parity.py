@@ -130,7 +130,7 @@ def test_a_policy_is_matched_too(matched_file, linear_store, fit, tmp_path):
         str(matched_file),
         actor=partial(FlowActor, hidden_dims=(8, 4)),
         critic=partial(CriticEnsemble, hidden_dims=(8,)),
-        actor_reference=reference,
+        actor_parity={"reference": reference},
         horizon=2,
         critic_optimizer={"minibatches": 2},
     )

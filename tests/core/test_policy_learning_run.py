@@ -168,7 +168,7 @@ class Rates(Callback):
 def test_the_first_update_is_that_of_the_plain_functions(world_model_file, linear_store, fit):
     record = Record()
     options = {
-        "horizon": 3, "gamma": 0.9, "lam": 0.7, "reward_scale": 3.0, "reward_space": "raw",
+        "horizon": 3, "gamma": 0.9, "lam": 0.7, "returns": {"reward_scale": 3.0, "reward_space": "raw"},
     }  # fmt: skip
     module = learner(
         world_model_file,

@@ -81,7 +81,7 @@ def put_back(module, before):
 )
 def test_it_reads_nothing_on_the_host(world_model, linear_store, fit, actor, return_scale, precision, monkeypatch):
     monkeypatch.setattr("lit_pwm.models.cpu_functions.is_for_cpu", lambda x: False)  # what runs on other devices
-    module, own, updates = learner(world_model, actor, return_scale=return_scale), PolicyLearning.update, []
+    module, own, updates = learner(world_model, actor, returns={"scale": return_scale}), PolicyLearning.update, []
 
     def watched(*arguments):
         with NoLook():
@@ -173,7 +173,7 @@ def test_returns_are_scaled_by_the_deviation_of_their_own_task(world_model, line
             torch.testing.assert_close(getattr(stats, name)[task], getattr(own, name), atol=1e-12, rtol=1e-12)
     assert stats.var[1] == 1, "no value of this one came"
 
-    module = learner(world_model, return_scale="task")
+    module = learner(world_model, returns={"scale": "task"})
     fit(module, data_of(linear_store), 2)
     assert module.return_stats.var.shape == (2,)
     assert module.return_stats.count.sum().item() == pytest.approx(24 + 2e-4)

@@ -206,8 +206,8 @@ def test_a_resumed_policy_needs_no_file_but_its_own(policy, data_of, fit, tmp_pa
     wider = policy_learning(three, critic=partial(CriticEnsemble, hidden_dims=(9,), task_dim=4))
     with pytest.raises(LitPWMError, match=r"policy\.ckpt.*another kind or size.*critic\.init_args\.hidden_dims"):
         fit(wider, data_of("beta"), 4, ckpt_path=policy)
-    scaled = policy_learning(three, return_scale="task")
-    with pytest.raises(LitPWMError, match=r"trained with return_scale 'shared', and this run has 'task'"):
+    scaled = policy_learning(three, returns={"scale": "task"})
+    with pytest.raises(LitPWMError, match=r"trained with returns.scale 'shared', and this run has 'task'"):
         fit(scaled, data_of("beta"), 4, ckpt_path=policy)
 
 
