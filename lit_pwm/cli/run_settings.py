@@ -17,7 +17,7 @@ from lit_pwm.paths import expanded
 
 BEGAN_KEY = "lit_pwm_began_with"
 """The file that a run's command line named to resume from, in its checkpoints."""
-BATCH_SIZE, RANKS = "data.batch_size", "ranks"
+BATCH_SIZES, RANKS = ("data.batch_size", "data.second.batch_size"), "ranks"
 
 # Of the Trainer's options, those that say what is computed or for how long; the others say where and what is shown.
 _KEPT_OF_TRAINER = re.compile(
@@ -28,8 +28,8 @@ _KEPT_OF_TRAINER = re.compile(
 _FREE = re.compile(
     r"trainer\.(max_\w+|min_\w+|limit_(val|test|predict)_batches|val_check_interval|check_val_every_n_epoch)"
     r"|trainer\.callbacks\.(RunProgress|\w*ProgressBar|LastCheckpoint|StopOnSignals|KeepBest|RNGState|NonFiniteGuard)\b.*"
-    r"|.*\.every_\w+"
-    rf"|data\.(num_workers|storage)|{re.escape(BATCH_SIZE)}|{RANKS}"
+    r"|trainer\.callbacks\.(?!FinetuneSchedule\b).*\.every_\w+"
+    rf"|data\.(num_workers|storage)|{'|'.join(map(re.escape, BATCH_SIZES))}|{RANKS}"
 )
 # Where the networks come from; a resumed run has the checkpoint's.
 ORIGINS = ("model.initial_checkpoint", "model.initial_policy_checkpoint", "model.world_model_checkpoint")
@@ -117,10 +117,11 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[Diff
         sides = [settings.get(key, _given_below(key, settings)) for settings in (theirs, ours)]
         if (key in theirs) != (key in ours) and _NOTHING not in sides and sides[0] != sides[1]:
             found.append(Difference(key, *sides, is_free=bool(_FREE.fullmatch(key))))
-    counts = [(settings.get(BATCH_SIZE), settings.get(RANKS)) for settings in (theirs, ours)]
-    whole = [size * ranks for size, ranks in counts if isinstance(size, int) and isinstance(ranks, int)]
-    if len(whole) == 2 and whole[0] != whole[1]:
-        found.append(Difference(f"{BATCH_SIZE} × ranks", whole[0], whole[1], is_free=False))
+    for stream in BATCH_SIZES:
+        counts = [(settings.get(stream), settings.get(RANKS)) for settings in (theirs, ours)]
+        whole = [size * ranks for size, ranks in counts if isinstance(size, int) and isinstance(ranks, int)]
+        if len(whole) == 2 and whole[0] != whole[1]:
+            found.append(Difference(f"{stream} × ranks", whole[0], whole[1], is_free=False))
     return found + _other_callbacks(theirs, ours)
 
 

@@ -169,7 +169,8 @@ class CLI(LightningCLI):
         if asked not in FOUND_BY_NAME:
             self._began_with = place_of(asked)
         find = partial(resolve_restarted, asked) if restarted else partial(resolve, asked, verb)
-        self._resumed = agreed_with_rank_zero(partial(find, root, kind, self._settings))
+        ranks, nodes = planned_ranks(config.trainer), int(config.trainer.get("num_nodes") or 1)
+        self._resumed = agreed_with_rank_zero(partial(find, root, kind, self._settings), ranks, nodes)
 
 
 def _kind(class_path: str) -> str | None:

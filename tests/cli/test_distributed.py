@@ -1,11 +1,13 @@
 """Both modules under `--trainer.strategy ddp --trainer.devices 2`, through the real command line, on the CPU."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments.lightning import find_free_network_port
 
 DDP = ["--config", "configs/trainer/ddp.yaml", "--trainer.accelerator", "cpu"]
 SHORT = ["--data.horizon", "4", "--trainer.limit_val_batches", "1"]
@@ -56,3 +58,53 @@ def test_policy_trains_and_evaluates(store, world_model, tmp_path):
     # Each rank evaluated its share of the tasks; rank zero logged both.
     assert "eval/return/cartpole-balance" in header
     assert "eval/return/cartpole-swingup" in header
+
+
+def externally(rank, root, port, store, *argv):
+    """One of two processes that a cluster has started, each of which sees a folder of its own as the run's."""
+    cluster = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "NODE_RANK": 0, "GROUP_RANK": 0,
+               "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "7",
+               "OMP_NUM_THREADS": 1}  # fmt: skip
+    command = [sys.executable, "-m", "lit_pwm", "fit", "--config", "configs/pretrain.yaml", "--config",
+               "configs/world_model/mlp_tiny.yaml", *DDP, *SHORT, "--data.batch_size", 4, "--data.store", store,
+               "--trainer.default_root_dir", root, *argv]  # fmt: skip
+    return subprocess.Popen(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=os.environ | {name: str(value) for name, value in cluster.items()},
+    )  # fmt: skip
+
+
+def both_end(processes):
+    said = [process.communicate(timeout=200)[0] for process in processes]
+    return [process.returncode for process in processes], [" ".join(text.split()) for text in said]
+
+
+@pytest.mark.long
+def test_rank_zero_decides_where_ranks_see_other_times_of_files(store, tmp_path):
+    """Of two checkpoints of one update, the later file is taken: on the disks of two machines, not the same one."""
+    fit("--config", "configs/pretrain.yaml", "--config", "configs/world_model/mlp_tiny.yaml", *DDP, *SHORT,
+        "--data.batch_size", 4, "--data.store", store, "--trainer.default_root_dir", tmp_path / "first",
+        "--trainer.max_steps", 2, "--trainer.val_check_interval", 2)  # fmt: skip
+    (file,) = (tmp_path / "first").rglob("last.ckpt")
+    roots = [tmp_path / "zero", tmp_path / "one"]
+    for root, newest in zip(roots, "ab", strict=True):
+        root.mkdir()
+        for name in "ab":
+            shutil.copy(file, root / f"{name}.ckpt")
+            os.utime(root / f"{name}.ckpt", (1, 2 if name == newest else 1))
+    argv = ["--ckpt_path", "auto", "--trainer.max_steps", 4]
+    port = find_free_network_port()
+    codes, said = both_end([externally(rank, roots[rank], port, store, *argv) for rank in (0, 1)])
+    assert codes == [0, 0], said
+    assert f"Resuming from {roots[0] / 'a.ckpt'} at update 2" in said[0]
+    assert torch.load(next(roots[0].rglob("last.ckpt")), weights_only=True)["global_step"] == 4
+    assert not list(roots[1].rglob("last.ckpt"))
+
+
+@pytest.mark.long
+def test_what_rank_zero_refuses_all_ranks_refuse(store, tmp_path):
+    port = find_free_network_port()
+    roots = [tmp_path / "zero", tmp_path / "one"]
+    codes, said = both_end([externally(rank, roots[rank], port, store, "--ckpt_path", "last") for rank in (0, 1)])
+    assert codes == [2, 2], said
+    assert all(f"under '{roots[0]}' and its version folders, and there is none" in text for text in said), said

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lit_pwm.cli.main import run
+from lit_pwm.cli.run_settings import differences
 
 TINY = [
     "--config", "configs/world_model/mlp_tiny.yaml", "--model.latent_dim", "32", "--model.encoder_dim", "32",
@@ -130,6 +131,22 @@ def test_another_configuration_is_refused_by_name_and_listed_by_file(fit, traine
         assert "this run's win" in said
 
 
+@pytest.mark.parametrize("stream", ["data", "data.second"])
+@pytest.mark.parametrize(("size", "ranks", "goes_on"), [(8, 2, True), (16, 1, True), (8, 1, False), (16, 2, False)])
+def test_of_ranks_and_batch_sizes_their_product_counts_in_each_stream(stream, size, ranks, goes_on):
+    theirs = {f"{stream}.batch_size": 16, "ranks": 1}
+    found = differences(theirs, {f"{stream}.batch_size": size, "ranks": ranks})
+    assert all(one.is_free for one in found) == goes_on
+    assert goes_on or f"{stream}.batch_size × ranks" in [one.option for one in found]
+
+
+def test_an_interval_that_changes_what_is_computed_is_no_interval():
+    for callback, is_free in (("ModelCheckpoint", True), ("FinetuneSchedule", False)):
+        option = f"trainer.callbacks.{callback}.every_n_updates"
+        (found,) = differences({option: 1, "ranks": 1}, {option: 2, "ranks": 1})
+        assert found.is_free == is_free
+
+
 @pytest.fixture(scope="module")
 def trained(store, tmp_path_factory):
     root = tmp_path_factory.mktemp("trained")
@@ -168,6 +185,8 @@ def test_damaged_foreign_and_last_good_files_are_passed_over(fit, trained, tmp_p
     weights = {key: value for key, value in content.items() if key not in ("optimizer_states", "loops")}
     torch.save(weights | {"global_step": 92}, whole.with_name("weights.ckpt"))
     whole.with_name("half.ckpt").write_bytes(whole.read_bytes()[:5000])
+    for name in ("last_good", "foreign", "weights", "half"):  # written last, as a run's adapter or a kill leaves them
+        os.utime(whole.with_name(f"{name}.ckpt"), (2e9, 2e9))
     code, said = fit(tmp_path, "--ckpt_path", "auto", steps=5)
     assert code == 0, said
     assert f"Resuming from {whole} at update 4" in said
