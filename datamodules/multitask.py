@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from datamodules.episodes import EpisodeTable, choose, copies, open_all
+from datamodules.fingerprint import fingerprint
 from datamodules.first_rank import from_first_rank
 from datamodules.guarding import Guard
 from datamodules.loader import DrawnBatches, FixedBatches, SliceDataset, SliceLoader
@@ -125,6 +126,15 @@ class MultitaskDataModule(LightningDataModule):
         """Which of the chosen episodes are held out for validation, bool [E]."""
         self._opened()
         return self._split.held
+
+    @property
+    def fingerprint(self) -> str | None:
+        """What tells this data from other data: of the stores' contents and the tasks chosen, wherever the files lie.
+
+        None where a store has no checksums (version 1).
+        """
+        stores, table = self._opened()
+        return fingerprint(stores, list(table.tasks))
 
     def observation_statistics(self) -> dict[str, tuple[list[float], list[float]]]:
         """Mean and standard deviation of each observation entry over the training episodes, for each chosen task.

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_pwm.batch import Batch, DataSource
+from lit_pwm.checkpoints.migration import PROVENANCE_KEY
 from lit_pwm.checkpoints.native import (
     DESCRIPTION_KEY,
     building,
@@ -279,6 +280,7 @@ class WorldModelPretraining(BuiltFromCheckpoint, metaclass=AcceptsOldSpellings):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Describe the networks beside their weights."""
         checkpoint[DESCRIPTION_KEY] = describe_world_model(self.world_model, self.objective)
+        checkpoint[PROVENANCE_KEY] = self.provenance()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the networks that the checkpoint holds, in its order of tasks, or refuse one of other networks."""

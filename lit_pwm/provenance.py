@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -14,6 +15,12 @@ _PACKAGES = ("torch", "numpy", "mujoco", "dm_control", "gymnasium")
 
 def versions() -> dict[str, str]:
     """Versions of lit_pwm, Python and the packages that bear on numbers."""
+    return dict(_versions())
+
+
+@functools.lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    """Looked up once: every checkpoint holds them, and they are files on a disk."""
     ours = {"lit_pwm": lit_pwm.__version__, "python": platform.python_version()}
     return ours | {name: importlib.metadata.version(name) for name in _PACKAGES}
 

@@ -24,6 +24,8 @@ from lit_pwm.options.renamed import gathering_spellings, spelled_anew
 
 DESCRIPTION_KEY = "lit_pwm"
 SETTINGS_KEY = "lit_pwm_settings"
+PROVENANCE_KEY = "lit_pwm_provenance"
+"""Where versions and the data's fingerprint lie in a checkpoint."""
 FORMAT_VERSION = 3
 BEING_LOADED = "being loaded"
 """Called so in errors: what Lightning is loading, from a file whose path it does not say."""

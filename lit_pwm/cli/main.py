@@ -10,7 +10,7 @@ import textwrap
 from typing import Any, NoReturn
 
 import lit_pwm
-from lit_pwm.cli import data, demo, evaluate, report, sweep
+from lit_pwm.cli import checkpoint, data, demo, evaluate, report, sweep
 from lit_pwm.cli.explain import explain
 from lit_pwm.errors import LitPWMError, RunStopped, did_you_mean, escaped
 from lit_pwm.runtime import run_signals
@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     data.add_collect_parser(verbs)
     data.add_data_parser(verbs)
+    checkpoint.add_parser(verbs)
     evaluate.add_parser(verbs)
     demo.add_parser(verbs)
     sweep.add_parser(verbs)

@@ -9,9 +9,11 @@ from typing import Any, Self
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lit_pwm.batch import DataSource
 from lit_pwm.checkpoints.migration import BEING_LOADED
 from lit_pwm.checkpoints.native import description_of, read_checkpoint
 from lit_pwm.errors import LitPWMError
+from lit_pwm.provenance import versions
 
 
 class BuiltFromCheckpoint(LightningModule):
@@ -36,6 +38,14 @@ class BuiltFromCheckpoint(LightningModule):
     def restored_path(self) -> str:
         """In `on_load_checkpoint`: the file, for errors."""
         return BEING_LOADED if self._trainer is None else str(self.trainer.ckpt_path)
+
+    def provenance(self) -> dict[str, Any]:
+        """What a checkpoint says of where its numbers come from: versions, and what tells the data from other data."""
+        data = getattr(self._trainer, "datamodule", None)
+        found = {"fingerprint": getattr(data, "fingerprint", None)}
+        if isinstance(data, DataSource):
+            found["tasks"] = list(data.tasks)
+        return {"versions": versions(), "data": found}
 
     def keep_plain(self, **options: Any) -> None:
         """Keep options that are objects as hyper-parameters, as the plain values that are given here."""

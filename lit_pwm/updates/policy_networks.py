@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from lit_pwm.batch import DataSource
+from lit_pwm.checkpoints.migration import PROVENANCE_KEY
 from lit_pwm.checkpoints.native import (
     DESCRIPTION_KEY,
     building,
@@ -183,6 +184,7 @@ class PolicyNetworks(BuiltFromCheckpoint):
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Describe the networks beside their weights; the world model is part of the checkpoint."""
         checkpoint[DESCRIPTION_KEY] = self._description()
+        checkpoint[PROVENANCE_KEY] = self.provenance()
 
     def _description(self) -> dict[str, object]:
         return describe_policy(self.world_model, self.actor, self.critic, self.trained_tasks)

@@ -23,6 +23,7 @@ STORE = ["--data.store", str(OLD / "collected.h5")]
 # Entrance → (kind of file that it takes, its command line with FILE in the file's place).
 ENTRANCES = {
     "evaluate": ("checkpoint", ["evaluate", "--checkpoint", "FILE"]),
+    "inspect": ("checkpoint", ["checkpoint", "inspect", "FILE"]),
     "resume": ("checkpoint", [*PRETRAIN, *STORE, "--ckpt_path", "FILE"]),
     "validate": ("checkpoint", ["validate", *PRETRAIN[1:5], *STORE, "--ckpt_path", "FILE"]),
     "test": ("checkpoint", ["test", *PRETRAIN[1:5], *STORE, "--ckpt_path", "FILE"]),
