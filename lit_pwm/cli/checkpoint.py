@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from lit_pwm.cli.exporting import add_export_parser
 from lit_pwm.paths import path_argument
 
 
@@ -19,6 +20,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     )
     own = parser.add_subparsers(dest="checkpoint_verb", metavar="VERB", required=True)
     _add_inspect_parser(own)
+    add_export_parser(own)
 
 
 def _add_inspect_parser(verbs: argparse._SubParsersAction) -> None:
