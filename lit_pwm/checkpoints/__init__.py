@@ -6,9 +6,9 @@ from lit_pwm.checkpoints.native import (
     describe_world_model,
     load_policy,
     load_world_model,
-    read_checkpoint,
     read_description,
 )
+from lit_pwm.checkpoints.reading import read_checkpoint
 
 __all__ = [
     "DESCRIPTION_KEY",

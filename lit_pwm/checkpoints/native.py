@@ -6,26 +6,22 @@ them, its config, or the data.
 
 from __future__ import annotations
 
-import contextlib
-import pickle
-import warnings
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from lit_pwm.checkpoints.formats.base import FOREIGN_KEY, TaskNames, notice
+from lit_pwm.checkpoints.formats.format_registry import read_any
 from lit_pwm.checkpoints.migration import DESCRIPTION_KEY, FORMAT_VERSION, migrate
-from lit_pwm.checkpoints.networks import check_same_networks, completed
-from lit_pwm.checkpoints.wholeness import require_whole
+from lit_pwm.checkpoints.networks import building, check_same_networks, completed
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models.actors import Actor
 from lit_pwm.models.component import Component, factory_from
 from lit_pwm.models.critics import CriticEnsemble
 from lit_pwm.models.policy import Policy
 from lit_pwm.models.world_model import WorldModel
-from lit_pwm.paths import absolute
 from lit_pwm.runtime.imports import ignoring_options
 
 _PARTS = {"world model": ("world_model",), "policy": ("world_model", "actor", "critic")}
@@ -52,60 +48,13 @@ def describe_policy(
     }
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint without running any code that it might contain.
-
-    Raises:
-        LitPWMError: the file is missing, is no checkpoint, holds Python objects, or was changed since it was written.
-    """
-    path = absolute(path)
-    if not path.is_file():
-        raise LitPWMError(
-            f"The checkpoint {str(path)!r} does not exist{' (it is a folder)' if path.is_dir() else ''}. A run leaves "
-            f"its checkpoints under its trainer.default_root_dir, in a folder called checkpoints: name one of those "
-            f"files, for example last.ckpt."
-        )
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of pickles that are not torch's, which the errors below name
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # whose text advises to read it unsafely
-        raise LitPWMError(
-            f"The checkpoint {str(path)!r} cannot be read safely: it is damaged, or holds Python objects beside "
-            f"tensors and plain values{_objects_in(path)}. Use a checkpoint that a lit_pwm run wrote."
-        ) from error
-    except Exception as error:  # damaged bytes make the reader fail in any way
-        raise LitPWMError(
-            f"The file {str(path)!r} is no checkpoint, or an incomplete one ({_first_line(error)}). Use a "
-            f"checkpoint that a lit_pwm run wrote."
-        ) from error
-    require_whole(path)
-    if not isinstance(content, dict):
-        raise LitPWMError(
-            f"The file {str(path)!r} holds a {type(content).__name__} where a checkpoint is a dictionary with a "
-            f"'state_dict'. Use a checkpoint that a lit_pwm run wrote."
-        )
-    return content
-
-
-def _objects_in(path: Path) -> str:
-    """Which Python objects a checkpoint would make, where that can be told without making them."""
-    with contextlib.suppress(Exception):
-        if found := sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)):
-            return f" ({', '.join(found[:5])})"
-    return ""
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
 def read_description(path: str | Path) -> dict[str, Any]:
     """The description in a checkpoint file.
 
     Raises:
         LitPWMError: unreadable, not of lit_pwm, or of a newer format.
     """
-    return description_of(read_checkpoint(path), path)
+    return description_of(read_any(path), path)
 
 
 def description_of(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
@@ -164,43 +113,55 @@ def _wrong_part(description: Any) -> str | None:
     return None
 
 
-@contextlib.contextmanager
-def building(path: str | Path) -> Generator[None, None, None]:
-    """Within the block, networks are built from a checkpoint's description, which may hold any values for options.
-
-    Raises:
-        LitPWMError: whatever stopped it; `--debug` shows the original.
-    """
-    try:
-        yield
-    except LitPWMError:
-        raise
-    except Exception as error:
-        raise LitPWMError(
-            f"The networks that the checkpoint {str(path)!r} describes cannot be built "
-            f"({type(error).__name__}: {_first_line(error)[:200]}). The file is damaged, or a class that it names has "
-            f"changed since; --debug shows where."
-        ) from error
-
-
-def load_world_model(path: str | Path, ignore_options: Iterable[str] = ()) -> WorldModel:
-    """The world model of a checkpoint of pre-training or of policy learning, in evaluation mode on the CPU.
+def load_world_model(
+    path: str | Path, ignore_options: Iterable[str] = (), tasks: TaskNames | None = None
+) -> WorldModel:
+    """The world model of a checkpoint, in evaluation mode on the CPU.
 
     Args:
-        path: the checkpoint. Import the modules of components that are not lit_pwm's before.
+        path: the checkpoint, of pre-training, of policy learning, or of another format (`lit_pwm.checkpoints.formats`).
+            Import the modules of components that are not lit_pwm's before.
         ignore_options: options that the checkpoint holds and their classes no longer have.
+        tasks: names of its tasks in the order of its rows, where it does not say them, or a task set's name.
 
     Raises:
-        LitPWMError: the file is missing, unreadable, or holds no world model.
+        LitPWMError: the file is missing, unreadable, holds no world model, or its tasks need names.
     """
-    checkpoint = read_checkpoint(path)
+    return _world_model_in(read_any(path, tasks), path, ignore_options).eval()
+
+
+def initial_world_model(path: str | Path, tasks: TaskNames | None = None, trains: bool = True) -> WorldModel:
+    """As `load_world_model`, for a run that starts from it, in training mode; says what the run's files will not hold.
+
+    Args:
+        path: the checkpoint.
+        tasks: names of its tasks, where it does not say them.
+        trains: whether the run trains the model further.
+    """
+    checkpoint = read_any(path, tasks)
+    world_model = _world_model_in(checkpoint, path)
+    if carried := carried_parts(checkpoint):
+        why = "do not fit a model that is trained further" if trains else "have no use in this run"
+        notice(f"The checkpoint {path} also holds {carried}, which {why}: this run's checkpoints are without.")
+    return world_model.train()
+
+
+def carried_parts(checkpoint: Mapping[str, Any]) -> str:
+    """What keys of the tensors begin with that a checkpoint of another format brought and lit_pwm does not use."""
+    foreign = checkpoint.get(FOREIGN_KEY)
+    carried = foreign.get("carried") if isinstance(foreign, Mapping) else None
+    parts = [str(key).partition(".")[0] for key in carried] if isinstance(carried, Mapping) else []
+    return ", ".join(dict.fromkeys(parts))
+
+
+def _world_model_in(checkpoint: dict[str, Any], path: str | Path, ignore_options: Iterable[str] = ()) -> WorldModel:
     with building(path), ignoring_options(ignore_options):
         world_model = WorldModel.from_description(description_of(checkpoint, path)["world_model"])
     _load(world_model, checkpoint["state_dict"], "world_model.", path)
-    return world_model.eval()
+    return world_model
 
 
-def load_policy(path: str | Path, ignore_options: Iterable[str] = ()) -> Policy:
+def load_policy(path: str | Path, ignore_options: Iterable[str] = (), tasks: TaskNames | None = None) -> Policy:
     """The policy of a checkpoint of policy learning, with its critics, in evaluation mode on the CPU.
 
     Its `actor` is the averaged one (EMA), which evaluations act with; its `critic` and `target_critic` are None where
@@ -209,13 +170,15 @@ def load_policy(path: str | Path, ignore_options: Iterable[str] = ()) -> Policy:
     Args:
         path: the checkpoint. Import the modules of components that are not lit_pwm's before.
         ignore_options: options that the checkpoint holds and their classes no longer have.
+        tasks: names of its tasks in the order of its rows, where it does not say them, or a task set's name.
 
     Raises:
-        LitPWMError: the file is missing, unreadable, or holds no policy.
+        LitPWMError: the file is missing, unreadable, holds no policy, or its tasks need names.
     """
     checkpoint, description = _read_policy(
         path,
         f"Train one on it: lit-pwm fit --config configs/policy_learning.yaml --model.world_model_checkpoint {path} ...",
+        tasks,
     )
     with building(path), ignoring_options(ignore_options):
         world_model = WorldModel.from_description(description["world_model"])
@@ -235,15 +198,24 @@ def load_policy(path: str | Path, ignore_options: Iterable[str] = ()) -> Policy:
     return Policy(world_model, actor, tuple(description["trained_tasks"]), **held).eval()
 
 
-def load_actor_and_critic(path: str | Path, world_model: WorldModel, actor: Actor, critic: Component) -> None:
+def load_actor_and_critic(
+    path: str | Path, world_model: WorldModel, actor: Actor, critic: Component, tasks: TaskNames | None = None
+) -> None:
     """Copy the weights of a policy (its averaged actor) and of its critics into networks of the same kinds and sizes.
+
+    Args:
+        path: the policy's checkpoint.
+        world_model: that the policy is to go on with.
+        actor: takes the weights of the averaged actor.
+        critic: takes the critics'.
+        tasks: names of the file's tasks, where it does not say them.
 
     Raises:
         LitPWMError: the file is missing, unreadable, holds no policy, one of other kinds or sizes, or one whose world
             model numbers its tasks in another way than `world_model`, on which the policy is to go on.
     """
     checkpoint, description = _read_policy(
-        path, "Name a checkpoint of policy learning, or leave it out to start from fresh weights."
+        path, "Name a checkpoint of policy learning, or leave it out to start from fresh weights.", tasks
     )
     ours = {"actor": actor.description(), "critic": critic.description()}
     with building(path):
@@ -262,9 +234,11 @@ def load_actor_and_critic(path: str | Path, world_model: WorldModel, actor: Acto
     _load(critic, checkpoint["state_dict"], "critic.", path)
 
 
-def _read_policy(path: str | Path, advice: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_policy(
+    path: str | Path, advice: str, tasks: TaskNames | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """A policy's checkpoint and its description; `advice` ends the error if it holds something else."""
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_any(path, tasks)
     description = description_of(checkpoint, path)
     if description["kind"] != "policy":
         raise LitPWMError(

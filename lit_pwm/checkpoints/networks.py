@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
+from lit_pwm.checkpoints.reading import first_line
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models.actors import Actor
 from lit_pwm.models.component import factory_from
@@ -15,6 +17,8 @@ from lit_pwm.models.critics import CriticEnsemble
 from lit_pwm.models.named_classes import known_class, known_options
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.runtime.imports import ignored_options
+
+N = TypeVar("N", bound="Described")
 
 
 class Described(Protocol):
@@ -25,17 +29,22 @@ class Described(Protocol):
         ...
 
 
-def description_of_unbuilt(make: Callable[[], Described]) -> dict[str, Any]:
-    """How networks describe themselves, without memory for their weights and without a random number drawn."""
+def unbuilt(make: Callable[[], N]) -> N:
+    """Networks without memory for their weights, made without a random number drawn, for their shapes and options."""
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):
-                return make().description()
+                return make()
         except LitPWMError:
             raise
         except Exception:  # a constructor that reads values of its tensors, which have none there
             with torch.device("cpu"):
-                return make().description()
+                return make()
+
+
+def description_of_unbuilt(make: Callable[[], Described]) -> dict[str, Any]:
+    """How networks describe themselves, without memory for their weights and without a random number drawn."""
+    return unbuilt(make).description()
 
 
 def completed(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,3 +102,22 @@ def _differences(ours: Any, theirs: Any, key: str = "") -> Iterable[tuple[str, A
             yield from _differences(ours.get(name), theirs.get(name), f"{key}.{name}" if key else name)
     elif ours != theirs:
         yield key, ours, theirs
+
+
+@contextlib.contextmanager
+def building(path: str | Path) -> Generator[None, None, None]:
+    """Within the block, networks are built from a checkpoint's description, which may hold any values for options.
+
+    Raises:
+        LitPWMError: whatever stopped it; `--debug` shows the original.
+    """
+    try:
+        yield
+    except LitPWMError:
+        raise
+    except Exception as error:
+        raise LitPWMError(
+            f"The networks that the checkpoint {str(path)!r} describes cannot be built "
+            f"({type(error).__name__}: {first_line(error)[:200]}). The file is damaged, or a class that it names has "
+            f"changed since; --debug shows where."
+        ) from error

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from callbacks.stop_on_signals import evaluation_is_owed
-from lit_pwm.checkpoints.native import DESCRIPTION_KEY, description_of, read_checkpoint
+from lit_pwm.checkpoints.native import DESCRIPTION_KEY, description_of
+from lit_pwm.checkpoints.reading import read_checkpoint
 from lit_pwm.checkpoints.wholeness import damaged_part
 from lit_pwm.cli.run_settings import (
     BEGAN_KEY,

@@ -11,7 +11,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_pwm.batch import DataSource
 from lit_pwm.checkpoints.migration import BEING_LOADED
-from lit_pwm.checkpoints.native import description_of, read_checkpoint
+from lit_pwm.checkpoints.native import description_of
+from lit_pwm.checkpoints.reading import read_checkpoint
 from lit_pwm.errors import LitPWMError
 from lit_pwm.provenance import versions
 

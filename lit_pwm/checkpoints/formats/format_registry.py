@@ -1,0 +1,61 @@
+"""The formats that lit_pwm reads and writes, in the order in which they are asked whose a file is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lit_pwm.checkpoints.formats.base import Format, TaskNames
+from lit_pwm.checkpoints.formats.own_file import OwnFile
+from lit_pwm.checkpoints.formats.pwm_model import PWMModel, PWMModule
+from lit_pwm.checkpoints.formats.tdmpc2_current import TDMPC2Current
+from lit_pwm.checkpoints.formats.tdmpc2_original import TDMPC2Original
+from lit_pwm.checkpoints.reading import read_checkpoint
+from lit_pwm.errors import LitPWMError, did_you_mean
+
+FORMATS: tuple[Format, ...] = (OwnFile(), TDMPC2Current(), TDMPC2Original(), PWMModel(), PWMModule())
+
+
+def format_named(name: str) -> Format:
+    """The format of this name.
+
+    Raises:
+        LitPWMError: there is none.
+    """
+    found = next((one for one in FORMATS if one.name == name), None)
+    if found is None:
+        raise LitPWMError(
+            f"There is no format of checkpoints {name!r}. {did_you_mean(name, [one.name for one in FORMATS])}"
+        )
+    return found
+
+
+def format_of(raw: Mapping[Any, Any], path: str | Path) -> Format:
+    """The format of a file's content.
+
+    Raises:
+        LitPWMError: it is of none.
+    """
+    found = next((one for one in FORMATS if one.recognises(raw)), None)
+    if found is None:
+        keys = ", ".join(f"{key!r:.60}" for key in list(raw)[:8])
+        raise LitPWMError(
+            f"The checkpoint {str(path)!r} was not written by lit_pwm, and is of no other format that it reads: it "
+            f"holds {keys or 'nothing'}. It reads {'; '.join(one.title for one in FORMATS)}."
+        )
+    return found
+
+
+def read_any(path: str | Path, tasks: TaskNames | None = None) -> dict[str, Any]:
+    """Read a checkpoint of any format as a native one, without running any code that it might contain.
+
+    Args:
+        path: the file.
+        tasks: names of its tasks in the order of its rows, where the file does not say them.
+
+    Raises:
+        LitPWMError: it is missing, unreadable, of no known format, not as its format says, or its tasks need names.
+    """
+    raw = read_checkpoint(path, stubs=[stub for one in FORMATS for stub in one.stubs])
+    return format_of(raw, path).read(raw, path, tasks)

@@ -1,0 +1,74 @@
+"""Reading a checkpoint's file without running anything that it holds."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_pwm.checkpoints.wholeness import require_whole
+from lit_pwm.errors import LitPWMError
+from lit_pwm.paths import absolute
+
+Stubs = Sequence[tuple[type, str]]
+"""Inert classes, and the full names in files of the classes that they stand for."""
+
+
+def read_checkpoint(path: str | Path, stubs: Stubs = ()) -> dict[str, Any]:
+    """Read a checkpoint without running any code that it might contain.
+
+    Args:
+        path: the file.
+        stubs: classes that take the place of foreign ones of these names; objects of others are refused.
+
+    Raises:
+        LitPWMError: the file is missing, is no checkpoint, holds Python objects, or was changed since it was written.
+    """
+    path = absolute(path)
+    if not path.is_file():
+        raise LitPWMError(
+            f"The checkpoint {str(path)!r} does not exist{' (it is a folder)' if path.is_dir() else ''}. A run leaves "
+            f"its checkpoints under its trainer.default_root_dir, in a folder called checkpoints: name one of those "
+            f"files, for example last.ckpt."
+        )
+    try:
+        with (
+            torch.serialization.safe_globals([*stubs]),
+            warnings.catch_warnings(action="ignore"),
+        ):  # of pickles that are not torch's, which the errors below name
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # whose text advises to read it unsafely
+        raise LitPWMError(
+            f"The checkpoint {str(path)!r} cannot be read safely: it is damaged, or holds Python objects beside "
+            f"tensors and plain values{_objects_in(path)}. Use a checkpoint that a lit_pwm run wrote."
+        ) from error
+    except Exception as error:  # damaged bytes make the reader fail in any way
+        raise LitPWMError(
+            f"The file {str(path)!r} is no checkpoint, or an incomplete one ({first_line(error)}). Use a "
+            f"checkpoint that a lit_pwm run wrote."
+        ) from error
+    require_whole(path)
+    if not isinstance(content, dict):
+        raise LitPWMError(
+            f"The file {str(path)!r} holds a {type(content).__name__} where a checkpoint is a dictionary with a "
+            f"'state_dict'. Use a checkpoint that a lit_pwm run wrote."
+        )
+    return content
+
+
+def _objects_in(path: Path) -> str:
+    """Which Python objects a checkpoint would make, where that can be told without making them."""
+    with contextlib.suppress(Exception):
+        if found := sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)):
+            return f" ({', '.join(found[:5])})"
+    return ""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,37 @@
+"""Files of other formats, and the oracle whose weights they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from foreign_files import Weights
+
+ORACLES = Path(__file__).parent.parent / "oracles" / "algorithm"
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a file's content."""
+
+    def save(content: object, name: str = "foreign.pt") -> Path:
+        torch.save(content, tmp_path / name)
+        return tmp_path / name
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def oracle() -> dict[str, torch.Tensor]:
+    """TD-MPC2's 1 M model of MT30, its weights under `model/` and its outputs."""
+    with np.load(ORACLES / "tdmpc2_mt30_1m.npz", allow_pickle=False) as file:
+        return {key: torch.from_numpy(np.asarray(file[key])) for key in file.files}
+
+
+@pytest.fixture(scope="session")
+def oracle_weights(oracle: dict[str, torch.Tensor]) -> Weights:
+    """The weights of the oracle, by TD-MPC2's keys."""
+    return {key.removeprefix("model/"): value for key, value in oracle.items() if key.startswith("model/")}
