@@ -31,6 +31,7 @@ class Guard:
         table: the chosen episodes.
         batches: step → windows of the table's episodes.
         task_ids: gives the number that batches have for each of the table's tasks; its index if not given.
+        second: looks at the second stream's batches and at the files of both streams.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class Guard:
         table: EpisodeTable,
         batches: Callable[[int], Windows],
         task_ids: Callable[[], np.ndarray] | None = None,
+        second: Guard | None = None,
     ) -> None:
+        self._second = second
         self._stores, self._table, self._batches = stores, table, batches
         self._task_ids = task_ids or (lambda: np.arange(len(table.tasks)))
         widths = np.array(list(table.tasks.values()), np.int64)
@@ -54,7 +57,7 @@ class Guard:
         Raises:
             LitPWMError: one is not.
         """
-        for store in self._stores:
+        for store in self._stores if self._second is None else self._second._stores:
             store.require_unchanged()
 
     def look(self, batch: Batch, step: int) -> None:
@@ -71,6 +74,8 @@ class Guard:
                 self._refuse(name, values, ~(np.abs(values) <= limit), fault, self._batches(step))
         for name in self._narrow:
             self._look_at_padding(name, parts[name].numpy(), batch["task"].numpy(), step)
+        if self._second is not None and "second" in batch:
+            self._second.look(batch["second"], step)
 
     def _look_at_padding(self, name: str, values: np.ndarray, task: np.ndarray, step: int) -> None:
         columns, own, ids = np.arange(values.shape[2]), self._narrow[name], self._task_ids()

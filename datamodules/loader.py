@@ -21,16 +21,26 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DrawnBatches:
-    """A rank's share of what a sampler draws at each step."""
+    """A rank's share of what a sampler draws at each step.
+
+    Attributes:
+        sampler: draws.
+        batch_size: slices of a whole batch, all ranks together.
+        rank: whose share.
+        world_size: ranks that share a batch.
+        places: the storage's number of each of the sampler's episodes; the sampler's own if not given.
+    """
 
     sampler: SliceSampler
     batch_size: int
     rank: int
     world_size: int
+    places: np.ndarray | None = None
 
     def __call__(self, step: int) -> Windows:
         """The share at a step."""
-        return self.sampler.sample(step, self.batch_size, self.rank, self.world_size)
+        windows = self.sampler.sample(step, self.batch_size, self.rank, self.world_size)
+        return windows if self.places is None else Windows(self.places[windows.episode], windows.start)
 
 
 class FixedBatches:
@@ -70,6 +80,8 @@ class SliceDataset(IterableDataset[Batch]):
         horizon: transitions of a slice.
         binding: numbering of tasks and widths.
         length: batches of one iteration.
+        second: a second stream, whose batch of the same step is then under `second`.
+        every: at every n-th step.
     """
 
     def __init__(
@@ -80,10 +92,12 @@ class SliceDataset(IterableDataset[Batch]):
         horizon: int,
         binding: Binding,
         length: int,
+        second: SliceDataset | None = None,
+        every: int = 1,
     ) -> None:
         self.first_step, self.length = 0, length
         self._storage, self._tasks, self._batches = storage, tasks, batches
-        self._horizon, self._binding = horizon, binding
+        self._horizon, self._binding, self._second, self._every = horizon, binding, second, every
 
     def __len__(self) -> int:
         """Batches of one iteration."""
@@ -100,7 +114,10 @@ class SliceDataset(IterableDataset[Batch]):
         windows, binding = self._batches(step), self._binding
         obs, action, reward = self._storage.slices(windows, self._horizon, binding.obs_dim, binding.action_dim)
         task = torch.from_numpy(binding.task_ids[self._tasks[windows.episode]]).to(obs.device)
-        return Batch(obs=obs, action=action, reward=reward, task=task)
+        batch = Batch(obs=obs, action=action, reward=reward, task=task)
+        if self._second is not None and step % self._every == 0:
+            batch["second"] = self._second.batch(step)
+        return batch
 
 
 class SliceLoader:

@@ -5,29 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from datamodules.batches_of_steps import training_batches, validation_batches
 from datamodules.episodes import EpisodeTable, choose, copies, open_all
 from datamodules.fingerprint import fingerprint
 from datamodules.first_rank import from_first_rank
-from datamodules.guarding import Guard
-from datamodules.loader import DrawnBatches, FixedBatches, SliceDataset, SliceLoader
+from datamodules.loader import SliceLoader
 from datamodules.numbering import Binding
 from datamodules.observation_statistics import observation_statistics
-from datamodules.sampler import Balance, SliceSampler
-from datamodules.splitting import Split, require_slices, split
-from datamodules.storages import DeviceStorage, FileStorage, MemoryStorage, Storage, widest
+from datamodules.sampler import Balance
+from datamodules.second_stream import SecondEpisodes, SecondStream, open_second
+from datamodules.splitting import split
+from datamodules.storages import Placement, Storage, storage_of, widest
 from datamodules.store import EpisodeStore
+from datamodules.streams import Stream
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, CountOrZero, Length, Share, WorkersOrNone, checked
+from lit_pwm.options.objects import group_of
 from lit_pwm.paths import absolute
-
-Placement = Literal["memmap", "ram", "device"]
 
 
 class MultitaskDataModule(LightningDataModule):
@@ -55,6 +56,8 @@ class MultitaskDataModule(LightningDataModule):
         seed: of the drawing of slices; the run's seed (`seed_everything`) if not given, else 0.
         num_workers: processes that make batches; 0, which is fastest for stores on a local disk, makes them in the
             main one.
+        second: a second stream of slices, which come with a batch under `second`, for a world model that is trained
+            while a policy learns; none if not given.
 
     Raises:
         LitPWMError: an argument is not one of those above.
@@ -75,6 +78,7 @@ class MultitaskDataModule(LightningDataModule):
         val_batches: CountOrZero = 8,
         seed: CountOrZero | None = None,
         num_workers: WorkersOrNone = 0,
+        second: SecondStream | None = None,
     ) -> None:
         super().__init__()
         paths = [store] if isinstance(store, (str, os.PathLike)) else list(store)
@@ -83,6 +87,7 @@ class MultitaskDataModule(LightningDataModule):
         self.chosen_tasks = None if tasks is None else list(tasks)
         self.batches_per_epoch, self.num_workers, self.seed = batches_per_epoch, num_workers, seed
         self.val_fraction, self.val_horizon, self.val_batches = val_fraction, val_horizon, val_batches
+        self.second = None if second is None else group_of(SecondStream, second, "data.second")
         if self.storage == "device" and self.num_workers:
             raise LitPWMError(
                 f"data.storage 'device' gathers batches where they are used, which data.num_workers "
@@ -103,10 +108,21 @@ class MultitaskDataModule(LightningDataModule):
             stores = open_all(self.paths)
             self._table = choose(stores, self.chosen_tasks)
             self._split = split(self._table, self.val_fraction, self.horizon, self.val_horizon)
-            names = list(self._table.tasks)
-            self._binding = Binding(np.arange(len(names)), *widest(stores))
+            self._binding = Binding(np.arange(len(self._table.tasks)), *widest(stores))
+            self._second_episodes: SecondEpisodes | None = None
+            if self.second is not None:
+                self._second_episodes = open_second(
+                    self.second, self.paths, stores, self._table, self._split, self.val_fraction, self.val_horizon
+                )
             self._stores = stores
         return self._stores, self._table
+
+    def _of_both_streams(self) -> tuple[list[EpisodeStore], EpisodeTable, np.ndarray]:
+        """Stores, episodes, and which of them are held out; the first stream's where it is alone."""
+        stores, table = self._opened()
+        if (second := self._second_episodes) is None:
+            return stores, table, self._split.held
+        return second.joined.stores, second.joined.table, second.held_of_both
 
     @property
     def tasks(self) -> dict[str, tuple[int, int]]:
@@ -114,9 +130,14 @@ class MultitaskDataModule(LightningDataModule):
         return self.table.tasks
 
     @property
+    def all_tasks(self) -> dict[str, tuple[int, int]]:
+        """Those tasks, then the second stream's others: what a model that is trained on both has to know."""
+        return self._of_both_streams()[1].tasks
+
+    @property
     def has_terminations(self) -> bool:
-        """Whether any chosen episode ended by termination."""
-        stores, table = self._opened()
+        """Whether any chosen episode, of either stream, ended by termination."""
+        stores, table, _ = self._of_both_streams()
         return any(
             bool(store.terminated()[table.number[table.store == index]].any()) for index, store in enumerate(stores)
         )
@@ -139,12 +160,13 @@ class MultitaskDataModule(LightningDataModule):
     def observation_statistics(self) -> dict[str, tuple[list[float], list[float]]]:
         """Mean and standard deviation of each observation entry over the training episodes, for each chosen task.
 
-        Made of what the stores hold of each episode, without reading rows. A store of version 1 holds nothing of the
-        kind: its rows are read when this is first asked, on several ranks by the first alone, for which all must ask.
+        Those of both streams count. Made of what the stores hold of each episode, without reading rows. A store of
+        version 1 holds nothing of the kind: its rows are read when this is first asked, on several ranks by the first
+        alone, for which all must ask.
         """
         if self._statistics is None:
-            stores, table = self._opened()
-            training = np.flatnonzero(~self._split.held)
+            stores, table, held = self._of_both_streams()
+            training = np.flatnonzero(~held)
             scans = any(store.version == 1 for store in stores)
             find = partial(observation_statistics, stores, table, training)
             self._statistics = from_first_rank(find, self.trainer) if scans else find()
@@ -157,10 +179,12 @@ class MultitaskDataModule(LightningDataModule):
         Loaders that exist already follow, from their next batch on, or with worker processes from their next iteration.
 
         Raises:
-            LitPWMError: a chosen task is not among `task_names`, or is wider than the widths.
+            LitPWMError: a chosen task, of either stream, is not among `task_names`, or is wider than the widths.
         """
         self._opened()
         self._binding.bind(self.tasks, task_names, obs_dim, action_dim)
+        if (second := self._second_episodes) is not None:
+            second.binding.bind(self.all_tasks, task_names, obs_dim, action_dim)
 
     # -- Lightning --------------------------------------------------------------------------------------------------
     def setup(self, stage: str | None = None) -> None:
@@ -169,51 +193,26 @@ class MultitaskDataModule(LightningDataModule):
         Raises:
             LitPWMError: they do not, or a store cannot be used.
         """
-        stores, table = self._opened()
-        for notice in copies(stores):
+        _, table = self._opened()
+        for notice in copies(self._of_both_streams()[0]):
             rank_zero_info(notice)
-        rank, world_size = self._rank_and_world_size()
-        # An episode that is not used counts as one without slices, so that windows name episodes of the whole table.
-        training = ~self._split.held
-        lengths = np.where(training, table.length, 0)
-        require_slices(table, lengths, self.horizon, self.paths)
+        trainer = self.trainer
+        ranks = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
-        sampler = SliceSampler(lengths, self.horizon, table.task, self.balance, seed)
-        whole = self.batch_size * world_size
-        if whole > sampler.num_windows:
-            ranks = f" on each of {world_size} ranks" if world_size > 1 else ""
-            raise LitPWMError(
-                f"data.batch_size is {self.batch_size}{ranks}, but {', '.join(self.paths)} holds only "
-                f"{sampler.num_windows} training slices of horizon {self.horizon}. Use a batch size of at most "
-                f"{sampler.num_windows // world_size}, a shorter horizon, or more data."
-            )
-        self._train_batches = DrawnBatches(sampler, whole, rank, world_size)
-        self._val_batches = self._make_validation(table, self._split, rank, world_size, whole)
-        short = int(((lengths < self.horizon) & training).sum())
-        if short:
-            rank_zero_info(
-                f"{short} of {int(training.sum())} training episodes are shorter than the horizon of "
-                f"{self.horizon} and are not used."
-            )
+        self._train_batches = training_batches(
+            table, self._split.held, self.horizon, self.batch_size, self.balance, seed, ranks, self.paths
+        )
+        if self.second is not None and (episodes := self._second_episodes) is not None:
+            self._second_batches = training_batches(
+                episodes.table, episodes.held, self.second.horizon, self.second.batch_size, self.balance, seed, ranks,
+                episodes.paths, "data.second", self.second.seed_key, episodes.joined.places,
+            )  # fmt: skip
+        if self.val_batches and self.val_horizon is not None:
+            self._split.require_horizon(table)
+        self._val_batches = validation_batches(
+            table, self._split, self.val_batches, self.batch_size, self.balance, ranks
+        )
         self._storage = None
-
-    def _make_validation(
-        self, table: EpisodeTable, found: Split, rank: int, world_size: int, whole: int
-    ) -> FixedBatches | None:
-        if not self.val_batches:
-            return None
-        if self.val_horizon is not None:
-            found.require_horizon(table)
-        for notice in found.notices:
-            rank_zero_info(notice)
-        if not found.held.any():
-            return None
-        sampler = SliceSampler(np.where(found.held, table.length, 0), found.horizon, table.task, self.balance)
-        batches = FixedBatches(sampler.spread(self.val_batches * whole), whole, rank, world_size)
-        return batches if len(batches) else None
-
-    def _rank_and_world_size(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
@@ -221,11 +220,8 @@ class MultitaskDataModule(LightningDataModule):
     def _rows(self) -> Storage:
         """Where the rows live, read there when first needed."""
         if self._storage is None:
-            stores, table = self._opened()
-            if self.storage == "device":
-                self._storage = DeviceStorage(stores, table, self._device())
-            else:
-                self._storage = (MemoryStorage if self.storage == "ram" else FileStorage)(stores, table)
+            stores, table, _ = self._of_both_streams()
+            self._storage = storage_of(self.storage, stores, table, self._device())
         return self._storage
 
     def train_dataloader(self) -> SliceLoader:
@@ -234,13 +230,24 @@ class MultitaskDataModule(LightningDataModule):
         trainer = self.trainer
         done = trainer.fit_loop.total_batch_idx + 1 if trainer is not None else 0
         overfitting = trainer is not None and bool(trainer.overfit_batches)  # ty: ignore[missing-attribute]
-        return self._loader(self._train_batches, self.horizon, self.batches_per_epoch, done, restart=overfitting)
+        every = 1 if self.second is None else self.second.every
+        stream = Stream(
+            *self._opened(), self._rows(), self._train_batches, self.horizon, self._binding, self._second(), every
+        )
+        return self._loader(stream, self.batches_per_epoch, done, restart=overfitting)
+
+    def _second(self) -> Stream | None:
+        if self.second is None or (second := self._second_episodes) is None:
+            return None
+        stores, table, _ = self._of_both_streams()
+        return Stream(stores, table, self._rows(), self._second_batches, self.second.horizon, second.binding)
 
     def val_dataloader(self) -> SliceLoader | list[SliceLoader]:
         """Batches of fixed, evenly spread slices of held-out episodes; an empty list where none is held out."""
         if self._val_batches is None:
             return []
-        return self._loader(self._val_batches, self._split.horizon, len(self._val_batches), 0, restart=True)
+        stream = Stream(*self._opened(), self._rows(), self._val_batches, self._split.horizon, self._binding)
+        return self._loader(stream, len(self._val_batches), 0, restart=True)
 
     def test_dataloader(self) -> SliceLoader | list[SliceLoader]:
         """The batches of validation."""
@@ -253,15 +260,9 @@ class MultitaskDataModule(LightningDataModule):
             LitPWMError: one has changed.
         """
         if isinstance(exception, RuntimeError) and self.num_workers:
-            for store in self._stores or ():
+            for store in self._of_both_streams()[0]:
                 store.require_unchanged()
 
-    def _loader(
-        self, batches: DrawnBatches | FixedBatches, horizon: int, length: int, first_step: int, restart: bool
-    ) -> SliceLoader:
-        stores, table = self._opened()
-        dataset = SliceDataset(self._rows(), table.task, batches, horizon, self._binding, length)
-        # Rows in memory were all looked at when they were read.
-        guard = Guard(stores, table, batches, lambda: self._binding.task_ids) if self.storage == "memmap" else None
+    def _loader(self, stream: Stream, length: int, first_step: int, restart: bool) -> SliceLoader:
         pin_memory = self._device().type == "cuda" and self.storage != "device"
-        return SliceLoader(dataset, first_step, restart, self.num_workers, pin_memory, guard)
+        return stream.loader(length, first_step, restart, self.num_workers, pin_memory)

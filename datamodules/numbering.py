@@ -18,11 +18,13 @@ class Binding:
         task_ids: the number of each of the data's tasks [N].
         obs_dim: width of observations.
         action_dim: width of actions.
+        option: where the stream's options are, for errors.
     """
 
     task_ids: np.ndarray
     obs_dim: int
     action_dim: int
+    option: str = "data"
 
     def bind(
         self, tasks: Mapping[str, tuple[int, int]], task_names: Sequence[str], obs_dim: int, action_dim: int
@@ -44,15 +46,15 @@ class Binding:
             raise LitPWMError(
                 f"The data has the task{'s' if len(unknown) > 1 else ''} {', '.join(map(repr, unknown))}, which the "
                 f"model does not know. The data's tasks are {', '.join(tasks)}; the model's are "
-                f"{', '.join(names) or 'none'}. Choose tasks that the model knows with data.tasks, or train a model "
-                f"on these."
+                f"{', '.join(names) or 'none'}. Choose tasks that the model knows with {self.option}.tasks, or "
+                f"train a model on these."
             )
         for name, dims in tasks.items():
             if dims[0] > obs_dim or dims[1] > action_dim:
                 raise LitPWMError(
                     f"The task {name!r} of the data has {dims[0]} observation and {dims[1]} action entries, but the "
-                    f"model takes {obs_dim} and {action_dim}. Leave it out with data.tasks, or train a model that is "
-                    f"wide enough."
+                    f"model takes {obs_dim} and {action_dim}. Leave it out with {self.option}.tasks, or train a model "
+                    f"that is wide enough."
                 )
         self.task_ids = np.array([names.index(name) for name in tasks], np.int64)
         self.obs_dim, self.action_dim = int(obs_dim), int(action_dim)

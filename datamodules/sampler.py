@@ -34,6 +34,7 @@ class SliceSampler:
         balance: `transitions` draws uniformly from all legal starts; `tasks` draws a task that has any, uniformly, and
             then uniformly from its legal starts.
         seed: of the draws, 0 or more.
+        stream: which of several streams of one seed, 0 or more; each draws anew.
 
     Attributes:
         num_windows: the number of legal starts.
@@ -50,9 +51,10 @@ class SliceSampler:
         tasks: Sequence[int] | np.ndarray | None = None,
         balance: Balance = "transitions",
         seed: CountOrZero = 0,
+        stream: CountOrZero = 0,
     ) -> None:
         lengths = np.asarray(lengths, np.int64)
-        self.horizon, self.balance, self.seed = horizon, balance, seed
+        self.horizon, self.balance, self.seed, self.stream = horizon, balance, seed, stream
         if balance == "tasks":
             if tasks is None:
                 raise LitPWMError("To balance slices by tasks, the sampler needs the task of each episode.")
@@ -100,10 +102,31 @@ class SliceSampler:
         if batch_size % world_size or not 0 <= rank < world_size:
             raise LitPWMError(f"A batch of {batch_size} slices has no equal share for rank {rank} of {world_size}.")
         share = batch_size // world_size
-        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, step])))
+        key = (self.stream,) if self.stream else ()
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, step], spawn_key=key)))
         group = generator.integers(len(self._group_size), size=batch_size)
         windows = self._group_first[group] + generator.integers(self._group_size[group])
         return self.locate(windows[rank * share : (rank + 1) * share])
+
+    def require_enough(self, batch_size: int, world_size: int, paths: Sequence[str], option: str) -> None:
+        """Make sure that batches do not ask for more slices than there are.
+
+        Args:
+            batch_size: slices of each rank.
+            world_size: the number of ranks.
+            paths: where the episodes are from, for the error.
+            option: where the options are, for the error.
+
+        Raises:
+            LitPWMError: they do.
+        """
+        if batch_size * world_size > self.num_windows:
+            ranks = f" on each of {world_size} ranks" if world_size > 1 else ""
+            raise LitPWMError(
+                f"{option}.batch_size is {batch_size}{ranks}, but {', '.join(paths)} holds only {self.num_windows} "
+                f"training slices of horizon {self.horizon}. Use a batch size of at most "
+                f"{self.num_windows // world_size}, a shorter horizon, or more data."
+            )
 
     def locate(self, windows: np.ndarray) -> Windows:
         """Episode and start of windows, which are counted from 0 to `num_windows` - 1."""

@@ -119,7 +119,9 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names[:_SHOWN])) + more
 
 
-def require_slices(table: EpisodeTable, lengths: np.ndarray, horizon: int, paths: Sequence[str]) -> None:
+def require_slices(
+    table: EpisodeTable, lengths: np.ndarray, horizon: int, paths: Sequence[str], option: str = "data"
+) -> None:
     """Make sure that every task offers a training slice.
 
     Args:
@@ -127,6 +129,7 @@ def require_slices(table: EpisodeTable, lengths: np.ndarray, horizon: int, paths
         lengths: actions of each episode, 0 for those that are not trained on [E].
         horizon: transitions of a slice.
         paths: the stores', for the error.
+        option: where the stream's options are, for the error.
 
     Raises:
         LitPWMError: a task has no episode that is long enough.
@@ -135,7 +138,7 @@ def require_slices(table: EpisodeTable, lengths: np.ndarray, horizon: int, paths
         longest = int(lengths[table.task == task].max())
         if longest < horizon:
             raise LitPWMError(
-                f"data.horizon is {horizon}, but the longest training episode of {name!r} in {', '.join(paths)} has "
-                f"{longest} transitions, so that it offers no slice. Use a horizon of at most {longest}, or leave the "
-                f"task out with data.tasks."
+                f"{option}.horizon is {horizon}, but the longest training episode of {name!r} in {', '.join(paths)} "
+                f"has {longest} transitions, so that it offers no slice. Use a horizon of at most {longest}, or leave "
+                f"the task out with {option}.tasks."
             )

@@ -6,7 +6,7 @@ Each class turns windows into the slices of a batch, time-major, the same to the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from datamodules.store import EpisodeStore
 from datamodules.values import Block, Tally, tally_rows
 from lit_pwm.errors import LitPWMError
 
+Placement = Literal["memmap", "ram", "device"]
 _BLOCK_ROWS = 65_536
 
 
@@ -131,6 +132,19 @@ class DeviceStorage:
         rows = torch.arange(horizon + 1, device=self._device)[:, None] + starts
         obs, action, reward = self._obs[rows], self._action[rows[:-1]], self._reward[rows[:-1]]
         return Slices(_fitted(obs, obs_dim), _fitted(action, action_dim), reward)
+
+
+def storage_of(
+    placement: Placement, stores: Sequence[EpisodeStore], table: EpisodeTable, device: torch.device
+) -> Storage:
+    """Where the chosen episodes' rows live.
+
+    Raises:
+        LitPWMError: rows that are copied cannot be trained on.
+    """
+    if placement == "device":
+        return DeviceStorage(stores, table, device)
+    return (MemoryStorage if placement == "ram" else FileStorage)(stores, table)
 
 
 def widest(stores: Sequence[EpisodeStore]) -> tuple[int, int]:

@@ -7,7 +7,7 @@ width, Z latent width, N number of tasks. Rollouts and batches are time-major.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor
 
@@ -16,13 +16,15 @@ class Batch(TypedDict):
     """One batch of episode-safe slices.
 
     `obs[t]` is followed by `action[t]`, which earned `reward[t]` and led to `obs[t + 1]`. `task` indexes the task names
-    the batches were bound to (`DataSource.bind_tasks`), else the data's own.
+    the batches were bound to (`DataSource.bind_tasks`), else the data's own. `second` is the batch of a second stream
+    with its own H and B, at the updates that have one.
     """
 
     obs: Tensor  # [H+1, B, O] float32, zero-padded on the right to the bound width
     action: Tensor  # [H, B, A] float32, zero-padded
     reward: Tensor  # [H, B] float32
     task: Tensor  # [B] int64
+    second: NotRequired[Batch]
 
 
 @runtime_checkable

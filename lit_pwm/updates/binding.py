@@ -32,7 +32,8 @@ def bind(source: DataSource, world_model: WorldModel) -> None:
         LitPWMError: the data has a task that the model does not know, or one of other widths under a name it knows.
     """
     source.bind_tasks(world_model.task_names, world_model.obs_dim, world_model.action_dim)
-    for name, dims in source.tasks.items():
+    # What is known of a second stream's tasks; a datamodule of one stream need not say.
+    for name, dims in getattr(source, "all_tasks", source.tasks).items():
         if tuple(dims) != world_model.tasks[name]:
             known = world_model.tasks[name]
             raise LitPWMError(

@@ -24,6 +24,7 @@ class Recorder(LightningModule):
         super().__init__()
         self.layer = torch.nn.Linear(1, 1)
         self.seen: list[tuple[int, list[float]]] = []
+        self.second: list[tuple[int, list[float]]] = []
         self.validated: list[list[float]] = []
 
     def configure_model(self) -> None:
@@ -37,6 +38,8 @@ class Recorder(LightningModule):
     def training_step(self, batch, batch_idx):
         assert batch["obs"].shape[-1] == 24
         self.seen.append((batch_idx, batch["obs"][0, :, 0].tolist()))
+        if "second" in batch:
+            self.second.append((batch_idx, batch["second"]["obs"][0, :, 0].tolist()))
         return self.layer(batch["reward"].mean().reshape(1, 1)).square().mean()
 
     def validation_step(self, batch, batch_idx):
@@ -137,9 +140,10 @@ import json, sys
 from test_data_in_training import fit
 
 if __name__ == "__main__":
-    module = fit(sys.argv[1], sys.argv[2], 9, data_options={"batch_size": 4}, strategy="ddp", devices=2)
+    options = {"batch_size": 4, "second": {"horizon": 9, "batch_size": 3, "every": 2}}
+    module = fit(sys.argv[1], sys.argv[2], 9, data_options=options, strategy="ddp", devices=2)
     with open(f"{sys.argv[2]}/rank{module.global_rank}.json", "w") as file:
-        json.dump([module.seen, module.validated, module.statistics, module.rows_were_read], file)
+        json.dump([module.seen, module.second, module.validated, module.statistics, module.rows_were_read], file)
 """
 
 
@@ -153,11 +157,17 @@ def test_two_ranks_with_half_the_batch_see_what_one_process_sees(straight, mixed
     environment["PYTHONPATH"] += os.pathsep + str(Path(__file__).parent)
     arguments = [str(version_1(mixed_store)), str(tmp_path)]
     subprocess.run([sys.executable, str(script), *arguments], check=True, timeout=120, env=environment)
-    seen, validated, statistics, read = zip(
+    seen, second, validated, statistics, read = zip(
         *(json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)), strict=True
     )
     both = [first + second for (_, first), (_, second) in zip(*seen, strict=True)]
     assert both == [seen for _, seen in module.seen[:9]]
+    options = {"horizon": 9, "batch_size": 6, "every": 2}
+    alone = MultitaskDataModule(str(mixed_store), horizon=5, batch_size=8, batches_per_epoch=9, second=options)
+    alone.setup()
+    due = [batch["second"]["obs"][0, :, 0].tolist() for batch in alone.train_dataloader() if "second" in batch]
+    assert [first + theirs for (_, first), (_, theirs) in zip(*second, strict=True)] == due
+    assert [index for index, _ in second[0]] == [0, 2, 4, 0, 2]  # of epochs of 6 updates
     assert [first + second for first, second in zip(*validated, strict=True)] == module.validated[:2]
     assert read == (True, False)
     of_one = {name: list(found) for name, found in module.statistics.items()}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-import datamodules.multitask
+import datamodules.batches_of_steps
 from datamodules import EpisodeStore, MultitaskDataModule
 from datamodules.columns import LargeMappedColumn
 from lit_pwm.batch import DataSource
@@ -344,7 +344,7 @@ def test_a_task_that_offers_no_slice_is_named(make_store):
 def test_short_episodes_are_counted_and_left_out(make_store, monkeypatch):
     path = make_store([("cup-catch", 30)] * 4 + [("cup-catch", 3)] * 4)
     said = []
-    monkeypatch.setattr(datamodules.multitask, "rank_zero_info", said.append)
+    monkeypatch.setattr(datamodules.batches_of_steps, "rank_zero_info", said.append)
     data = module(path, val_fraction=0, batch_size=16)
     assert episodes_of(data.train_dataloader()) == {0, 1, 2, 3}
     assert said == ["4 of 8 training episodes are shorter than the horizon of 5 and are not used."]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import datamodules.batches_of_steps
 import datamodules.multitask
 from datamodules import EpisodeStore, EpisodeWriter, MultitaskDataModule
 from datamodules.guarding import Guard
@@ -28,7 +29,8 @@ def module(store, **options):
 @pytest.fixture
 def notices(monkeypatch):
     said = []
-    monkeypatch.setattr(datamodules.multitask, "rank_zero_info", said.append)
+    for module in (datamodules.batches_of_steps, datamodules.multitask):
+        monkeypatch.setattr(module, "rank_zero_info", said.append)
     return said
 
 
