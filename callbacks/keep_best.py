@@ -30,6 +30,7 @@ class KeepBest(Callback):
         for callback in kept:
             if (state := states.get(callback.state_key)) is not None:
                 _make_ours(state, callback, beside)
+                callback.current_score = state.get("current_score")  # which Lightning saves, and does not restore
 
 
 def _rename_states(states: dict[str, object], keys: list[str]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_pwm.batch import Batch
+from lit_pwm.checkpoints.references import SaveWorldModel
 from lit_pwm.imagination import Imagined, discounted_return, imagine, td_lambda
 from lit_pwm.losses import WorldModelObjective, objective_from
 from lit_pwm.models.actor_parity import ActorParity
@@ -70,6 +71,8 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
             refused. By default any will do.
         objective: the objective of pre-training; validation then reports by it how well the world model predicts this
             run's data (`val/world_model_loss`).
+        save_world_model: `full` saves the world model with each checkpoint; `reference` its fingerprint and the file
+            that it came from alone, which readers then need (`--world-model FILE`).
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         actor_parity: ActorParity = _ACTOR_PARITY,
         world_model: WorldModelOptions | None = None,
         objective: Callable[[], WorldModelObjective] | WorldModelObjective | None = None,
+        save_world_model: SaveWorldModel = "full",
     ) -> None:
         super().__init__()
         check_options(PolicyLearning, locals())
@@ -119,6 +123,7 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
             None if parity.reference is None else factory_from(parity.reference, Actor),
             parity.tolerance,
         )
+        self.save_world_model: SaveWorldModel = save_world_model
         self.horizon, self.gamma, self.lam = horizon, gamma, lam
         self.detach_actor_input = detach_actor_input
         self.returns_of_each_task = self.returns.scale == "task"
@@ -142,6 +147,8 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         if (parity := self.parity()) is not None:
             parity.require(self.makes.tolerance)
             rank_zero_info(f"actor {parity}")
+        if self.save_world_model == "reference":
+            self.check_reference()
         apply_settings(self._settings, self.trainer.optimizers, cast("list[LambdaLR]", self.lr_schedulers()))
         self.prepare_updates(self.trainer.optimizers)
 

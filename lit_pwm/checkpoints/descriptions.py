@@ -36,7 +36,7 @@ def describe_policy(
     }
 
 
-def description_of(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
+def described_in(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
     """The description in a checkpoint that has been read already; `path` says where from.
 
     A checkpoint of an older format is brought to this one first, as a whole and in place.

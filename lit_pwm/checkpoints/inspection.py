@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from lit_pwm.checkpoints.migration import PROVENANCE_KEY, SETTINGS_KEY
-from lit_pwm.checkpoints.native import DESCRIPTION_KEY, description_of, read_checkpoint
+from lit_pwm.checkpoints.native import DESCRIPTION_KEY, described_in, read_checkpoint
+from lit_pwm.checkpoints.references import REFERENCE_KEY
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models.sizes import SIZES
 from lit_pwm.paths import absolute
@@ -31,8 +32,8 @@ def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
     Returns:
         `path`, `bytes`, `kind`, `format` (name and version), `sizes` (widths, parameters by part, TD-MPC2's name for
         the size where it has one), `components` (class paths and options), `tasks` (name → widths), `trained_tasks`,
-        `step`, `epoch`, `config`, `metrics`, `data` (fingerprint, tasks), `versions`, `bytes_by_part`. What a file does
-        not say is None or empty.
+        `world_model_reference` (fingerprint and file of a world model that is left out), `step`, `epoch`, `config`,
+        `metrics`, `data` (fingerprint, tasks), `versions`, `bytes_by_part`. What a file does not say is None or empty.
 
     Raises:
         LitPWMError: the file is missing, unreadable, no checkpoint, or of a kind that is not known.
@@ -53,7 +54,7 @@ def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
 def _described(raw: dict[str, Any], path: str | Path) -> dict[str, Any]:
     written = raw.get(DESCRIPTION_KEY)
     version = written.get("format") if isinstance(written, Mapping) else None
-    description = description_of(raw, path)
+    description = described_in(raw, path)
     model, weights = description["world_model"], raw["state_dict"]
     tensors = {str(key): value for key, value in weights.items() if isinstance(value, torch.Tensor)}
     provenance = raw.get(PROVENANCE_KEY) or {}
@@ -72,6 +73,7 @@ def _described(raw: dict[str, Any], path: str | Path) -> dict[str, Any]:
         ),
         "tasks": {name: list(widths) for name, widths in model["tasks"].items()},
         "trained_tasks": list(description.get("trained_tasks", [])),
+        "world_model_reference": plain_json(description.get(REFERENCE_KEY)),
         "step": plain_json(raw.get("global_step")),
         "epoch": plain_json(raw.get("epoch")),
         "config": plain_json(raw.get(SETTINGS_KEY) or raw.get("hyper_parameters") or {}),

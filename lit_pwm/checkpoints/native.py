@@ -7,17 +7,19 @@ them, its config, or the data.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from lit_pwm.checkpoints.descriptions import describe_policy, describe_world_model, description_of
+from lit_pwm.checkpoints.descriptions import describe_policy, describe_world_model, described_in
 from lit_pwm.checkpoints.formats.base import FOREIGN_KEY, TaskNames, notice
 from lit_pwm.checkpoints.formats.format_registry import read_any
 from lit_pwm.checkpoints.migration import DESCRIPTION_KEY
 from lit_pwm.checkpoints.networks import building, check_same_networks, completed
 from lit_pwm.checkpoints.reading import read_checkpoint
+from lit_pwm.checkpoints.references import put_back
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models.actors import Actor
 from lit_pwm.models.component import Component, factory_from
@@ -25,6 +27,7 @@ from lit_pwm.models.critics import CriticEnsemble
 from lit_pwm.models.policy import Policy
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.runtime.imports import ignoring_options
+from lit_pwm.runtime.supplied import supplying
 
 __all__ = [
     "DESCRIPTION_KEY",
@@ -33,6 +36,7 @@ __all__ = [
     "check_same_networks",
     "describe_policy",
     "describe_world_model",
+    "described_in",
     "description_of",
     "initial_world_model",
     "load_actor_and_critic",
@@ -49,7 +53,19 @@ def read_description(path: str | Path) -> dict[str, Any]:
     Raises:
         LitPWMError: unreadable, not of lit_pwm, or of a newer format.
     """
-    return description_of(read_any(path), path)
+    return described_in(read_any(path), path)
+
+
+def description_of(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """As `described_in`; a checkpoint that leaves its world model out gets it (`lit_pwm.checkpoints.references`).
+
+    Raises:
+        LitPWMError: as `described_in`; or its world model is not to be had.
+    """
+    description = described_in(checkpoint, path)
+    names = list(description["world_model"]["tasks"])  # for a file of another format, which may not say them
+    put_back(checkpoint, description, path, partial(load_world_model, tasks=names))
+    return description
 
 
 def load_world_model(
@@ -100,7 +116,12 @@ def _world_model_in(checkpoint: dict[str, Any], path: str | Path, ignore_options
     return world_model
 
 
-def load_policy(path: str | Path, ignore_options: Iterable[str] = (), tasks: TaskNames | None = None) -> Policy:
+def load_policy(
+    path: str | Path,
+    ignore_options: Iterable[str] = (),
+    tasks: TaskNames | None = None,
+    world_model: str | Path | None = None,
+) -> Policy:
     """The policy of a checkpoint of policy learning, with its critics, in evaluation mode on the CPU.
 
     Its `actor` is the averaged one (EMA), which evaluations act with; its `critic` and `target_critic` are None where
@@ -110,31 +131,32 @@ def load_policy(path: str | Path, ignore_options: Iterable[str] = (), tasks: Tas
         path: the checkpoint. Import the modules of components that are not lit_pwm's before.
         ignore_options: options that the checkpoint holds and their classes no longer have.
         tasks: names of its tasks in the order of its rows, where it does not say them, or a task set's name.
+        world_model: the file of its world model, for a checkpoint that was saved without (`save_world_model:
+            reference`); by default the one that it was trained on.
 
     Raises:
-        LitPWMError: the file is missing, unreadable, holds no policy, or its tasks need names.
+        LitPWMError: the file is missing, unreadable, holds no policy, or its tasks need names; or its world model's
+            file is missing, or holds another.
     """
-    checkpoint, description = _read_policy(
-        path,
-        f"Train one on it: lit-pwm fit --config configs/policy_learning.yaml --model.world_model_checkpoint {path} ...",
-        tasks,
-    )
+    how = f"lit-pwm fit --config configs/policy_learning.yaml --model.world_model_checkpoint {path} ..."
+    with supplying(world_model):
+        checkpoint, description = _read_policy(path, f"Train one on it: {how}", tasks)
     with building(path), ignoring_options(ignore_options):
-        world_model = WorldModel.from_description(description["world_model"])
-        dimensions = (world_model.latent_dim, world_model.action_dim, len(world_model.tasks))
+        model = WorldModel.from_description(description["world_model"])
+        dimensions = (model.latent_dim, model.action_dim, len(model.tasks))
         actor = factory_from(description["actor"], Actor)(*dimensions)
-        actor.set_action_mask(world_model.action_mask())
+        actor.set_action_mask(model.action_mask())
         make_critic = factory_from(description["critic"], CriticEnsemble)
         critics = {
-            name: make_critic(world_model.latent_dim, len(world_model.tasks)) for name in ("critic", "target_critic")
+            name: make_critic(model.latent_dim, len(model.tasks)) for name in ("critic", "target_critic")
         }
     state = checkpoint["state_dict"]
-    _load(world_model, state, "world_model.", path)
+    _load(model, state, "world_model.", path)
     _load(actor, state, "averaged_actor.", path)
     held = {name: critic for name, critic in critics.items() if any(key.startswith(f"{name}.") for key in state)}
     for name, critic in held.items():
         _load(critic, state, f"{name}.", path)
-    return Policy(world_model, actor, tuple(description["trained_tasks"]), **held).eval()
+    return Policy(model, actor, tuple(description["trained_tasks"]), **held).eval()
 
 
 def load_actor_and_critic(

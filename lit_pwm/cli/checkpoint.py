@@ -71,6 +71,8 @@ def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [("tasks", f"{len(found['tasks'])}: {_listed(found['tasks'])}")]
     if found["trained_tasks"]:
         rows += [("trained tasks", _listed(found["trained_tasks"]))]
+    if (left_out := found["world_model_reference"]) is not None:
+        rows += [("world model", f"left out; {_said(left_out.get('fingerprint'))} of {_said(left_out.get('file'))}")]
     rows += [("step", _said(found["step"])), ("epoch", _said(found["epoch"]))]
     rows += [(f"  {name}", _metric(value)) for name, value in found["metrics"].items()]
     rows += [("data fingerprint", _said(found["data"].get("fingerprint")))]

@@ -19,6 +19,7 @@ from lit_pwm.runtime.processes import follow_lifeline, keep_sockets_short, open_
 from lit_pwm.runtime.run_signals import ENDING
 from lit_pwm.runtime.siblings import check_siblings
 from lit_pwm.runtime.stopping import leave, stopping
+from lit_pwm.runtime.supplied import WORLD_MODEL_OPTION, supplying_to_all
 
 TRAINER_VERBS = {
     "fit": "train a world model or a policy",
@@ -28,6 +29,7 @@ TRAINER_VERBS = {
 INTERRUPTED = 130
 IMPORT_HELP = "import this module first, so that checkpoints may name its components"
 IGNORE_HELP = "pass over options of checkpoints that their class no longer has"
+MODEL_HELP = "the world model of a policy's checkpoint that was saved without it"
 STOPPED = tuple(128 + number for number in ENDING)
 
 
@@ -62,8 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Pre-train latent world models on offline data of many control tasks, and learn policies in them.",
         epilog="Trainer verbs: "
         + "; ".join(f"{verb}: {what}" for verb, what in TRAINER_VERBS.items())
-        + f". `lit-pwm fit --help` lists their options. All verbs take --debug, --import MODULE ({IMPORT_HELP}) and "
-        f"--ignore-options A,B ({IGNORE_HELP}).",
+        + f". `lit-pwm fit --help` lists their options. All verbs take --debug, --import MODULE ({IMPORT_HELP}), "
+        f"--ignore-options A,B ({IGNORE_HELP}) and {WORLD_MODEL_OPTION} FILE ({MODEL_HELP}).",
     )
     parser.add_argument("--version", action="version", version=f"lit-pwm {lit_pwm.__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -78,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     for verb in verbs.choices.values():  # read by `run` before, for the Trainer's verbs too
         verb.add_argument("--import", metavar="MODULE", help=f"{IMPORT_HELP}; may be repeated")
         verb.add_argument("--ignore-options", metavar="A,B", help=IGNORE_HELP)
+        verb.add_argument(WORLD_MODEL_OPTION, metavar="FILE", help=MODEL_HELP)
     return parser
 
 
@@ -93,7 +96,11 @@ def run(argv: list[str]) -> int:
         check_siblings()
         argv, modules = taken_out(argv, "--import")
         argv, ignored = taken_out(argv, "--ignore-options")
-        with current_folder_importable(), importing(modules, [name for names in ignored for name in names.split(",")]):
+        argv, models = taken_out(argv, WORLD_MODEL_OPTION)
+        if len(models) > 1:
+            raise LitPWMError(f"The option {WORLD_MODEL_OPTION} is given {len(models)} times. Name one file.")
+        options = [name for names in ignored for name in names.split(",")]
+        with current_folder_importable(), importing(modules, options), supplying_to_all(*models or [None]):
             return _run_verb(argv)
     except LitPWMError as error:
         if debug:

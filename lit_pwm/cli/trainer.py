@@ -64,8 +64,9 @@ class CLI(LightningCLI):
         """Name the data class, so that `--data.store` works without a config."""
         parser.epilog = (
             "All verbs take --debug, which shows the traceback of an error, --import MODULE (repeatable), whose "
-            "components checkpoints may then name, and --ignore-options A,B, which passes over options of checkpoints "
-            "that their class no longer has."
+            "components checkpoints may then name, --ignore-options A,B, which passes over options of checkpoints "
+            "that their class no longer has, and --world-model FILE, which holds the world model of a policy's "
+            "checkpoint that was saved without it."
         )
         parser.set_defaults({"data": {"class_path": "datamodules.MultitaskDataModule"}})
 

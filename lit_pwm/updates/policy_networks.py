@@ -23,6 +23,7 @@ from lit_pwm.checkpoints.native import (
     load_world_model,
 )
 from lit_pwm.checkpoints.networks import check_same_networks, completed, description_of_unbuilt
+from lit_pwm.checkpoints.references import SaveWorldModel, fingerprint_of, reference_in
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models.actors import Actor
 from lit_pwm.models.component import factory_from
@@ -32,8 +33,10 @@ from lit_pwm.models.policy import Policy
 from lit_pwm.models.running_stats import RunningStats
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.models.world_model_options import WorldModelOptions
+from lit_pwm.runtime.supplied import supplied
 from lit_pwm.updates.binding import bind, source_of
 from lit_pwm.updates.from_checkpoint import BuiltFromCheckpoint
+from lit_pwm.updates.frozen_model import FrozenModel
 from lit_pwm.updates.precision import require_supported_precision, sums_dtype
 
 ActorFactory = Callable[[int, int, int], Actor]
@@ -72,6 +75,7 @@ class PolicyNetworks(BuiltFromCheckpoint):
         initial_policy_checkpoint: the file that a fresh run takes the weights of actor and critics from, if any.
         returns_of_each_task: whether return statistics are kept for each task.
         world_model_options: what the world model is to be made of; None where any will do.
+        save_world_model: whether checkpoints hold the world model, or refer to it.
     """
 
     makes: PolicyMakers
@@ -79,6 +83,7 @@ class PolicyNetworks(BuiltFromCheckpoint):
     initial_policy_checkpoint: str | None
     returns_of_each_task: bool
     world_model_options: WorldModelOptions | None
+    save_world_model: SaveWorldModel
 
     world_model: WorldModel
     actor: Actor
@@ -90,6 +95,7 @@ class PolicyNetworks(BuiltFromCheckpoint):
     return_stats: RunningStats
     noise_seed: Tensor
     trained_tasks: tuple[str, ...] = ()
+    _frozen: FrozenModel | None = None
 
     # -- building ---------------------------------------------------------------------------------------------------
     @property
@@ -128,6 +134,8 @@ class PolicyNetworks(BuiltFromCheckpoint):
         world_model = load_world_model(self.world_model_checkpoint).train()
         theirs = {"world_model": world_model.description()}
         check_same_networks(theirs | self._asked_for(theirs["world_model"]), theirs, self.world_model_checkpoint)
+        if self.save_world_model == "reference":
+            self._frozen = FrozenModel(self.world_model_checkpoint, fingerprint_of(world_model))
         with torch.device("cpu"):  # a seed gives the same weights wherever they are trained
             self._build(world_model, tasks, self.makes.matched_actor, self.makes.critic)
         if self.initial_policy_checkpoint:
@@ -182,9 +190,22 @@ class PolicyNetworks(BuiltFromCheckpoint):
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """Describe the networks beside their weights; the world model is part of the checkpoint."""
-        checkpoint[DESCRIPTION_KEY] = self._description()
+        """Describe the networks beside their weights; the world model is part of the checkpoint, or referred to."""
+        checkpoint[DESCRIPTION_KEY] = description = self._description()
         checkpoint[PROVENANCE_KEY] = self.provenance()
+        if self.save_world_model == "reference":
+            self.check_reference().leave_out(checkpoint, description)
+
+    def check_reference(self) -> FrozenModel:
+        """See that the world model is the one in the file that checkpoints without it refer to.
+
+        Raises:
+            LitPWMError: it is not.
+        """
+        if self._frozen is None:
+            self._frozen = FrozenModel(supplied() or self.world_model_checkpoint)
+        self._frozen.check(self.world_model, load_world_model)
+        return self._frozen
 
     def _description(self) -> dict[str, object]:
         return describe_policy(self.world_model, self.actor, self.critic, self.trained_tasks)
@@ -205,6 +226,8 @@ class PolicyNetworks(BuiltFromCheckpoint):
         if not self.is_built or not self.world_model.numbers_tasks_like(theirs["world_model"]):
             self._build_described(description, path)
         self.trained_tasks = tuple(description["trained_tasks"])
+        if (reference := reference_in(description, path)) is not None:
+            self._frozen = FrozenModel(supplied() or reference[1], reference[0])
         self._require_same_statistics(checkpoint, path)
         if self._trainer is not None:
             source = source_of(self)
