@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Trainer
 
 from lit_pwm.checkpoints.wholeness import require_whole
+from lit_pwm.checkpoints.writing import write_tensors
 from lit_pwm.runtime.atomic import replacing_part
 
 
@@ -41,39 +40,6 @@ class WholeCheckpointIO(TorchCheckpointIO):
         if "://" not in str(path):
             require_whole(str(path))
         return super().load_checkpoint(path, *arguments, **options)
-
-
-class _Remembering:
-    """A file to write to that keeps the system's error: torch reports it as one of its own, without the reason."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.error = file, None
-
-    def write(self, data: Any) -> int:
-        try:
-            return self.file.write(data)
-        except OSError as error:
-            self.error: OSError | None = error
-            raise
-
-    def flush(self) -> None:
-        self.file.flush()
-
-
-def write_tensors(content: object, path: str | Path) -> None:
-    """`torch.save`, with the system's own error where the file cannot be written.
-
-    Raises:
-        OSError: it cannot.
-    """
-    with open(path, "wb") as file:
-        remembering = _Remembering(file)
-        try:
-            torch.save(content, remembering)  # ty: ignore[invalid-argument-type]
-        except Exception:
-            if remembering.error is not None:
-                raise remembering.error from None
-            raise
 
 
 def write_whole_checkpoints(trainer: Trainer) -> None:

@@ -54,7 +54,8 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
     all tasks of the data; let actor and critic look at the task (`task_dim`) when there are several.
 
     Args:
-        world_model_checkpoint: a checkpoint that holds a world model, of pre-training or of policy learning.
+        world_model_checkpoint: a checkpoint that holds a world model, of pre-training or of policy learning, or a file
+            of any format in docs/checkpoints.md.
         initial_policy_checkpoint: start from the actor and critics of this policy instead of fresh weights, for
             example after the world model was trained further; they must be of the same kinds and sizes.
         actor: the actor class and its options; dimensions come from the world model.
@@ -73,6 +74,8 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
             run's data (`val/world_model_loss`).
         save_world_model: `full` saves the world model with each checkpoint; `reference` its fingerprint and the file
             that it came from alone, which readers then need (`--world-model FILE`).
+        checkpoint_tasks: names of the tasks in `world_model_checkpoint` and `initial_policy_checkpoint`, in the order
+            of their rows, where a file does not say them; or a task set's name.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         world_model: WorldModelOptions | None = None,
         objective: Callable[[], WorldModelObjective] | WorldModelObjective | None = None,
         save_world_model: SaveWorldModel = "full",
+        checkpoint_tasks: list[str] | None = None,
     ) -> None:
         super().__init__()
         check_options(PolicyLearning, locals())
@@ -117,6 +121,7 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         )
         self.world_model_checkpoint = str(absolute(world_model_checkpoint)) if world_model_checkpoint else None
         self.initial_policy_checkpoint = str(absolute(initial_policy_checkpoint)) if initial_policy_checkpoint else None
+        self.checkpoint_tasks = checkpoint_tasks
         self.makes = PolicyMakers(
             factory_from(actor, Actor),
             factory_from(critic, CriticEnsemble),

@@ -18,7 +18,7 @@ from lit_pwm.checkpoints.native import (
     building,
     describe_world_model,
     description_of,
-    load_world_model,
+    initial_world_model,
 )
 from lit_pwm.checkpoints.networks import check_same_networks, description_of_unbuilt
 from lit_pwm.errors import LitPWMError, did_you_mean
@@ -67,10 +67,12 @@ class WorldModelPretraining(BuiltFromCheckpoint, metaclass=AcceptsOldSpellings):
         task_set: build the model for all tasks of this set (for example mt30), with the set's widths, whatever subset
             the data holds; by default for the data's own tasks.
         initial_checkpoint: start from the world model in this checkpoint instead of fresh weights; it brings its own
-            parts, sizes and observation statistics.
+            parts, sizes and observation statistics. A file of any format in docs/checkpoints.md.
         standardise_observations: scale each task's observations by its training episodes' mean and standard deviation,
             which are then part of the model.
         open_loop_steps: numbers of open-loop steps after which held-out errors are reported.
+        checkpoint_tasks: names of the tasks in `initial_checkpoint`, in the order of its rows, where the file does not
+            say them; or a task set's name.
     """
 
     world_model: WorldModel
@@ -86,6 +88,7 @@ class WorldModelPretraining(BuiltFromCheckpoint, metaclass=AcceptsOldSpellings):
         initial_checkpoint: File | None = None,
         standardise_observations: bool = True,
         open_loop_steps: Annotated[tuple[Count, ...], Length(1)] = (1, 4, 16),
+        checkpoint_tasks: list[str] | None = None,
     ) -> None:
         super().__init__()
         check_options(WorldModelPretraining, locals())
@@ -104,7 +107,7 @@ class WorldModelPretraining(BuiltFromCheckpoint, metaclass=AcceptsOldSpellings):
             initial_checkpoint=self.initial_checkpoint,
         )
         self.task_set, self.standardise_observations = task_set, standardise_observations
-        self.open_loop_steps = tuple(open_loop_steps)
+        self.open_loop_steps, self.checkpoint_tasks = tuple(open_loop_steps), checkpoint_tasks
 
     # -- building ---------------------------------------------------------------------------------------------------
     @property
@@ -140,7 +143,7 @@ class WorldModelPretraining(BuiltFromCheckpoint, metaclass=AcceptsOldSpellings):
                 )
 
     def _initial_world_model(self, path: str) -> WorldModel:
-        world_model = load_world_model(path).train()
+        world_model = initial_world_model(path, self.checkpoint_tasks)
         if self.task_set is not None and set(world_model.task_names) != set(TASK_SETS[self.task_set]):
             raise LitPWMError(
                 f"model.task_set is {self.task_set!r}, but the world model in model.initial_checkpoint {path!r}, which "

@@ -147,9 +147,7 @@ def load_policy(
         actor = factory_from(description["actor"], Actor)(*dimensions)
         actor.set_action_mask(model.action_mask())
         make_critic = factory_from(description["critic"], CriticEnsemble)
-        critics = {
-            name: make_critic(model.latent_dim, len(model.tasks)) for name in ("critic", "target_critic")
-        }
+        critics = {name: make_critic(model.latent_dim, len(model.tasks)) for name in ("critic", "target_critic")}
     state = checkpoint["state_dict"]
     _load(model, state, "world_model.", path)
     _load(actor, state, "averaged_actor.", path)

@@ -19,6 +19,7 @@ from lit_pwm.checkpoints.native import (
     building,
     describe_policy,
     description_of,
+    initial_world_model,
     load_actor_and_critic,
     load_world_model,
 )
@@ -73,6 +74,7 @@ class PolicyNetworks(BuiltFromCheckpoint):
         makes: what makes the networks.
         world_model_checkpoint: the file that a fresh run takes its world model from.
         initial_policy_checkpoint: the file that a fresh run takes the weights of actor and critics from, if any.
+        checkpoint_tasks: names of the tasks in these files, where they do not say them.
         returns_of_each_task: whether return statistics are kept for each task.
         world_model_options: what the world model is to be made of; None where any will do.
         save_world_model: whether checkpoints hold the world model, or refer to it.
@@ -81,6 +83,7 @@ class PolicyNetworks(BuiltFromCheckpoint):
     makes: PolicyMakers
     world_model_checkpoint: str | None
     initial_policy_checkpoint: str | None
+    checkpoint_tasks: list[str] | None
     returns_of_each_task: bool
     world_model_options: WorldModelOptions | None
     save_world_model: SaveWorldModel
@@ -131,7 +134,7 @@ class PolicyNetworks(BuiltFromCheckpoint):
                 "PolicyLearning needs a world model, but world_model_checkpoint is not set. Give the checkpoint of "
                 "a pre-training run: --model.world_model_checkpoint RUN/.../last.ckpt."
             )
-        world_model = load_world_model(self.world_model_checkpoint).train()
+        world_model = initial_world_model(self.world_model_checkpoint, self.checkpoint_tasks, trains=False)
         theirs = {"world_model": world_model.description()}
         check_same_networks(theirs | self._asked_for(theirs["world_model"]), theirs, self.world_model_checkpoint)
         if self.save_world_model == "reference":
@@ -139,7 +142,9 @@ class PolicyNetworks(BuiltFromCheckpoint):
         with torch.device("cpu"):  # a seed gives the same weights wherever they are trained
             self._build(world_model, tasks, self.makes.matched_actor, self.makes.critic)
         if self.initial_policy_checkpoint:
-            load_actor_and_critic(self.initial_policy_checkpoint, self.world_model, self.actor, self.critic)
+            load_actor_and_critic(
+                self.initial_policy_checkpoint, self.world_model, self.actor, self.critic, self.checkpoint_tasks
+            )
             self.averaged_actor.load_state_dict(self.actor.state_dict())
             self.target_critic.load_state_dict(self.critic.state_dict())
 
@@ -204,7 +209,7 @@ class PolicyNetworks(BuiltFromCheckpoint):
         """
         if self._frozen is None:
             self._frozen = FrozenModel(supplied() or self.world_model_checkpoint)
-        self._frozen.check(self.world_model, load_world_model)
+        self._frozen.check(self.world_model, partial(load_world_model, tasks=self.world_model.task_names))
         return self._frozen
 
     def _description(self) -> dict[str, object]:
