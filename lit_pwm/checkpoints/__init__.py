@@ -1,5 +1,6 @@
 """Reading checkpoints safely and rebuilding what they hold."""
 
+from lit_pwm.checkpoints.conversion import convert
 from lit_pwm.checkpoints.native import (
     DESCRIPTION_KEY,
     describe_policy,
@@ -12,6 +13,7 @@ from lit_pwm.checkpoints.reading import read_checkpoint
 
 __all__ = [
     "DESCRIPTION_KEY",
+    "convert",
     "describe_policy",
     "describe_world_model",
     "load_policy",

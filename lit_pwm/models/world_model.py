@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -18,6 +19,8 @@ from lit_pwm.models.named_classes import known_options
 from lit_pwm.options import Count, CountOrZero, checked
 from lit_pwm.options.renamed import accepting_old_spellings
 
+DESCRIPTION_IN_METADATA = "lit_pwm"
+"""Where the metadata of a `state_dict`, which `torch.save` keeps, describe the model."""
 _RESOLUTION = 2 * torch.finfo(torch.float32).eps
 _SIMULATED_ZERO = 1e-8
 _TAKEN = ("reward", "encoder", "dynamics", "task_embedding")
@@ -127,6 +130,13 @@ class WorldModel(nn.Module):
             "obs_dim": self.obs_dim,
             "action_dim": self.action_dim,
         }
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Describe the model in the metadata of a `state_dict`, so that a file of nothing else can be read."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if (metadata := getattr(destination, "_metadata", None)) is not None:
+            with contextlib.suppress(LitPWMError):  # of a component with options that are not plain
+                metadata.setdefault(prefix[:-1], {})[DESCRIPTION_IN_METADATA] = self.description()
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> WorldModel:

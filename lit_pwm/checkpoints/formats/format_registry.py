@@ -8,13 +8,14 @@ from typing import Any
 
 from lit_pwm.checkpoints.formats.base import Format, TaskNames
 from lit_pwm.checkpoints.formats.own_file import OwnFile
+from lit_pwm.checkpoints.formats.plain_state_dict import PlainStateDict
 from lit_pwm.checkpoints.formats.pwm_model import PWMModel, PWMModule
 from lit_pwm.checkpoints.formats.tdmpc2_current import TDMPC2Current
 from lit_pwm.checkpoints.formats.tdmpc2_original import TDMPC2Original
 from lit_pwm.checkpoints.reading import read_checkpoint
 from lit_pwm.errors import LitPWMError, did_you_mean
 
-FORMATS: tuple[Format, ...] = (OwnFile(), TDMPC2Current(), TDMPC2Original(), PWMModel(), PWMModule())
+FORMATS: tuple[Format, ...] = (OwnFile(), TDMPC2Current(), TDMPC2Original(), PWMModel(), PWMModule(), PlainStateDict())
 
 
 def format_named(name: str) -> Format:

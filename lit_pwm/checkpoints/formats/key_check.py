@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lit_pwm.errors import LitPWMError
@@ -66,9 +67,9 @@ def _misshapen(key: str, value: Any, shape: Sequence[int] | None) -> str | None:
         return f"{key!r} is {type(value).__name__}, where a tensor is expected"
     if shape is not None and its != tuple(shape):
         return f"{key!r} has shape {list(its)}, where {list(shape)} is expected"
-    if not (value.is_floating_point() and value.layout.__str__() == "torch.strided"):
+    if value.is_complex() or value.is_quantized or value.layout is not torch.strided:
         return (
-            f"{key!r} is {str(value.dtype).removeprefix('torch.')} and {value.layout}, where real numbers are expected"
+            f"{key!r} is {str(value.dtype).removeprefix('torch.')} in {value.layout}, where real numbers are expected"
         )
     return None
 
