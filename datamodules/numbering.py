@@ -46,8 +46,8 @@ class Binding:
             raise LitPWMError(
                 f"The data has the task{'s' if len(unknown) > 1 else ''} {', '.join(map(repr, unknown))}, which the "
                 f"model does not know. The data's tasks are {', '.join(tasks)}; the model's are "
-                f"{', '.join(names) or 'none'}. Choose tasks that the model knows with {self.option}.tasks, or "
-                f"train a model on these."
+                f"{', '.join(names) or 'none'}. Choose tasks that the model knows with {self.option}.tasks, let the "
+                f"model learn of others with model.new_tasks, or train a model on these."
             )
         for name, dims in tasks.items():
             if dims[0] > obs_dim or dims[1] > action_dim:

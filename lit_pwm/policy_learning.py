@@ -39,6 +39,7 @@ from lit_pwm.updates.atomic_update import AtomicUpdate
 from lit_pwm.updates.draws import Draws, stream_seed
 from lit_pwm.updates.from_checkpoint import plain
 from lit_pwm.updates.minibatches import Deal, require_dealable
+from lit_pwm.updates.new_tasks import check_new_tasks
 from lit_pwm.updates.optimized_part import OptimizedPart, Rates, count_update, rates_of
 from lit_pwm.updates.policy_networks import PolicyMakers, PolicyNetworks
 
@@ -76,6 +77,9 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
             that it came from alone, which readers then need (`--world-model FILE`).
         checkpoint_tasks: names of the tasks in `world_model_checkpoint` and `initial_policy_checkpoint`, in the order
             of their rows, where a file does not say them; or a task set's name.
+        new_tasks: tasks of the data that the checkpoints' world model or policy have never seen, each with the known
+            task that its embedding and the actor's and critics' inputs start as, or `mean` for the mean over all:
+            `{my-robot: cheetah-run}`.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         objective: Callable[[], WorldModelObjective] | WorldModelObjective | None = None,
         save_world_model: SaveWorldModel = "full",
         checkpoint_tasks: list[str] | None = None,
+        new_tasks: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         check_options(PolicyLearning, locals())
@@ -122,6 +127,7 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         self.world_model_checkpoint = str(absolute(world_model_checkpoint)) if world_model_checkpoint else None
         self.initial_policy_checkpoint = str(absolute(initial_policy_checkpoint)) if initial_policy_checkpoint else None
         self.checkpoint_tasks = checkpoint_tasks
+        self.new_tasks = check_new_tasks(new_tasks, self.world_model_checkpoint, "world_model_checkpoint")
         self.makes = PolicyMakers(
             factory_from(actor, Actor),
             factory_from(critic, CriticEnsemble),

@@ -44,9 +44,10 @@ from lit_pwm.paths import absolute
 from lit_pwm.runtime.casts import cached_casts
 from lit_pwm.tasks.registry import TASK_SETS, task_spec
 from lit_pwm.updates.atomic_update import AtomicUpdate
-from lit_pwm.updates.binding import bind, source_of
+from lit_pwm.updates.binding import bind, hold_absent_tasks, source_of, standardise
 from lit_pwm.updates.draws import Draws, stream_seed
 from lit_pwm.updates.from_checkpoint import BuiltFromCheckpoint, arrange_by_group
+from lit_pwm.updates.new_tasks import check_new_tasks, with_new_tasks
 from lit_pwm.updates.optimized_part import OptimizedPart, Rates, count_update, rates_of
 from lit_pwm.updates.precision import require_supported_precision, sums_dtype
 
@@ -73,6 +74,9 @@ class WorldModelPretraining(BuiltFromCheckpoint, metaclass=AcceptsOldSpellings):
         open_loop_steps: numbers of open-loop steps after which held-out errors are reported.
         checkpoint_tasks: names of the tasks in `initial_checkpoint`, in the order of its rows, where the file does not
             say them; or a task set's name.
+        new_tasks: tasks of the data that the initial checkpoint's world model has never seen, each with the known task
+            that its embedding starts as, or `mean` for the mean over all: `{my-robot: cheetah-run}`. Widths come from
+            the data, and so do statistics where the model standardises.
     """
 
     world_model: WorldModel
@@ -89,6 +93,7 @@ class WorldModelPretraining(BuiltFromCheckpoint, metaclass=AcceptsOldSpellings):
         standardise_observations: bool = True,
         open_loop_steps: Annotated[tuple[Count, ...], Length(1)] = (1, 4, 16),
         checkpoint_tasks: list[str] | None = None,
+        new_tasks: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         check_options(WorldModelPretraining, locals())
@@ -108,6 +113,7 @@ class WorldModelPretraining(BuiltFromCheckpoint, metaclass=AcceptsOldSpellings):
         )
         self.task_set, self.standardise_observations = task_set, standardise_observations
         self.open_loop_steps, self.checkpoint_tasks = tuple(open_loop_steps), checkpoint_tasks
+        self.new_tasks = check_new_tasks(new_tasks, self.initial_checkpoint, "initial_checkpoint")
 
     # -- building ---------------------------------------------------------------------------------------------------
     @property
@@ -128,19 +134,15 @@ class WorldModelPretraining(BuiltFromCheckpoint, metaclass=AcceptsOldSpellings):
         if fresh and self.checkpoint_to_restore is not None:
             return
         if fresh and self.initial_checkpoint:
-            self._build(self._initial_world_model(self.initial_checkpoint))
+            known = self._initial_world_model(self.initial_checkpoint)
+            self._build(with_new_tasks(known, self.new_tasks, source))
         elif fresh:
             with torch.device("cpu"):  # a seed gives the same weights wherever they are trained
                 self._build(self.world_model_options.build(self._tasks(source)))
         # Before the statistics, because this is what refuses tasks that the model does not know.
         bind(source, self.world_model)
         if fresh and self.standardise_observations and not self.initial_checkpoint:
-            left = self.world_model.set_observation_statistics(source.observation_statistics())
-            for name, entries in left.items():
-                rank_zero_info(
-                    f"Observation entries {', '.join(map(str, entries))} of {name!r} vary by no more than rounding and "
-                    f"are not scaled."
-                )
+            standardise(source, self.world_model, source.tasks)
 
     def _initial_world_model(self, path: str) -> WorldModel:
         world_model = initial_world_model(path, self.checkpoint_tasks)
@@ -187,11 +189,12 @@ class WorldModelPretraining(BuiltFromCheckpoint, metaclass=AcceptsOldSpellings):
         return [optimizer], [scheduler]
 
     def on_train_start(self) -> None:
-        """When resuming, let this run's learning rates win over the checkpoint's."""
+        """When resuming, let this run's learning rates win; what absent tasks have in the model is left alone."""
         if (parity := self.parity()) is not None:
             parity.require(self.world_model_options.parameter_tolerance)
             rank_zero_info(f"dynamics {parity}")
         apply_settings(self._settings, self.trainer.optimizers, [cast("LambdaLR", self.lr_schedulers())])
+        hold_absent_tasks(self.world_model, source_of(self).tasks)
         self.prepare_updates(self.trainer.optimizers[0])
 
     def prepare_updates(self, optimizer: torch.optim.Optimizer) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from lit_pwm.errors import LitPWMError
 from lit_pwm.models.actors import Actor
 from lit_pwm.models.component import Component, factory_from
 from lit_pwm.models.critics import CriticEnsemble
+from lit_pwm.models.growing import grown_weights
 from lit_pwm.models.policy import Policy
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.runtime.imports import ignoring_options
@@ -158,8 +160,13 @@ def load_policy(
 
 
 def load_actor_and_critic(
-    path: str | Path, world_model: WorldModel, actor: Actor, critic: Component, tasks: TaskNames | None = None
-) -> None:
+    path: str | Path,
+    world_model: WorldModel,
+    actor: Actor,
+    critic: Component,
+    tasks: TaskNames | None = None,
+    new_tasks: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:
     """Copy the weights of a policy (its averaged actor) and of its critics into networks of the same kinds and sizes.
 
     Args:
@@ -168,6 +175,11 @@ def load_actor_and_critic(
         actor: takes the weights of the averaged actor.
         critic: takes the critics'.
         tasks: names of the file's tasks, where it does not say them.
+        new_tasks: tasks of `world_model` that the policy may not know, each with the known one (or `mean`) that its
+            inputs start as (`lit_pwm.models.growing`).
+
+    Returns:
+        Those of the new tasks that the policy did not know.
 
     Raises:
         LitPWMError: the file is missing, unreadable, holds no policy, one of other kinds or sizes, or one whose world
@@ -180,8 +192,11 @@ def load_actor_and_critic(
     with building(path):
         theirs = completed(description)
     check_same_networks(ours, {key: theirs[key] for key in ours}, path)
-    if not world_model.numbers_tasks_like(description["world_model"]):
-        theirs = ", ".join(description["world_model"]["tasks"])
+    known = dict(description["world_model"]["tasks"])
+    grown = {name: source for name, source in new_tasks.items() if name not in known}
+    together = known | {name: list(world_model.tasks[name]) for name in grown}
+    if not world_model.numbers_tasks_like({**description["world_model"], "tasks": together}):
+        theirs = ", ".join(known)
         raise LitPWMError(
             f"The policy in the checkpoint {str(path)!r} belongs to a world model of the tasks {theirs}, in this "
             f"order, and this run's has {', '.join(world_model.task_names)}: names, order and widths must be the "
@@ -189,8 +204,13 @@ def load_actor_and_critic(
             f"trained on, or on one that was trained further from that (model.initial_checkpoint), or leave "
             f"model.initial_policy_checkpoint out."
         )
-    _load(actor, checkpoint["state_dict"], "averaged_actor.", path)
-    _load(critic, checkpoint["state_dict"], "critic.", path)
+    for module, prefix in ((actor, "averaged_actor."), (critic, "critic.")):
+        wanted = {f"{prefix}{name}": value for name, value in module.state_dict().items()}
+        state = (
+            grown_weights(checkpoint["state_dict"], wanted, list(known), grown) if grown else checkpoint["state_dict"]
+        )
+        _load(module, state, prefix, path)
+    return list(grown)
 
 
 def _read_policy(

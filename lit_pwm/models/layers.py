@@ -104,10 +104,21 @@ class TaskEmbedding(Constrained):
     stored rows are brought back by `constrain_`.
     """
 
+    held_rows: Tensor | None
+    held: Tensor | None
+
     def __init__(self, num_tasks: int, dim: int, max_norm: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_tasks, dim).uniform_(-0.02, 0.02))
         self.max_norm = max_norm
+        self.hold(())
+
+    @torch.no_grad()
+    def hold(self, rows: Sequence[int]) -> None:
+        """From now on `constrain_` puts these rows back to what they are now; none of them lets all rows move."""
+        at = torch.tensor(list(rows), dtype=torch.int64, device=self.weight.device) if rows else None
+        self.register_buffer("held_rows", at, persistent=False)
+        self.register_buffer("held", None if at is None else self.weight[at].clone(), persistent=False)
 
     def _scale(self, rows: Tensor) -> Tensor:
         norm = rows.norm(dim=-1, keepdim=True)
@@ -123,5 +134,7 @@ class TaskEmbedding(Constrained):
 
     @torch.no_grad()
     def constrain_(self) -> None:
-        """Rescale rows longer than `max_norm`, as the reference's lookup does."""
+        """Rescale rows longer than `max_norm`, as the reference's lookup does, and put held rows back."""
         self.weight.mul_(self._scale(self.weight))
+        if self.held_rows is not None and self.held is not None:
+            self.weight.index_copy_(0, self.held_rows, self.held)

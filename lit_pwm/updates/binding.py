@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from lit_pwm.batch import DataSource
 from lit_pwm.errors import LitPWMError
@@ -41,3 +44,25 @@ def bind(source: DataSource, world_model: WorldModel) -> None:
                 f"and {known[1]} in the world model: it is another task of the same name. Leave it out with "
                 f"data.tasks, or train a world model on this data."
             )
+
+
+def standardise(source: DataSource, world_model: WorldModel, tasks: Iterable[str]) -> None:
+    """Let the model scale observations of these tasks by their training episodes' mean and deviation, from now on."""
+    statistics = source.observation_statistics()
+    left = world_model.set_observation_statistics({name: statistics[name] for name in tasks})
+    for name, entries in left.items():
+        rank_zero_info(
+            f"Observation entries {', '.join(map(str, entries))} of {name!r} vary by no more than rounding and are not "
+            f"scaled."
+        )
+
+
+def hold_absent_tasks(world_model: WorldModel, present: Iterable[str]) -> None:
+    """Let training leave the embeddings of tasks that its data lacks as they are, to the bit.
+
+    No gradient reaches them, but weight decay would shrink them, and moments of an earlier run would move them. Called
+    when training starts, once the weights are there and on their device.
+    """
+    present = set(present)
+    absent = [row for row, name in enumerate(world_model.task_names) if name not in present]
+    world_model.task_embedding.hold(absent)

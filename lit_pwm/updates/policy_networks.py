@@ -29,6 +29,7 @@ from lit_pwm.errors import LitPWMError
 from lit_pwm.models.actors import Actor
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.critics import CriticEnsemble
+from lit_pwm.models.growing import already_known
 from lit_pwm.models.parity import Parity, match_parameters, parity_of
 from lit_pwm.models.policy import Policy
 from lit_pwm.models.running_stats import RunningStats
@@ -38,6 +39,7 @@ from lit_pwm.runtime.supplied import supplied
 from lit_pwm.updates.binding import bind, source_of
 from lit_pwm.updates.from_checkpoint import BuiltFromCheckpoint
 from lit_pwm.updates.frozen_model import FrozenModel
+from lit_pwm.updates.new_tasks import require_data, with_new_tasks
 from lit_pwm.updates.precision import require_supported_precision, sums_dtype
 
 ActorFactory = Callable[[int, int, int], Actor]
@@ -78,6 +80,8 @@ class PolicyNetworks(BuiltFromCheckpoint):
         returns_of_each_task: whether return statistics are kept for each task.
         world_model_options: what the world model is to be made of; None where any will do.
         save_world_model: whether checkpoints hold the world model, or refer to it.
+        new_tasks: tasks that the world model, or the policy that a fresh run takes its weights from, has never seen,
+            each with the known one that it starts as.
     """
 
     makes: PolicyMakers
@@ -87,6 +91,7 @@ class PolicyNetworks(BuiltFromCheckpoint):
     returns_of_each_task: bool
     world_model_options: WorldModelOptions | None
     save_world_model: SaveWorldModel
+    new_tasks: dict[str, str]
 
     world_model: WorldModel
     actor: Actor
@@ -125,26 +130,44 @@ class PolicyNetworks(BuiltFromCheckpoint):
         if not self.is_built:
             if self.checkpoint_to_restore is not None:
                 return
-            self._build_fresh(tuple(source.tasks))
+            self._build_fresh(source)
         bind(source, self.world_model)
 
-    def _build_fresh(self, tasks: tuple[str, ...]) -> None:
+    def _build_fresh(self, source: DataSource) -> None:
         if not self.world_model_checkpoint:
             raise LitPWMError(
                 "PolicyLearning needs a world model, but world_model_checkpoint is not set. Give the checkpoint of "
                 "a pre-training run: --model.world_model_checkpoint RUN/.../last.ckpt."
             )
-        world_model = initial_world_model(self.world_model_checkpoint, self.checkpoint_tasks, trains=False)
-        theirs = {"world_model": world_model.description()}
+        known = initial_world_model(self.world_model_checkpoint, self.checkpoint_tasks, trains=False)
+        theirs = {"world_model": known.description()}
         check_same_networks(theirs | self._asked_for(theirs["world_model"]), theirs, self.world_model_checkpoint)
+        # A world model that was trained further may know already what the policy that it is to go on with does not.
+        unknown = {
+            name: like
+            for name, like in self.new_tasks.items()
+            if name not in known.tasks or not self.initial_policy_checkpoint
+        }
+        require_data(self.new_tasks, source)
         if self.save_world_model == "reference":
-            self._frozen = FrozenModel(self.world_model_checkpoint, fingerprint_of(world_model))
+            if unknown:
+                raise LitPWMError(
+                    f"model.save_world_model is 'reference', and model.new_tasks lets the world model learn of "
+                    f"{', '.join(unknown)}: no file holds the model that checkpoints would refer to. Let them hold it, "
+                    f"with `--model.save_world_model full`."
+                )
+            self._frozen = FrozenModel(self.world_model_checkpoint, fingerprint_of(known))
+        world_model = with_new_tasks(known, unknown, source)
         with torch.device("cpu"):  # a seed gives the same weights wherever they are trained
-            self._build(world_model, tasks, self.makes.matched_actor, self.makes.critic)
+            self._build(world_model, tuple(source.tasks), self.makes.matched_actor, self.makes.critic)
         if self.initial_policy_checkpoint:
-            load_actor_and_critic(
-                self.initial_policy_checkpoint, self.world_model, self.actor, self.critic, self.checkpoint_tasks
+            networks = self.world_model, self.actor, self.critic
+            grown = load_actor_and_critic(
+                self.initial_policy_checkpoint, *networks, self.checkpoint_tasks, self.new_tasks
             )
+            for name in self.new_tasks:
+                if name not in unknown and name not in grown:
+                    raise already_known(name, known.task_names)
             self.averaged_actor.load_state_dict(self.actor.state_dict())
             self.target_critic.load_state_dict(self.critic.state_dict())
 
