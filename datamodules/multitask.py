@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from datamodules.batches_of_steps import training_batches, validation_batches
 from datamodules.episodes import EpisodeTable, choose, copies, open_all
 from datamodules.fingerprint import fingerprint
 from datamodules.first_rank import from_first_rank
+from datamodules.global_batch import GlobalBatch
 from datamodules.loader import SliceLoader
 from datamodules.numbering import Binding
 from datamodules.observation_statistics import observation_statistics
@@ -196,8 +197,7 @@ class MultitaskDataModule(LightningDataModule):
         _, table = self._opened()
         for notice in copies(self._of_both_streams()[0]):
             rank_zero_info(notice)
-        trainer = self.trainer
-        ranks = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        ranks = self._ranks()
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
         self._train_batches = training_batches(
             table, self._split.held, self.horizon, self.batch_size, self.balance, seed, ranks, self.paths
@@ -213,6 +213,10 @@ class MultitaskDataModule(LightningDataModule):
             table, self._split, self.val_batches, self.batch_size, self.balance, ranks
         )
         self._storage = None
+
+    def _ranks(self) -> tuple[int, int]:
+        """This rank's number, and how many there are."""
+        return (0, 1) if (trainer := self.trainer) is None else (trainer.global_rank, trainer.world_size)
 
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
@@ -252,6 +256,23 @@ class MultitaskDataModule(LightningDataModule):
     def test_dataloader(self) -> SliceLoader | list[SliceLoader]:
         """The batches of validation."""
         return self.val_dataloader()
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+    def _global_batch(self) -> GlobalBatch:
+        return GlobalBatch.of(self._ranks()[1], self.batch_size, self.second.batch_size if self.second else None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sizes of whole batches; loaders hold their positions themselves."""
+        return self._global_batch().plain()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Make sure that a run that goes on with training draws the slices that come next.
+
+        Raises:
+            LitPWMError: it has another number of ranks and another whole batch.
+        """
+        if self.trainer is None or self.trainer.training:
+            self._global_batch().require_going_on(state_dict)
 
     def on_exception(self, exception: BaseException) -> None:
         """Where a process that makes batches has ended, say so if a store has shrunk under it.

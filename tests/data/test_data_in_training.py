@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules import MultitaskDataModule
+from lit_pwm.errors import LitPWMError
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
 
@@ -51,11 +52,12 @@ class Recorder(LightningModule):
 
 def fit(store, root, max_steps, *, ckpt_path=None, every=1, data_options=None, **options):
     module = Recorder()
-    keeper = ModelCheckpoint(root, "{step}", save_top_k=-1, every_n_train_steps=every, auto_insert_metric_name=True)
     data = MultitaskDataModule(
         **{"store": str(store), "horizon": 5, "batch_size": 8, "batches_per_epoch": 6, "val_batches": 2}
         | (data_options or {})
     )
+    keep = {"every_n_train_steps": every, "auto_insert_metric_name": True, "save_top_k": -1}
+    keeper = ModelCheckpoint(root, "{step}", **keep)
     settings = {"max_epochs": -1, "callbacks": [keeper], "enable_checkpointing": True}
     support.fit(module, data, max_steps, None, ckpt_path, **settings | options)
     return module
@@ -129,6 +131,18 @@ def test_overfitting_repeats_its_batches(straight, mixed_store, tmp_path):
     assert other.seen == module.seen[:3] * 3
 
 
+def test_another_batch_size_on_as_many_ranks_is_said(straight, mixed_store, tmp_path, monkeypatch):
+    _, root = straight
+    notices = []
+    monkeypatch.setattr("datamodules.global_batch.rank_zero_info", notices.append)
+    checkpoint = root / "step=4.ckpt"
+    assert len(fit(mixed_store, tmp_path / "again 2", 5, ckpt_path=checkpoint).seen) == 1
+    assert not notices
+    fit(mixed_store, tmp_path / "again 3", 5, ckpt_path=checkpoint, data_options={"batch_size": 4})
+    (notice,) = notices
+    assert "data.batch_size is 4 on each of 1 rank(s), and was 8" in notice
+
+
 @pytest.mark.filterwarnings("ignore:Total length of `list` across ranks is zero")
 def test_the_run_without_validation_data(make_store, tmp_path):
     path = make_store([("cup-catch", 60), ("walker-walk", 30)])
@@ -141,23 +155,32 @@ from test_data_in_training import fit
 
 if __name__ == "__main__":
     options = {"batch_size": 4, "second": {"horizon": 9, "batch_size": 3, "every": 2}}
-    module = fit(sys.argv[1], sys.argv[2], 9, data_options=options, strategy="ddp", devices=2)
+    ranks = {"strategy": "ddp", "devices": 2}
+    module = fit(sys.argv[1], sys.argv[2], 9, data_options=options, **ranks)
+    straight = f"{sys.argv[3]}/step=4.ckpt"
+    resumed = fit(sys.argv[1], f"{sys.argv[2]}/moved", 9, ckpt_path=straight, data_options=options, **ranks)
+    found = [module.seen, module.second, module.validated, module.statistics, module.rows_were_read, resumed.seen]
     with open(f"{sys.argv[2]}/rank{module.global_rank}.json", "w") as file:
-        json.dump([module.seen, module.second, module.validated, module.statistics, module.rows_were_read], file)
+        json.dump(found, file)
 """
 
 
 @pytest.mark.slow
-def test_two_ranks_with_half_the_batch_see_what_one_process_sees(straight, mixed_store, version_1, tmp_path):
-    """Of a store of version 1, whose rows are read for its statistics on the first rank alone."""
-    module, _ = straight
+def test_two_ranks_with_half_the_batch_see_what_one_process_sees(
+    straight, mixed_store, version_1, tmp_path, monkeypatch
+):
+    """Of a store of version 1, whose rows are read for its statistics on the first rank alone.
+
+    Each goes on from the other's checkpoint with the slices that come next.
+    """
+    module, root = straight
     script = tmp_path / "run.py"
     script.write_text(DDP)
     environment = support.environment_of_programs()
     environment["PYTHONPATH"] += os.pathsep + str(Path(__file__).parent)
-    arguments = [str(version_1(mixed_store)), str(tmp_path)]
+    arguments = [str(version_1(mixed_store)), str(tmp_path), str(root)]
     subprocess.run([sys.executable, str(script), *arguments], check=True, timeout=120, env=environment)
-    seen, second, validated, statistics, read = zip(
+    seen, second, validated, statistics, read, resumed = zip(
         *(json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)), strict=True
     )
     both = [first + second for (_, first), (_, second) in zip(*seen, strict=True)]
@@ -173,3 +196,18 @@ def test_two_ranks_with_half_the_batch_see_what_one_process_sees(straight, mixed
     of_one = {name: list(found) for name, found in module.statistics.items()}
     assert [*statistics] == [of_one, of_one]
     assert not module.rows_were_read  # version 2
+    assert [first + theirs for (_, first), (_, theirs) in zip(*resumed, strict=True)] == [
+        seen for _, seen in module.seen[4:9]
+    ]
+    notices, checkpoint = [], tmp_path / "step=3.ckpt"
+    monkeypatch.setattr("datamodules.global_batch.rank_zero_info", notices.append)
+    one = fit(mixed_store, tmp_path / "again 4", 9, ckpt_path=checkpoint, data_options={"second": options})
+    assert one.seen == module.seen[3:9]
+    assert [seen for _, seen in one.second] == due[2:]
+    assert len(notices) == 1
+    assert "of 2 rank(s), and this one has 1" in notices[0]
+    with pytest.raises(LitPWMError, match=r"has 1 with data\.batch_size 4, which makes 4.*Set data\.batch_size to 8"):
+        fit(mixed_store, tmp_path / "again", 9, ckpt_path=checkpoint, data_options={"batch_size": 4, "second": options})
+    other = options | {"batch_size": 3}
+    with pytest.raises(LitPWMError, match=r"data\.second\.batch_size 3, which makes 3.*to 6"):
+        fit(mixed_store, tmp_path / "again", 9, ckpt_path=checkpoint, data_options={"second": other})

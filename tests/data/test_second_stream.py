@@ -354,3 +354,15 @@ def test_bad_rows_that_only_the_second_stream_uses_are_noticed(make_store):
         file["reward"][31:61] = np.nan
     with pytest.raises(LitPWMError, match=r"reward of episode 1 \('walker-walk'\)"):
         batches(path, tasks=["cup-catch"], batch_size=8, val_fraction=0)
+
+
+@pytest.mark.parametrize("saved", [{}, [], {"ranks": "2", "batch_size": 8}, {"ranks": 1, "batch_size": 32}])
+def test_sizes_that_a_checkpoint_holds(mixed_store, saved):
+    data = module(mixed_store)
+    assert data.state_dict() == {"ranks": 1, "batch_size": 32, "second_batch_size": 12}
+    data.load_state_dict(data.state_dict())
+    if saved == {"ranks": 1, "batch_size": 32}:  # of a run without a second stream
+        data.load_state_dict(saved)
+        return
+    with pytest.raises(LitPWMError, match=r"sizes of whole batches.*damaged"):
+        data.load_state_dict(saved)
