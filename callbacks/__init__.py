@@ -12,6 +12,7 @@ from callbacks.non_finite import NonFiniteGuard
 from callbacks.observation_errors import DecodedErrors
 from callbacks.progress import RunProgress
 from callbacks.rng_state import RNGState
+from callbacks.run_lock import RunLock
 from callbacks.stop_on_signals import StopOnSignals
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "LastCheckpoint",
     "NonFiniteGuard",
     "RNGState",
+    "RunLock",
     "RunProgress",
     "StopOnSignals",
     "WholeCheckpointIO",

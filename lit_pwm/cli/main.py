@@ -10,7 +10,7 @@ import textwrap
 from typing import Any, NoReturn
 
 import lit_pwm
-from lit_pwm.cli import checkpoint, data, demo, evaluate, report, sweep
+from lit_pwm.cli import checkpoint, data, demo, evaluate, report, runs, sweep
 from lit_pwm.cli.explain import explain
 from lit_pwm.errors import LitPWMError, RunStopped, did_you_mean, escaped
 from lit_pwm.runtime import run_signals
@@ -77,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_parser(verbs)
     sweep.add_parser(verbs)
     report.add_parser(verbs)
+    runs.add_parser(verbs)
     for verb in verbs.choices.values():  # read by `run` before, for the Trainer's verbs too
         verb.add_argument("--import", metavar="MODULE", help=f"{IMPORT_HELP}; may be repeated")
         verb.add_argument("--ignore-options", metavar="A,B", help=IGNORE_HELP)

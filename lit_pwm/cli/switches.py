@@ -25,6 +25,7 @@ def default_callbacks(given: Iterable[Callback] = ()) -> list[Callback]:
         callbacks.NonFiniteGuard(),
         callbacks.RNGState(),
         callbacks.KeepBest(),
+        callbacks.RunLock(),
         callbacks.StopOnSignals(),
         callbacks.LastCheckpoint(),
     ]

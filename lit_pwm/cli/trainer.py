@@ -118,6 +118,8 @@ class CLI(LightningCLI):
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+                # After each n-th update the state after it is what is wanted; Lightning offers the one before.
+                warnings.filterwarnings("ignore", "Using ModelCheckpoint with manual optimization")
                 warnings.filterwarnings("ignore", "You are trying to `self.log\\(\\)` but")  # barebones was asked for
                 super()._run_subcommand(subcommand)
         except RunStopped:
