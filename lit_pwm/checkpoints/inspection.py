@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 
-from lit_pwm.checkpoints.migration import PROVENANCE_KEY, SETTINGS_KEY
-from lit_pwm.checkpoints.native import DESCRIPTION_KEY, described_in, read_checkpoint
+from lit_pwm.checkpoints.descriptions import described_in
+from lit_pwm.checkpoints.formats.base import FOREIGN_KEY, Format
+from lit_pwm.checkpoints.formats.format_registry import read_raw
+from lit_pwm.checkpoints.formats.own_file import OwnFile
+from lit_pwm.checkpoints.migration import DESCRIPTION_KEY, PROVENANCE_KEY, SETTINGS_KEY
 from lit_pwm.checkpoints.references import REFERENCE_KEY
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models.sizes import SIZES
@@ -19,6 +22,9 @@ from lit_pwm.paths import absolute
 _NETWORKS = ("world_model", "actor", "critic")
 _STATISTICS = (".obs_mean", ".obs_std", "_variance.value", ".directions", ".action_mask")
 """Ends of the keys of what networks hold beside their parameters."""
+_WEIGHTS = ("state_dict", "model", "world_model")
+"""Where files of one format or another hold weights."""
+_FOREIGN_METRICS = ("best_reward", "best_policy_loss", "mean_horizon")
 _DEEPEST = 30
 """Levels of a config that are shown; a file may nest without end."""
 
@@ -33,14 +39,18 @@ def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
         `path`, `bytes`, `kind`, `format` (name and version), `sizes` (widths, parameters by part, TD-MPC2's name for
         the size where it has one), `components` (class paths and options), `tasks` (name → widths), `trained_tasks`,
         `world_model_reference` (fingerprint and file of a world model that is left out), `step`, `epoch`, `config`,
-        `metrics`, `data` (fingerprint, tasks), `versions`, `bytes_by_part`. What a file does not say is None or empty.
+        `metrics`, `data` (fingerprint, tasks), `versions`, `bytes_by_part`; of other formats `carried`, `statistics`
+        and the number of `unnamed_tasks`. What a file does not say is None or empty.
 
     Raises:
         LitPWMError: the file is missing, unreadable, no checkpoint, or of a kind that is not known.
     """
-    raw = read_checkpoint(path)
+    raw, form = read_raw(path)
     try:
-        return _described(raw, path)
+        if isinstance(form, OwnFile):
+            return _described(raw, raw, path)
+        native, named = _read_unnamed(form, raw, path)
+        return _described(native, raw, path) | _of_another_format(form, native, named)
     except LitPWMError:
         raise
     except Exception as error:  # a damaged file may hold anything
@@ -51,13 +61,42 @@ def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from error
 
 
-def _described(raw: dict[str, Any], path: str | Path) -> dict[str, Any]:
-    written = raw.get(DESCRIPTION_KEY)
+def _read_unnamed(form: Format, raw: Mapping[Any, Any], path: str | Path) -> tuple[dict[str, Any], bool]:
+    """A file of another format as a native one, and whether its tasks have names; if not, they are numbered."""
+    try:
+        return form.read(raw, path, None), True
+    except LitPWMError:
+        weights = next((raw[name] for name in _WEIGHTS if isinstance(raw.get(name), Mapping)), raw)
+        embedding = weights.get("_task_emb.weight")
+        rows = len(embedding) if isinstance(embedding, torch.Tensor) and embedding.ndim else 1
+        return form.read(raw, path, [f"task {number}" for number in range(rows)]), False
+
+
+def _of_another_format(form: Format, native: Mapping[str, Any], named: bool) -> dict[str, Any]:
+    """What is said otherwise of a file that another project wrote."""
+    layout = native[FOREIGN_KEY].get("layout") or {}
+    values = layout.get("values") or {}
+    found: dict[str, Any] = {
+        "format": {"name": form.name, "version": None},
+        "step": plain_json(values.get("iter", values.get("iter_count"))),
+        "config": plain_json(values.get("cfg") or {}),
+        "metrics": plain_json({name: values[name] for name in _FOREIGN_METRICS if name in values}),
+        "carried": sorted({str(key).partition(".")[0] for key in native[FOREIGN_KEY].get("carried") or ()}),
+        "statistics": [name for name, value in (layout.get("statistics") or {}).items() if value is not None],
+    }
+    return (
+        found if named else found | {"tasks": {}, "unnamed_tasks": len(native[DESCRIPTION_KEY]["world_model"]["tasks"])}
+    )
+
+
+def _described(native: dict[str, Any], raw: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+    """What a native checkpoint is and holds; `raw` is the file's own content, which it may have been read from."""
+    written = native.get(DESCRIPTION_KEY)
     version = written.get("format") if isinstance(written, Mapping) else None
-    description = described_in(raw, path)
-    model, weights = description["world_model"], raw["state_dict"]
+    description = described_in(native, path)
+    model, weights = description["world_model"], native["state_dict"]
     tensors = {str(key): value for key, value in weights.items() if isinstance(value, torch.Tensor)}
-    provenance = raw.get(PROVENANCE_KEY) or {}
+    provenance = native.get(PROVENANCE_KEY) or {}
     parts = ("encoder", "dynamics", "reward")
     file_bytes = absolute(path).stat().st_size
     return {
@@ -74,15 +113,15 @@ def _described(raw: dict[str, Any], path: str | Path) -> dict[str, Any]:
         "tasks": {name: list(widths) for name, widths in model["tasks"].items()},
         "trained_tasks": list(description.get("trained_tasks", [])),
         "world_model_reference": plain_json(description.get(REFERENCE_KEY)),
-        "step": plain_json(raw.get("global_step")),
-        "epoch": plain_json(raw.get("epoch")),
-        "config": plain_json(raw.get(SETTINGS_KEY) or raw.get("hyper_parameters") or {}),
-        "metrics": _metrics(raw.get("callbacks") or {}),
+        "step": plain_json(native.get("global_step")),
+        "epoch": plain_json(native.get("epoch")),
+        "config": plain_json(native.get(SETTINGS_KEY) or native.get("hyper_parameters") or {}),
+        "metrics": _metrics(native.get("callbacks") or {}),
         "data": plain_json(provenance.get("data") or {}),
         "versions": plain_json(
-            {"lightning": raw.get("pytorch-lightning_version")} | (provenance.get("versions") or {})
+            {"lightning": native.get("pytorch-lightning_version")} | (provenance.get("versions") or {})
         ),
-        "bytes_by_part": _bytes_by_part(raw, tensors, file_bytes),
+        "bytes_by_part": _bytes_by_part(raw, file_bytes),
     }
 
 
@@ -124,18 +163,18 @@ def _metrics(callbacks: Mapping[str, Any]) -> dict[str, Any]:
     return plain_json({key: value for key, value in found.items() if value is not None})
 
 
-def _bytes_by_part(raw: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], file_bytes: int) -> dict[str, int]:
+def _bytes_by_part(raw: Mapping[str, Any], file_bytes: int) -> dict[str, int]:
     """Bytes of the tensors of each part, and of all else that the file consists of; together the file's own."""
     sizes: dict[str, int] = {}
     seen: set[int] = set()
-    for key, value in tensors.items():
-        _add(sizes, _part_of(key), value, seen)
-    for key, value in raw.items():
-        if key != "state_dict":
+    for name in (name for name in _WEIGHTS if isinstance(raw.get(name), Mapping)):
+        for key, value in raw[name].items():
             for tensor in _tensors_in(value):
-                _add(sizes, str(key), tensor, seen)
-    known = sum(sizes.values())
-    return sizes | {"everything else": max(0, file_bytes - known)}
+                _add(sizes, _part_of(str(key)) if name == "state_dict" else str(key).partition(".")[0], tensor, seen)
+    for name, value in raw.items():
+        for tensor in _tensors_in(value):
+            _add(sizes, str(name).partition(".")[0], tensor, seen)
+    return sizes | {"everything else": max(0, file_bytes - sum(sizes.values()))}
 
 
 def _add(sizes: dict[str, int], part: str, tensor: torch.Tensor, seen: set[int]) -> None:

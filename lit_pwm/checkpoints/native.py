@@ -6,7 +6,7 @@ them, its config, or the data.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lit_pwm.checkpoints.descriptions import describe_policy, describe_world_model, described_in
-from lit_pwm.checkpoints.formats.base import FOREIGN_KEY, TaskNames, notice
+from lit_pwm.checkpoints.formats.base import FOREIGN_KEY, NO_POLICY, TaskNames, notice
 from lit_pwm.checkpoints.formats.format_registry import read_any
 from lit_pwm.checkpoints.migration import DESCRIPTION_KEY
 from lit_pwm.checkpoints.networks import building, check_same_networks, completed
@@ -123,6 +123,7 @@ def load_policy(
     ignore_options: Iterable[str] = (),
     tasks: TaskNames | None = None,
     world_model: str | Path | None = None,
+    acting_in: Sequence[str] | None = None,
 ) -> Policy:
     """The policy of a checkpoint of policy learning, with its critics, in evaluation mode on the CPU.
 
@@ -132,9 +133,12 @@ def load_policy(
     Args:
         path: the checkpoint. Import the modules of components that are not lit_pwm's before.
         ignore_options: options that the checkpoint holds and their classes no longer have.
-        tasks: names of its tasks in the order of its rows, where it does not say them, or a task set's name.
+        tasks: names of its tasks in the order of its rows, where it does not say them, or a task set's name. Files of
+            PWM's and Flow-MBPO-PWM's do not say for which of their world model's tasks the policy was trained: these
+            may be named alone where the others are known.
         world_model: the file of its world model, for a checkpoint that was saved without (`save_world_model:
             reference`); by default the one that it was trained on.
+        acting_in: as `tasks`, for a file that does not say its own; of one that does, nothing.
 
     Raises:
         LitPWMError: the file is missing, unreadable, holds no policy, or its tasks need names; or its world model's
@@ -142,7 +146,7 @@ def load_policy(
     """
     how = f"lit-pwm fit --config configs/policy_learning.yaml --model.world_model_checkpoint {path} ..."
     with supplying(world_model):
-        checkpoint, description = _read_policy(path, f"Train one on it: {how}", tasks)
+        checkpoint, description = _read_policy(path, f"Train one on it: {how}", tasks, acting_in)
     with building(path), ignoring_options(ignore_options):
         model = WorldModel.from_description(description["world_model"])
         dimensions = (model.latent_dim, model.action_dim, len(model.tasks))
@@ -214,15 +218,16 @@ def load_actor_and_critic(
 
 
 def _read_policy(
-    path: str | Path, advice: str, tasks: TaskNames | None = None
+    path: str | Path, advice: str, tasks: TaskNames | None = None, acting_in: TaskNames | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """A policy's checkpoint and its description; `advice` ends the error if it holds something else."""
-    checkpoint = read_any(path, tasks)
+    checkpoint = read_any(path, tasks, acting_in)
     description = description_of(checkpoint, path)
     if description["kind"] != "policy":
-        raise LitPWMError(
-            f"The checkpoint {str(path)!r} holds a {description['kind']}, and a policy is needed here. {advice}"
-        )
+        foreign = checkpoint.get(FOREIGN_KEY)
+        why = foreign.get(NO_POLICY) if isinstance(foreign, Mapping) else None
+        found = f"a {description['kind']}{f' ({why})' if isinstance(why, str) else ''}"
+        raise LitPWMError(f"The checkpoint {str(path)!r} holds {found}, and a policy is needed here. {advice}")
     return checkpoint, description
 
 

@@ -68,11 +68,15 @@ def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [(f"  {part}", f"{count:,}") for part, count in sizes["parameters"].items()]
     rows += [("widths", ", ".join(f"{name} {sizes[name]}" for name in _WIDTHS))]
     rows += [(f"  {name}", _component(part)) for name, part in found["components"].items()]
-    rows += [("tasks", f"{len(found['tasks'])}: {_listed(found['tasks'])}")]
+    if unnamed := found.get("unnamed_tasks"):
+        rows += [("tasks", f"{unnamed}, which the file does not name: give their names in order, --tasks A,B")]
+    else:
+        rows += [("tasks", f"{len(found['tasks'])}: {_listed(found['tasks'])}")]
     if found["trained_tasks"]:
         rows += [("trained tasks", _listed(found["trained_tasks"]))]
     if (left_out := found["world_model_reference"]) is not None:
         rows += [("world model", f"left out; {_said(left_out.get('fingerprint'))} of {_said(left_out.get('file'))}")]
+    rows += [(name, _listed(found[name])) for name in ("carried", "statistics") if found.get(name)]
     rows += [("step", _said(found["step"])), ("epoch", _said(found["epoch"]))]
     rows += [(f"  {name}", _metric(value)) for name, value in found["metrics"].items()]
     rows += [("data fingerprint", _said(found["data"].get("fingerprint")))]

@@ -70,8 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
     from lit_pwm.models.noise import seed_noise
 
     torch.set_num_threads(1)
-    policy = load_policy(arguments.checkpoint)
+    policy = load_policy(arguments.checkpoint, acting_in=named or None)
     tasks = named or list(policy.trained_tasks)
+    if not tasks:
+        raise LitPWMError(
+            f"The checkpoint {arguments.checkpoint!r} does not say which task its policy was trained for. Name it: "
+            f"--tasks A, one of {', '.join(policy.task_names)}."
+        )
     if untrained := [task for task in tasks if task not in policy.trained_tasks]:
         print(
             f"The policy was trained for {', '.join(policy.trained_tasks)}, and not for {', '.join(untrained)}.",

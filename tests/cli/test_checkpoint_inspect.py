@@ -106,3 +106,26 @@ def test_a_damaged_or_hostile_file_ends_in_one_paragraph_or_is_shown_escaped(dam
         assert "damaged.ckpt" in err
         assert "Traceback" not in err
         assert err[err.index("error: ") :].count("\n\n") == 0
+
+
+FOREIGN = Path(__file__).parents[1] / "formats" / "pwm_files"
+
+
+def test_files_of_other_projects_say_what_they_know(capsys):
+    found = inspected(FOREIGN / "flow_mbpo_flow_pretraining.pt", capsys)
+    assert (found["kind"], found["format"]["name"], found["step"]) == ("world model", "flow-mbpo", 133000)
+    assert list(found["tasks"]) == ["walker-walk", "cup-catch", "cheetah-run"]
+    assert found["components"]["dynamics"]["init_args"]["method"] == "euler"
+    assert found["config"]["alg"]["flow_substeps"] == 8
+    content = torch.load(FOREIGN / "flow_mbpo_flow_pretraining.pt", weights_only=True)["world_model"]
+    total = sum(value.numel() for value in content.values())
+    assert found["sizes"]["total"] == total
+    assert sum(count for part, count in found["bytes_by_part"].items() if part.startswith("_")) == 4 * total
+    assert sum(found["bytes_by_part"].values()) == found["bytes"]
+    training = inspected(FOREIGN / "flow_mbpo_training.pt", capsys)
+    assert (training["kind"], training["step"], training["unnamed_tasks"]) == ("policy", 1200, 3)
+    assert training["metrics"]["best_reward"] == 512.25
+    assert training["statistics"] == ["obs_rms", "ret_rms"]
+    assert inspected(FOREIGN / "flow_mbpo_flow_actor.pt", capsys)["carried"] == ["actor", "critic"]
+    assert run(["checkpoint", "inspect", str(FOREIGN / "pwm_single_task.pt")]) == 0
+    assert "--tasks" in capsys.readouterr().out

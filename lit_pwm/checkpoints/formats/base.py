@@ -14,6 +14,8 @@ from lit_pwm.checkpoints.reading import Stubs
 
 FOREIGN_KEY = "foreign"
 """Where a native checkpoint keeps what a file of another format holds and lit_pwm has no use for."""
+NO_POLICY = "no_policy"
+"""In `foreign`: why a file that may hold a policy holds none that lit_pwm has."""
 WORLD_MODEL = "world_model."
 """What keys of a world model's weights begin with in a native checkpoint."""
 TaskNames = str | Sequence[str]

@@ -10,12 +10,15 @@ from lit_pwm.checkpoints.formats.base import Format, TaskNames
 from lit_pwm.checkpoints.formats.own_file import OwnFile
 from lit_pwm.checkpoints.formats.plain_state_dict import PlainStateDict
 from lit_pwm.checkpoints.formats.pwm_model import PWMModel, PWMModule
+from lit_pwm.checkpoints.formats.pwm_training import FlowMBPO, PWMTraining
 from lit_pwm.checkpoints.formats.tdmpc2_current import TDMPC2Current
 from lit_pwm.checkpoints.formats.tdmpc2_original import TDMPC2Original
 from lit_pwm.checkpoints.reading import read_checkpoint
 from lit_pwm.errors import LitPWMError, did_you_mean
 
-FORMATS: tuple[Format, ...] = (OwnFile(), TDMPC2Current(), TDMPC2Original(), PWMModel(), PWMModule(), PlainStateDict())
+FORMATS: tuple[Format, ...] = (
+    OwnFile(), FlowMBPO(), PWMTraining(), TDMPC2Current(), TDMPC2Original(), PWMModel(), PWMModule(), PlainStateDict(),
+)  # fmt: skip
 
 
 def format_named(name: str) -> Format:
@@ -48,15 +51,28 @@ def format_of(raw: Mapping[Any, Any], path: str | Path) -> Format:
     return found
 
 
-def read_any(path: str | Path, tasks: TaskNames | None = None) -> dict[str, Any]:
+def read_any(
+    path: str | Path, tasks: TaskNames | None = None, otherwise_tasks: TaskNames | None = None
+) -> dict[str, Any]:
     """Read a checkpoint of any format as a native one, without running any code that it might contain.
 
     Args:
         path: the file.
         tasks: names of its tasks in the order of its rows, where the file does not say them.
+        otherwise_tasks: the same, and nothing where it says them.
 
     Raises:
         LitPWMError: it is missing, unreadable, of no known format, not as its format says, or its tasks need names.
     """
+    raw, form = read_raw(path)
+    return form.read(raw, path, tasks if tasks is not None or isinstance(form, OwnFile) else otherwise_tasks)
+
+
+def read_raw(path: str | Path) -> tuple[dict[str, Any], Format]:
+    """A checkpoint's content as it lies in the file, and its format.
+
+    Raises:
+        LitPWMError: it is missing, unreadable, or of no known format.
+    """
     raw = read_checkpoint(path, stubs=[stub for one in FORMATS for stub in one.stubs])
-    return format_of(raw, path).read(raw, path, tasks)
+    return raw, format_of(raw, path)

@@ -30,10 +30,12 @@ class MLPWorldModelFormat(Format):
     Attributes:
         keys: the map of its keys.
         optional: what keys of further parts begin with, and what these are called; they are carried as they are.
+        further_inputs: columns of the dynamics' first layer beside latent, task and action.
     """
 
     keys: ClassVar[KeyMap]
     optional: ClassVar[Mapping[str, str]] = {}
+    further_inputs: ClassVar[int] = 0
 
     @abstractmethod
     def unwrap(self, raw: Mapping[Any, Any]) -> tuple[dict[str, Any], Mapping[Any, Any]]:
@@ -55,7 +57,7 @@ class MLPWorldModelFormat(Format):
         action_dims = self.action_dims(carried, len(names))
         with building(path):
             widths = (int(sizes.obs_dim or 0), int(sizes.action_dim or 0))
-            model = unbuilt(lambda: sizes.world_model(tasks_with_widths(names, widths, path, action_dims)))
+            model = unbuilt(lambda: self.make_model(sizes, tasks_with_widths(names, widths, path, action_dims)))
         self._check(own, model, sizes, path, self._hint(told, widths))
         self.check_optional(carried, sizes, path)
         state = self.keys.to_native(own, widths_of(sizes))
@@ -63,6 +65,10 @@ class MLPWorldModelFormat(Format):
         description = {"kind": "world model", "world_model": model.description()}
         foreign = {"format": self.name, "layout": layout, "keys": list(weights), "carried": carried}
         return native_checkpoint(description, {f"{WORLD_MODEL}{key}": value for key, value in state.items()}, foreign)
+
+    def make_model(self, sizes: Sizes, tasks: Mapping[str, tuple[int, int]]) -> WorldModel:
+        """The world model of a file of these sizes."""
+        return sizes.world_model(tasks)
 
     def is_optional(self, key: Any) -> bool:
         """Whether a key is of a part that is carried."""
@@ -117,7 +123,7 @@ class MLPWorldModelFormat(Format):
 
     def _sizes(self, own: Mapping[Any, Any], names: Sequence[str], told: bool, path: str | Path) -> Sizes:
         shapes = {ours: shape_of(value) for key, value in own.items() if (ours := self.native_key(key)) is not None}
-        sizes = sizes_in(shapes, known_widths(names), certain=told)
+        sizes = sizes_in(shapes, known_widths(names), certain=told, further_inputs=self.further_inputs)
         if not sizes.are_known:
             wanted = {str(self.keys.foreign(key)): None for key in structure(sizes)}
             embedding = str(self.keys.foreign("task_embedding.weight"))
@@ -152,7 +158,7 @@ class MLPWorldModelFormat(Format):
     def write(self, native: Mapping[str, Any], path: str | Path, partial: bool = False) -> dict[str, Any]:
         """As `Format`; what the format lacks is folded into its first layers."""
         model = native[DESCRIPTION_KEY]["world_model"]
-        state = folded(model, part_of(native["state_dict"], WORLD_MODEL), path, self.title)
+        state = self.fold(model, part_of(native["state_dict"], WORLD_MODEL), path)
         widths = {"z": model["latent_dim"], "task": model["task_dim"], "action": model["action_dim"]}
         if not model["task_dim"]:
             state.pop("task_embedding.weight", None)
@@ -166,6 +172,10 @@ class MLPWorldModelFormat(Format):
         whole = own | dict(carried)
         order = [*(key for key in keys if key in whole), *(key for key in self.order(whole) if key not in keys)]
         return self.wrap(layout, {key: whole[key] for key in order})
+
+    def fold(self, model: Mapping[str, Any], state: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+        """The weights as this format's networks need them, by our keys."""
+        return folded(model, state, path, self.title)
 
     def carried_from(self, foreign: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
         """Further parts for a file of this format, from what another format's file carried."""
