@@ -84,7 +84,7 @@ def _wrong_part(description: Any) -> str | None:
         type(width) is int and width > 0 for width in (*widths, *(width for pair in dims for width in pair))
     ):
         return "the widths of its tasks are no positive whole numbers"
-    trained = description.get("trained_tasks", [])
+    trained = description.get("trained_tasks")
     # A file of PWM's does not say which task its policy was trained for: then the list is empty.
     if kind == "policy" and not (isinstance(trained, list) and all(name in list(tasks) for name in trained)):
         return f"its trained_tasks are {trained!r:.80}, and should be some of the world model's"
