@@ -1,4 +1,4 @@
-"""The verb `checkpoint`: looking into files of models and policies."""
+"""The verb `checkpoint`: looking into files of models and policies, and making others of them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from lit_pwm.cli.exporting import add_export_parser
+from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.paths import path_argument
+from lit_pwm.runtime.outputs import check_file
+
+TARGETS = ("native", "tdmpc2", "tdmpc2-original", "pwm", "flow-mbpo")
+"""Formats that `convert` writes."""
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
     """Register the verb with its own verbs."""
     parser = verbs.add_parser(
         "checkpoint",
-        help="look into the file of a model or policy",
-        description="Look into the file of a model or policy.",
+        help="look into the file of a model or policy, convert or export it",
+        description="Look into the file of a model or policy, convert it to another format, or export it.",
     )
     own = parser.add_subparsers(dest="checkpoint_verb", metavar="VERB", required=True)
     _add_inspect_parser(own)
+    _add_convert_parser(own)
     add_export_parser(own)
 
 
@@ -32,6 +38,42 @@ def _add_inspect_parser(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("checkpoint", type=path_argument, metavar="F", help="the checkpoint")
     parser.add_argument("--json", action="store_true", help="print everything as JSON, the whole config too")
     parser.set_defaults(run=run_inspect)
+
+
+def _add_convert_parser(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser(
+        "convert",
+        help="a file of another format",
+        description="Write a checkpoint as a file of another format. What that lacks is folded into first layers, or "
+        "refused by name.",
+    )
+    parser.add_argument("checkpoint", type=path_argument, metavar="F", help="a checkpoint of any format")
+    parser.add_argument("--to", required=True, metavar="FORMAT", help=f"one of {', '.join(TARGETS)}")
+    parser.add_argument("--out", required=True, type=path_argument, metavar="G", help="the file to write")
+    parser.add_argument(
+        "--tasks",
+        metavar="A,B",
+        help="names of the file's tasks in order, or of a task set, where it does not say them",
+    )
+    parser.add_argument(
+        "--partial", action="store_true", help="write the file without optional parts that the checkpoint does not hold"
+    )
+    parser.set_defaults(run=run_convert)
+
+
+def run_convert(arguments: argparse.Namespace) -> int:
+    """Write a checkpoint as a file of another format, and say what it is."""
+    if arguments.to not in TARGETS:
+        raise LitPWMError(f"--to is {arguments.to!r}. {did_you_mean(arguments.to, TARGETS)}")
+    if arguments.tasks is not None and not arguments.tasks.strip(", "):
+        raise LitPWMError("The option --tasks names no task. Write names separated by commas: --tasks A,B.")
+    check_file(arguments.out, "--out")
+
+    from lit_pwm.checkpoints.conversion import convert
+
+    place = convert(arguments.checkpoint, arguments.to, arguments.out, arguments.tasks, arguments.partial)
+    print(f"{place}: {arguments.to}, {place.stat().st_size:,} bytes")
+    return 0
 
 
 def run_inspect(arguments: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ STORE = ["--data.store", str(OLD / "collected.h5")]
 ENTRANCES = {
     "evaluate": ("checkpoint", ["evaluate", "--checkpoint", "FILE"]),
     "inspect": ("checkpoint", ["checkpoint", "inspect", "FILE"]),
+    "convert": ("checkpoint", ["checkpoint", "convert", "FILE", "--to", "native", "--out", "new.ckpt"]),
     "resume": ("checkpoint", [*PRETRAIN, *STORE, "--ckpt_path", "FILE"]),
     "validate": ("checkpoint", ["validate", *PRETRAIN[1:5], *STORE, "--ckpt_path", "FILE"]),
     "test": ("checkpoint", ["test", *PRETRAIN[1:5], *STORE, "--ckpt_path", "FILE"]),
