@@ -7,7 +7,7 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import lit_pwm
 from lit_pwm.checkpoints.exported_policy import DESCRIPTION_NAME, FORMATS, ExportedPolicy, require_format
-from lit_pwm.errors import LitPWMError
+from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.flow import Solver
 from lit_pwm.models.policy import Policy
 from lit_pwm.runtime.atomic import replacing
@@ -48,7 +48,7 @@ class DeterministicPolicy(nn.Module):
 
 
 def export_policy(
-    policy: Policy, to: str, out: str | Path, tolerance: float = TOLERANCE
+    policy: Policy, to: str, out: str | Path, tolerance: float = TOLERANCE, tasks: Sequence[str] | None = None
 ) -> tuple[ExportedPolicy, dict[str, float]]:
     """Write the deterministic policy to a file, once its actions have been found equal to the original's.
 
@@ -60,8 +60,10 @@ def export_policy(
         policy: to be exported.
         to: `torch-export` or `onnx`.
         out: the file to write.
-        tolerance: largest difference that an action may have, on 1,000 observations of each trained task, which are
-            drawn from a normal distribution of the mean and deviation that the world model knows of them.
+        tolerance: largest difference that an action may have, on 1,000 observations of each task, which are drawn from
+            a normal distribution of the mean and deviation that the world model knows of them.
+        tasks: where actions are compared; by default in those that the policy was trained for, or in all that it knows
+            where that is not known.
 
     Returns:
         The written policy, and its largest difference by task.
@@ -78,7 +80,7 @@ def export_policy(
         with replacing(out, "The exported policy") as beside:
             _WRITERS[to](program, beside, _description(policy))
             written = ExportedPolicy(beside, to)
-            differences = differences_of(policy, written)
+            differences = differences_of(policy, written, tasks or policy.trained_tasks or policy.task_names)
             if (worst := max(differences, key=differences.__getitem__)) and not differences[worst] <= tolerance:
                 raise LitPWMError(
                     f"The policy exported to {to} chooses other actions than the original: in {worst!r} they differ by "
@@ -88,10 +90,16 @@ def export_policy(
     return written, differences
 
 
-def differences_of(policy: Policy, exported: ExportedPolicy, seed: int = 0) -> dict[str, float]:
-    """Task that the policy was trained for → the largest difference of an action of both; see `export_policy`."""
+def differences_of(policy: Policy, exported: ExportedPolicy, tasks: Sequence[str], seed: int = 0) -> dict[str, float]:
+    """Task → the largest difference of an action of both policies; see `export_policy`.
+
+    Raises:
+        LitPWMError: a task is none of the policy's.
+    """
     found, model = {}, policy.world_model
-    for task in policy.trained_tasks:
+    for task in tasks:
+        if task not in policy.task_names:
+            raise LitPWMError(f"The policy does not know the task {task!r}. {did_you_mean(task, policy.task_names)}")
         row, width = policy.task_names.index(task), model.tasks[task][0]
         mean, std = (values[row, :width].float().cpu() for values in (model.obs_mean, model.obs_std))
         drawn = torch.randn(OBSERVATIONS, width, generator=torch.Generator().manual_seed(seed + row))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,11 @@ def add_export_parser(own: argparse._SubParsersAction) -> None:
     parser.add_argument("--to", required=True, metavar="torch-export|onnx", help="the format")
     parser.add_argument("--out", required=True, type=path_argument, metavar="G", help="the file to write")
     parser.add_argument(
+        "--tasks",
+        metavar="A,B",
+        help="tasks in which both are compared (default: those it was trained for; other projects' files do not say)",
+    )
+    parser.add_argument(
         "--tolerance",
         type=argument(Positive),
         default=1e-5,
@@ -40,7 +46,7 @@ def add_export_parser(own: argparse._SubParsersAction) -> None:
         type=argument(CountOrZero),
         default=10,
         metavar="N",
-        help="episodes of each trained task that both run beside each other (default 10; 0 for none)",
+        help="episodes of each task that both run beside each other (default 10; 0 for none)",
     )
     parser.add_argument(
         "--seed", type=argument(Seed), default=0, metavar="S", help="first environment seed (default 0)"
@@ -53,9 +59,11 @@ def run_export(arguments: argparse.Namespace) -> int:
     from lit_pwm.checkpoints.exported_policy import require_format
 
     require_format(arguments.to)
-    if not Path(arguments.checkpoint).is_file():
-        raise LitPWMError(f"The checkpoint {arguments.checkpoint!r} does not exist. Name a policy's checkpoint.")
-    check_file(arguments.out, "--out", [arguments.checkpoint])
+    named = [name.strip() for name in (arguments.tasks or "").split(",") if name.strip()]
+    if arguments.tasks is not None and not named:
+        raise LitPWMError("The option --tasks names no task. Write names separated by commas: --tasks A,B.")
+    read = [arguments.checkpoint] if Path(arguments.checkpoint).exists() else []
+    check_file(arguments.out, "--out", read)
 
     import torch
 
@@ -63,20 +71,23 @@ def run_export(arguments: argparse.Namespace) -> int:
     from lit_pwm.checkpoints.export_policy import OBSERVATIONS, export_policy
 
     torch.set_num_threads(1)
-    policy = load_policy(arguments.checkpoint)
-    exported, differences = export_policy(policy, arguments.to, arguments.out, arguments.tolerance)
+    policy = load_policy(arguments.checkpoint, acting_in=named or None)
+    exported, differences = export_policy(policy, arguments.to, arguments.out, arguments.tolerance, named)
     size = Path(arguments.out).stat().st_size
     print(
-        f"{arguments.out}: {arguments.to}, {size / 1e6:.1f} MB, tasks {', '.join(exported.trained_tasks)} of "
-        f"{len(exported.task_names)}. On {OBSERVATIONS:,} observations of each, an action differs from the original's "
-        f"by at most {max(differences.values()):.1e}."
+        f"{arguments.out}: {arguments.to}, {size / 1e6:.1f} MB, {len(exported.task_names)} tasks. On {OBSERVATIONS:,} "
+        f"observations of each of {', '.join(differences)}, an action differs from the original's by at most "
+        f"{max(differences.values()):.1e}."
     )
-    if arguments.episodes:
-        _compare_returns(policy, exported, arguments.episodes, arguments.seed)
+    tasks = named or policy.trained_tasks
+    if arguments.episodes and tasks:
+        _compare_returns(policy, exported, tasks, arguments.episodes, arguments.seed)
+    elif arguments.episodes:
+        print("No returns: the file does not say for which task it was trained. Name it: --tasks A.", file=sys.stderr)
     return 0
 
 
-def _compare_returns(policy: Policy, exported: ExportedPolicy, episodes: int, seed: int) -> None:
+def _compare_returns(policy: Policy, exported: ExportedPolicy, tasks: Sequence[str], episodes: int, seed: int) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -86,7 +97,7 @@ def _compare_returns(policy: Policy, exported: ExportedPolicy, episodes: int, se
     table = Table("task", title=f"{episodes} episodes, environment seeds {seed} to {seed + episodes - 1}")
     for heading in ("return", "return of the export", "largest difference of an episode"):
         table.add_column(heading, justify="right")
-    for task in policy.trained_tasks:
+    for task in tasks:
         try:
             ours, theirs = (evaluate_task(acting, task, episodes, seed) for acting in (policy, exported))
         except LitPWMError as error:  # the file is written: a task without an environment here only lacks its returns
