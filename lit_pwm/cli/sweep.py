@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lit_pwm.cli.runs import shown, size
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.options import Workers, argument
 from lit_pwm.paths import path_argument
@@ -46,6 +47,13 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         "--only", action="append", default=[], metavar="AXIS=A,B", help="run only these labels of an axis"
     )
     parser.add_argument("--records", type=path_argument, metavar="DIR", help="copy the results' small records there")
+    parser.add_argument(
+        "--storage-budget",
+        type=size,
+        metavar="SIZE",
+        help="when its files have more, such as 20GB, delete checkpoints of finished cells that are neither best nor "
+        "last and that no cell needs any more",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
     parser.add_argument(
         "--rerun-changed", action="store_true", help="delete and run anew finished cells whose command has changed"
@@ -86,6 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     from lit_pwm.experiments.sweep.launch import LocalLauncher
     from lit_pwm.experiments.sweep.records import check_places, write_record, write_records
     from lit_pwm.experiments.sweep.state import changed_since, refuse_changed
+    from lit_pwm.experiments.sweep.storage import keep_within
     from lit_pwm.runtime.consoles import ProgressConsole
     from lit_pwm.runtime.processes import usable_cores
 
@@ -105,10 +114,19 @@ def run(arguments: argparse.Namespace) -> int:
         if cell.stage in evaluations:
             with contextlib.suppress(LitPWMError):  # said at the end
                 write_record(sweep, cells, cell.labels, out, copies)
+        if arguments.storage_budget is not None:
+            keep_within(arguments.storage_budget, cells, out)
 
     outcome = LocalLauncher(cells, out, workers, Display(cells, out, workers, console), note).run()
     written = write_records(sweep, cells, out, copies)
     print_outcome(outcome, cells, out, console)
+    if arguments.storage_budget is not None and (over := keep_within(arguments.storage_budget, cells, out)):
+        console.print(
+            f"The sweep's files have {shown(over)} more than --storage-budget {shown(arguments.storage_budget)}: best "
+            f"and last checkpoints, logs, data and records are not deleted.",
+            highlight=False,
+            markup=False,
+        )
     if written:
         console.print(
             f"{len(written)} records are in {out / 'records'}. Tables and figures: lit-pwm report {out} --out report",
