@@ -15,7 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from lit_pwm.errors import LitPWMError, did_you_mean
-from lit_pwm.paths import expanded
+from lit_pwm.paths import expanded, is_url
+from lit_pwm.runtime.remote_files import local_file
 
 Sequencer = Callable[[np.random.Generator, int, int], np.ndarray]
 """Draws the actions [T, A] of an episode from its generator, T and A."""
@@ -196,7 +197,7 @@ def check_behaviour(name: str) -> None:
     Raises:
         LitPWMError: it is neither.
     """
-    if name not in _NOISES and not expanded(name).is_file():
+    if name not in _NOISES and not is_url(name) and not expanded(name).is_file():
         raise LitPWMError(
             f"The behaviour {name!r} is neither {' nor '.join(map(repr, _NOISES))}, nor a policy's checkpoint that "
             f"exists. {did_you_mean(name, _NOISES)}"
@@ -233,6 +234,6 @@ def trained_tasks(name: str) -> tuple[str, ...] | None:
 
 def policy_source(checkpoint: str) -> str:
     """What a store records of a policy: the file's name and the beginning of its SHA-256."""
-    with open(expanded(checkpoint), "rb") as file:
+    with local_file(checkpoint) as place, open(place, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     return f"policy {Path(checkpoint).name[-200:]} {digest}"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from pathlib import Path
 
 from lit_pwm.errors import LitPWMError, did_you_mean
 
+_URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+(?:::|://))+")
 _HOME = Path(__file__).resolve().parent.parent
 
 
@@ -49,6 +51,25 @@ def absolute(path: str | os.PathLike[str]) -> Path:
         LitPWMError: as `expanded`.
     """
     return expanded(path).absolute()
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a URL as fsspec writes them, such as `hf://ORG/REPO/FILE` or `simplecache::s3://BUCKET/FILE`."""
+    return isinstance(path, str) and _URL.match(path) is not None
+
+
+def located(path: str | os.PathLike[str]) -> str:
+    """`absolute` of a path, as text; a URL as it is.
+
+    Raises:
+        LitPWMError: as `expanded`.
+    """
+    return path if isinstance(path, str) and is_url(path) else str(absolute(path))
+
+
+def checkpoint_argument(text: str) -> str:
+    """What argparse's `type` takes for a checkpoint: a path, as `path_argument`, or a URL."""
+    return text if is_url(text) else path_argument(text)
 
 
 def path_argument(text: str) -> str:

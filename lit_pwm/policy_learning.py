@@ -33,7 +33,7 @@ from lit_pwm.options.objects import group_of
 from lit_pwm.options.policy_optimizers import ActorOptimizer, CriticOptimizer
 from lit_pwm.options.renamed import AcceptsOldSpellings
 from lit_pwm.options.returns import ReturnOptions
-from lit_pwm.paths import absolute
+from lit_pwm.paths import located
 from lit_pwm.runtime.casts import cached_casts
 from lit_pwm.updates.atomic_update import AtomicUpdate
 from lit_pwm.updates.draws import Draws, stream_seed
@@ -124,8 +124,8 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
             world_model=None if self.world_model_options is None else self.world_model_options.plain(),
             objective=None if self.objective is None else self.objective.description(),
         )
-        self.world_model_checkpoint = str(absolute(world_model_checkpoint)) if world_model_checkpoint else None
-        self.initial_policy_checkpoint = str(absolute(initial_policy_checkpoint)) if initial_policy_checkpoint else None
+        self.world_model_checkpoint = located(world_model_checkpoint) if world_model_checkpoint else None
+        self.initial_policy_checkpoint = located(initial_policy_checkpoint) if initial_policy_checkpoint else None
         self.checkpoint_tasks = checkpoint_tasks
         self.new_tasks = check_new_tasks(new_tasks, self.world_model_checkpoint, "world_model_checkpoint")
         self.makes = PolicyMakers(

@@ -40,7 +40,7 @@ from lit_pwm.options import Count, File, Length, check_options
 from lit_pwm.options.objects import group_of
 from lit_pwm.options.optimizers import WorldModelOptimizer
 from lit_pwm.options.renamed import AcceptsOldSpellings
-from lit_pwm.paths import absolute
+from lit_pwm.paths import located
 from lit_pwm.runtime.casts import cached_casts
 from lit_pwm.tasks.registry import TASK_SETS, task_spec
 from lit_pwm.updates.atomic_update import AtomicUpdate
@@ -103,7 +103,7 @@ class WorldModelPretraining(BuiltFromCheckpoint, metaclass=AcceptsOldSpellings):
         self.world_model_options = group_of(WorldModelOptions, world_model, "world_model")
         self.objective = objective_from(objective)
         self.optimizer_settings = group_of(WorldModelOptimizer, optimizer, "optimizer")
-        self.initial_checkpoint = str(absolute(initial_checkpoint)) if initial_checkpoint else None
+        self.initial_checkpoint = located(initial_checkpoint) if initial_checkpoint else None
         self.save_hyperparameters(ignore=["world_model", "objective", "optimizer"])
         self.keep_plain(
             world_model=self.world_model_options.plain(),

@@ -9,7 +9,7 @@ from lit_pwm.checkpoints.formats.format_registry import format_named, read_any
 from lit_pwm.checkpoints.native import description_of
 from lit_pwm.checkpoints.writing import write_tensors
 from lit_pwm.errors import LitPWMError
-from lit_pwm.paths import absolute
+from lit_pwm.paths import absolute, is_url
 from lit_pwm.runtime.atomic import replacing_part
 
 
@@ -35,7 +35,7 @@ def convert(
         LitPWMError: the source cannot be read, the target cannot hold it, or the file cannot be written.
     """
     target, place = format_named(target_format), absolute(out)
-    if place.exists() and place.samefile(absolute(source)):
+    if place.exists() and not is_url(source) and place.samefile(absolute(source)):
         raise LitPWMError(
             f"The converted checkpoint would take the place of {str(place)!r}, which it is made from. Name another "
             f"file."

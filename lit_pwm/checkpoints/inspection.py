@@ -17,7 +17,7 @@ from lit_pwm.checkpoints.migration import DESCRIPTION_KEY, PROVENANCE_KEY, SETTI
 from lit_pwm.checkpoints.references import REFERENCE_KEY
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models.sizes import SIZES
-from lit_pwm.paths import absolute
+from lit_pwm.runtime.remote_files import size_of
 
 _NETWORKS = ("world_model", "actor", "critic")
 _STATISTICS = (".obs_mean", ".obs_std", "_variance.value", ".directions", ".action_mask")
@@ -98,7 +98,7 @@ def _described(native: dict[str, Any], raw: Mapping[str, Any], path: str | Path)
     tensors = {str(key): value for key, value in weights.items() if isinstance(value, torch.Tensor)}
     provenance = native.get(PROVENANCE_KEY) or {}
     parts = ("encoder", "dynamics", "reward")
-    file_bytes = absolute(path).stat().st_size
+    file_bytes = size_of(path)
     return {
         "path": str(path),
         "bytes": file_bytes,

@@ -13,7 +13,8 @@ import torch
 
 from lit_pwm.checkpoints.wholeness import require_whole
 from lit_pwm.errors import LitPWMError
-from lit_pwm.paths import absolute
+from lit_pwm.paths import is_url
+from lit_pwm.runtime.remote_files import local_file
 
 Stubs = Sequence[tuple[type, str]]
 """Inert classes, and the full names in files of the classes that they stand for."""
@@ -23,16 +24,21 @@ def read_checkpoint(path: str | Path, stubs: Stubs = ()) -> dict[str, Any]:
     """Read a checkpoint without running any code that it might contain.
 
     Args:
-        path: the file.
+        path: the file, or the URL of one (`lit_pwm.runtime.remote_files`).
         stubs: classes that take the place of foreign ones of these names; objects of others are refused.
 
     Raises:
         LitPWMError: the file is missing, is no checkpoint, holds Python objects, or was changed since it was written.
     """
-    path = absolute(path)
-    if not path.is_file():
+    with local_file(path) as place:
+        return _read(place, path if is_url(path) else place, stubs)
+
+
+def _read(place: Path, path: str | Path, stubs: Stubs) -> dict[str, Any]:
+    """What lies in a local file, which errors call by `path`."""
+    if not place.is_file():
         raise LitPWMError(
-            f"The checkpoint {str(path)!r} does not exist{' (it is a folder)' if path.is_dir() else ''}. A run leaves "
+            f"The checkpoint {str(path)!r} does not exist{' (it is a folder)' if place.is_dir() else ''}. A run leaves "
             f"its checkpoints under its trainer.default_root_dir, in a folder called checkpoints: name one of those "
             f"files, for example last.ckpt."
         )
@@ -41,18 +47,18 @@ def read_checkpoint(path: str | Path, stubs: Stubs = ()) -> dict[str, Any]:
             torch.serialization.safe_globals([*stubs]),
             warnings.catch_warnings(action="ignore"),
         ):  # of pickles that are not torch's, which the errors below name
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(place, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # whose text advises to read it unsafely
         raise LitPWMError(
             f"The checkpoint {str(path)!r} cannot be read safely: it is damaged, or holds Python objects beside "
-            f"tensors and plain values{_objects_in(path)}. Use a checkpoint that a lit_pwm run wrote."
+            f"tensors and plain values{_objects_in(place)}. Use a checkpoint that a lit_pwm run wrote."
         ) from error
     except Exception as error:  # damaged bytes make the reader fail in any way
         raise LitPWMError(
             f"The file {str(path)!r} is no checkpoint, or an incomplete one ({first_line(error)}). Use a "
             f"checkpoint that a lit_pwm run wrote."
         ) from error
-    require_whole(path)
+    require_whole(place, path)
     if not isinstance(content, dict):
         raise LitPWMError(
             f"The file {str(path)!r} holds a {type(content).__name__} where a checkpoint is a dictionary with a "

@@ -8,16 +8,20 @@ from pathlib import Path
 from lit_pwm.errors import LitPWMError
 
 
-def require_whole(path: str | Path) -> None:
+def require_whole(path: str | Path, called: str | Path | None = None) -> None:
     """See that a checkpoint is as it was written.
+
+    Args:
+        path: the file.
+        called: as errors name it, where that is not its path.
 
     Raises:
         LitPWMError: it is not.
     """
     if (part := damaged_part(path)) is not None:
         raise LitPWMError(
-            f"The checkpoint {str(path)!r} is damaged: the checksum of {part!r} in it is not that of its bytes. Use "
-            f"another checkpoint of the run, or copy this one again from where it came."
+            f"The checkpoint {str(called or path)!r} is damaged: the checksum of {part!r} in it is not that of its "
+            f"bytes. Use another checkpoint of the run, or copy this one again from where it came."
         )
 
 

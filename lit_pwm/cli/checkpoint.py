@@ -9,7 +9,7 @@ from typing import Any
 
 from lit_pwm.cli.exporting import add_export_parser
 from lit_pwm.errors import LitPWMError, did_you_mean
-from lit_pwm.paths import path_argument
+from lit_pwm.paths import checkpoint_argument, path_argument
 from lit_pwm.runtime.outputs import check_file
 
 TARGETS = ("native", "tdmpc2", "tdmpc2-original", "pwm", "flow-mbpo")
@@ -35,7 +35,7 @@ def _add_inspect_parser(verbs: argparse._SubParsersAction) -> None:
         help="kind, format, sizes, tasks, step, config, metrics, data, versions and bytes",
         description="What a checkpoint is and holds. Nothing of it is built or run.",
     )
-    parser.add_argument("checkpoint", type=path_argument, metavar="F", help="the checkpoint")
+    parser.add_argument("checkpoint", type=checkpoint_argument, metavar="F", help="the checkpoint")
     parser.add_argument("--json", action="store_true", help="print everything as JSON, the whole config too")
     parser.set_defaults(run=run_inspect)
 
@@ -47,7 +47,7 @@ def _add_convert_parser(verbs: argparse._SubParsersAction) -> None:
         description="Write a checkpoint as a file of another format. What that lacks is folded into first layers, or "
         "refused by name.",
     )
-    parser.add_argument("checkpoint", type=path_argument, metavar="F", help="a checkpoint of any format")
+    parser.add_argument("checkpoint", type=checkpoint_argument, metavar="F", help="a checkpoint of any format")
     parser.add_argument("--to", required=True, metavar="FORMAT", help=f"one of {', '.join(TARGETS)}")
     parser.add_argument("--out", required=True, type=path_argument, metavar="G", help="the file to write")
     parser.add_argument(

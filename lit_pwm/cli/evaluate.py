@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, Positive, Seed, argument
-from lit_pwm.paths import path_argument
+from lit_pwm.paths import checkpoint_argument, is_url, path_argument
 from lit_pwm.runtime.outputs import check_file, check_folder
 from lit_pwm.tasks.registry import task_spec
 
@@ -20,7 +20,9 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         help="returns of a saved policy in the real environments",
         description="Run the policy of a checkpoint, without noise; episode i uses environment seed SEED + i.",
     )
-    parser.add_argument("--checkpoint", required=True, type=path_argument, metavar="F", help="a policy's checkpoint")
+    parser.add_argument(
+        "--checkpoint", required=True, type=checkpoint_argument, metavar="F", help="a policy's checkpoint"
+    )
     parser.add_argument("--tasks", metavar="A,B", help="tasks to evaluate; those it was trained for if not given")
     parser.add_argument(
         "--episodes", type=argument(Count), default=10, metavar="N", help="episodes of each task (default 10)"
@@ -43,7 +45,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, write what was asked for, print a table."""
-    if not Path(arguments.checkpoint).is_file():
+    if not is_url(arguments.checkpoint) and not Path(arguments.checkpoint).is_file():
         raise LitPWMError(
             f"The checkpoint {arguments.checkpoint!r} given by --checkpoint does not exist. Name a file such as "
             f"RUN/lightning_logs/version_0/checkpoints/last.ckpt."
@@ -59,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name in named:
         task_spec(name)
     if arguments.out:
-        check_file(arguments.out, "--out", [arguments.checkpoint])
+        check_file(arguments.out, "--out", [] if is_url(arguments.checkpoint) else [arguments.checkpoint])
     if arguments.video:
         check_folder(arguments.video, "--video")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import CountOrZero, Positive, Seed, argument
-from lit_pwm.paths import path_argument
+from lit_pwm.paths import checkpoint_argument, path_argument
 from lit_pwm.runtime.outputs import check_file
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def add_export_parser(own: argparse._SubParsersAction) -> None:
         description="Write a policy that acts without noise (standardisation, encoder, actor, mask; the task id is an "
         "input) to one file, see that it acts as the original does, and show what both earn.",
     )
-    parser.add_argument("checkpoint", type=path_argument, metavar="F", help="a policy's checkpoint")
+    parser.add_argument("checkpoint", type=checkpoint_argument, metavar="F", help="a policy's checkpoint")
     parser.add_argument("--to", required=True, metavar="torch-export|onnx", help="the format")
     parser.add_argument("--out", required=True, type=path_argument, metavar="G", help="the file to write")
     parser.add_argument(

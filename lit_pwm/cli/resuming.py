@@ -26,7 +26,7 @@ from lit_pwm.cli.run_settings import (
     settings_in,
 )
 from lit_pwm.errors import LitPWMError
-from lit_pwm.paths import expanded
+from lit_pwm.paths import expanded, is_url
 
 FOUND_BY_NAME = ("last", "auto")
 # A run's checkpoints lie in its folder of logs, and a run of the same command beside it in the next version's.
@@ -95,6 +95,12 @@ def resolve(asked: str, verb: str, root: Path, kind: str | None, settings: Mappi
     Raises:
         LitPWMError: no such file or name; nothing to be found; or what is found is of another run.
     """
+    if is_url(asked):
+        raise LitPWMError(
+            f"--ckpt_path is {asked!r}, and a run goes on from a file beside its own: copy the checkpoint here, and "
+            f"name the copy. To start a new run with the weights in it, give the URL as model.initial_checkpoint or "
+            f"model.initial_policy_checkpoint."
+        )
     path = expanded(asked)
     if path.is_file() or asked not in FOUND_BY_NAME:
         if _LIGHTNINGS_OWN.fullmatch(asked) and not path.is_file():

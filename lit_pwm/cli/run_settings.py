@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_pwm.checkpoints.migration import SETTINGS_KEY
 from lit_pwm.errors import LitPWMError
-from lit_pwm.paths import expanded
+from lit_pwm.paths import expanded, is_url
 
 BEGAN_KEY = "lit_pwm_began_with"
 """The file that a run's command line named to resume from, in its checkpoints."""
@@ -67,8 +67,8 @@ def _with_whole_origins(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def place_of(path: str) -> str:
-    """The file that a path means, by whatever name and links it is reached; an empty one stays."""
-    return os.path.realpath(expanded(path)) if path else path
+    """The file that a path means, by whatever name and links it is reached; an empty one and a URL stay."""
+    return os.path.realpath(expanded(path)) if path and not is_url(path) else path
 
 
 def _flatten(value: Any, key: str, flat: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
-from lit_pwm.paths import absolute
+from lit_pwm.paths import located
 
 WORLD_MODEL_OPTION = "--world-model"
 _SUPPLIED = "LIT_PWM_WORLD_MODEL"
@@ -24,7 +24,7 @@ def supplying(path: str | Path | None) -> Generator[None, None, None]:
     if path is None:
         yield
         return
-    token = _supplied.set(str(absolute(path)))
+    token = _supplied.set(located(str(path)))
     try:
         yield
     finally:
@@ -36,7 +36,7 @@ def supplying_to_all(path: str | Path | None) -> Generator[None, None, None]:
     """As `supplying`, also in the processes that are started within the block."""
     before = os.environ.get(_SUPPLIED)
     if path is not None:
-        os.environ[_SUPPLIED] = str(absolute(path))
+        os.environ[_SUPPLIED] = located(str(path))
     try:
         yield
     finally:
