@@ -205,7 +205,7 @@ def table(found: Sequence[Series]) -> str:
             kills = [kill for kill in series.kills if kill.phase == phase]
             if not kills:
                 continue
-            lost, steps = [kill.reached - kill.resumed for kill in kills], [kill.resumed for kill in kills]
+            lost, steps = [max(0, kill.reached - kill.resumed) for kill in kills], [kill.resumed for kill in kills]
             by_kill = sum(kill.signal == "SIGKILL" for kill in kills)
             lines.append(
                 f"{series.name:24} {phase:11} {len(kills):5} {by_kill:7}  {f'{min(lost)} to {max(lost)}':>14}  "

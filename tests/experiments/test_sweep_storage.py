@@ -27,7 +27,7 @@ def swept(tmp_path, *options):
     return run(["sweep", str(tmp_path / "s.yaml"), "--out", str(tmp_path / "out"), "--workers", "1", *options])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_keeps_within_its_budget(tmp_path, capsys):
     assert swept(tmp_path, "--storage-budget", "1kB") == 0, "\n".join(p.read_text() for p in tmp_path.rglob("log.txt"))
     left = sorted({path.name for path in (tmp_path / "out").rglob("*.ckpt")})
