@@ -1,5 +1,6 @@
 """Lightning callbacks of lit_pwm."""
 
+from callbacks.checkpoint_adapter import CheckpointAdapter
 from callbacks.checkpoint_io import WholeCheckpointIO
 from callbacks.compute_ledger import ComputeLedger
 from callbacks.cuda_graphs import CUDAGraphs
@@ -17,6 +18,7 @@ from callbacks.stop_on_signals import StopOnSignals
 
 __all__ = [
     "CUDAGraphs",
+    "CheckpointAdapter",
     "ComputeLedger",
     "DecodedErrors",
     "DynamicsSmoothness",

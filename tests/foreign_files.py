@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
 
+from lit_pwm import PolicyLearning
+from lit_pwm.models import CriticEnsemble, MLPActor
+
 LAYER = ("weight", "bias", "ln.weight", "ln.bias")
 Weights = dict[str, Any]
+THREE_TASKS = {"cup-catch": (8, 2), "walker-walk": (24, 6), "cheetah-run": (17, 6)}
+"""Of MT30, in another order than there."""
 
 
 def mlp_weights(prefix: str, widths: list[int], last_is_plain: bool, stacked: int | None = None) -> Weights:
@@ -76,3 +82,10 @@ def current_file(world_model: Weights, tensordict: str = "0.8", action_dims: lis
         for prefix in ("_Qs", "_detach_Qs", "_target_Qs"):
             weights |= {f"{prefix}.module.{key}": tensor[0] for key, tensor in value.items()}
     return {"model": weights}
+
+
+def tiny_policy(world_model_checkpoint: object, **options: Any) -> PolicyLearning:
+    """Policy learning with networks of eight units on a world model."""
+    actor = partial(MLPActor, hidden_dims=(8,))
+    critic = partial(CriticEnsemble, hidden_dims=(8,))
+    return PolicyLearning(str(world_model_checkpoint), actor=actor, critic=critic, horizon=4, **options)

@@ -28,6 +28,7 @@ _KEPT_OF_TRAINER = re.compile(
 _FREE = re.compile(
     r"trainer\.(max_\w+|min_\w+|limit_(val|test|predict)_batches|val_check_interval|check_val_every_n_epoch)"
     r"|trainer\.callbacks\.(RunProgress|\w*ProgressBar|LastCheckpoint|StopOnSignals|KeepBest|RNGState|NonFiniteGuard|RunLock)\b.*"
+    r"|trainer\.callbacks\.CheckpointAdapter\b.*"
     r"|trainer\.callbacks\.(?!FinetuneSchedule\b).*\.every_\w+"
     r"|model\.save_world_model"
     rf"|data\.(num_workers|storage)|{'|'.join(map(re.escape, BATCH_SIZES))}|{RANKS}"

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from foreign_files import Weights
+from foreign_files import THREE_TASKS, Weights
+
+from datamodules import EpisodeWriter, MultitaskDataModule
 
 ORACLES = Path(__file__).parent.parent / "oracles" / "algorithm"
 
@@ -35,3 +37,15 @@ def oracle() -> dict[str, torch.Tensor]:
 def oracle_weights(oracle: dict[str, torch.Tensor]) -> Weights:
     """The weights of the oracle, by TD-MPC2's keys."""
     return {key.removeprefix("model/"): value for key, value in oracle.items() if key.startswith("model/")}
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], MultitaskDataModule]:
+    """Makes a datamodule of `THREE_TASKS`, each batch of which has all of them."""
+    path, rng = tmp_path_factory.mktemp("store") / "three.h5", np.random.default_rng(0)
+    with EpisodeWriter(path, tasks=THREE_TASKS) as writer:
+        for task, (obs, action) in THREE_TASKS.items():
+            for _ in range(2):
+                drawn = {"obs": rng.normal(size=(21, obs)), "action": rng.uniform(-1, 1, (20, action))}
+                writer.append(task=task, reward=rng.uniform(size=20), source="drawn", **drawn)
+    return lambda: MultitaskDataModule(store=path, horizon=4, batch_size=48, val_fraction=0, num_workers=0)
