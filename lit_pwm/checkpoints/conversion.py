@@ -45,7 +45,11 @@ def convert(
     content = target.write(native, source, partial)
     if native.get("optimizer_states") and target.name != "native":
         notice(f"The states of the optimizers in {source} are not converted: no other format could go on with them.")
-    if (brought := (native.get(FOREIGN_KEY) or {}).get("format")) and target.name not in (brought, "native"):
+    if (
+        target.name != "native"
+        and (brought := (native.get(FOREIGN_KEY) or {}).get("format"))
+        and brought not in (target.name, *target.takes_over)
+    ):
         carried = native[FOREIGN_KEY]["carried"]
         if left := [part for part in dict.fromkeys(_part(key) for key in carried) if not _holds(content, part)]:
             notice(f"{target.title[:1].upper()}{target.title[1:]} has no place for {', '.join(left)} of {source}.")

@@ -29,12 +29,14 @@ class Format(ABC):
         name: as commands and files call it.
         title: what it is, for errors.
         suffix: what names of its files end with.
+        takes_over: names of formats of whose files it can hold all that these are read for by their own loader.
         stubs: inert classes that may take the place of classes which its files hold, by those classes' full names.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     suffix: ClassVar[str] = ".pt"
+    takes_over: ClassVar[Sequence[str]] = ()
     stubs: ClassVar[Stubs] = ()
 
     @abstractmethod

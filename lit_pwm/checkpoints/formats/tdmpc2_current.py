@@ -33,6 +33,7 @@ class TDMPC2Current(MLPWorldModelFormat):
     """
 
     name = "tdmpc2"
+    takes_over = ("tdmpc2-original",)
     title = "TD-MPC2's current format"
     keys = TDMPC2_KEYS
     optional: ClassVar[Mapping[str, str]] = {

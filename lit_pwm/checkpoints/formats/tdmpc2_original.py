@@ -27,6 +27,7 @@ class TDMPC2Original(MLPWorldModelFormat):
     """`{"model": weights}`, or the weights alone: world model, policy prior `_pi`, stacked `_Qs.params` and targets."""
 
     name = "tdmpc2-original"
+    takes_over = ("tdmpc2",)
     title = "TD-MPC2's original format"
     keys = TDMPC2_KEYS
     optional: ClassVar[Mapping[str, str]] = {
