@@ -5,6 +5,7 @@ Run as a script, it writes the table; a test holds the page to it.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +21,7 @@ from lit_pwm.errors import LitPWMError
 from lit_pwm.models import FlowDynamics, MLPDynamics, MLPEncoder, TwoHotReward, WorldModel
 
 REFUSED = "–"
+THREE = ["walker-walk", "cup-catch", "cheetah-run"]
 TASKS = {"walker-walk": (24, 6), "walker-run": (24, 6)}
 SHARED = torch.linspace(-2, 2, 24).tolist(), torch.linspace(0.4, 3, 24).tolist()
 
@@ -48,7 +50,8 @@ def standardising(statistics: dict[str, Any]) -> WorldModel:
     return model
 
 
-SOURCES: dict[str, Callable[[], Any]] = {
+PWM_FILES = Path(__file__).parent / "formats" / "pwm_files"
+SOURCES: dict[str, Callable[[], Any] | Path] = {
     "native, MLP": lambda: native(own_model()),
     "native, shared statistics": lambda: native(standardising(dict.fromkeys(TASKS, SHARED))),
     "native, statistics of each task": lambda: native(standardising({"walker-run": SHARED})),
@@ -57,9 +60,13 @@ SOURCES: dict[str, Callable[[], Any]] = {
     "tdmpc2": lambda: current_file(world_model_weights(2)),
     "pwm-model": lambda: {"model": world_model_weights(2)},
     "pwm-module": lambda: {"model": world_model_weights(2, state="")},
+    "pwm": PWM_FILES / "pwm_training.pt",
+    "flow-mbpo": PWM_FILES / "flow_mbpo_training.pt",
+    "flow-mbpo, flow": PWM_FILES / "flow_mbpo_flow_training.pt",
     "state-dict": lambda: own_model(rescale_inputs=False).state_dict(),
 }
 """What each row starts from."""
+NAMES = {"pwm": THREE, "flow-mbpo": THREE, "flow-mbpo, flow": THREE}
 
 
 def outputs(model: WorldModel) -> list[torch.Tensor]:
@@ -77,8 +84,11 @@ def outputs(model: WorldModel) -> list[torch.Tensor]:
 def measured(source: str, target: str, folder: Path) -> tuple[float, bool] | None:
     """The largest difference of outputs, and whether it took `partial`; None where it is refused."""
     start = folder / "source.pt"
-    torch.save(SOURCES[source](), start)
-    names = list(TASKS)
+    made, names = SOURCES[source], NAMES.get(source, list(TASKS))
+    if isinstance(made, Path):
+        shutil.copy(made, start)
+    else:
+        torch.save(made(), start)
     for is_partial in (False, True):
         try:
             end = convert(start, target, folder / f"out-{target}.pt", tasks=names, partial=is_partial)

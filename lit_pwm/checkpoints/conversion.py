@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from lit_pwm.checkpoints.formats.base import FOREIGN_KEY, TaskNames, notice
+from lit_pwm.checkpoints.formats.base import FOREIGN_KEY, Format, TaskNames, notice
 from lit_pwm.checkpoints.formats.format_registry import format_named, read_any
 from lit_pwm.checkpoints.native import description_of
+from lit_pwm.checkpoints.reading import first_line
 from lit_pwm.checkpoints.writing import write_tensors
 from lit_pwm.errors import LitPWMError
 from lit_pwm.paths import absolute, is_url
@@ -41,21 +44,38 @@ def convert(
             f"file."
         )
     native = read_any(source, tasks)
-    description_of(native, source)
-    content = target.write(native, source, partial)
+    description = description_of(native, source)
+    try:
+        content = target.write(native, source, partial)
+        left = _left_out(native, content, target)
+    except LitPWMError:
+        raise
+    except Exception as error:  # a damaged file may hold anything beside its description
+        raise LitPWMError(
+            f"The checkpoint {str(source)!r} cannot be converted ({type(error).__name__}: {first_line(error)[:200]}): "
+            f"it holds something else than its format says. Use a checkpoint as a run or a conversion wrote it."
+        ) from error
     if native.get("optimizer_states") and target.name != "native":
         notice(f"The states of the optimizers in {source} are not converted: no other format could go on with them.")
-    if (
-        target.name != "native"
-        and (brought := (native.get(FOREIGN_KEY) or {}).get("format"))
-        and brought not in (target.name, *target.takes_over)
-    ):
-        carried = native[FOREIGN_KEY]["carried"]
-        if left := [part for part in dict.fromkeys(_part(key) for key in carried) if not _holds(content, part)]:
-            notice(f"{target.title[:1].upper()}{target.title[1:]} has no place for {', '.join(left)} of {source}.")
+    if description["kind"] == "policy" and target.name != "native" and "actor" not in content:
+        notice(f"{_named(target)} holds a world model alone: the policy of {source} is left out.")
+    if left:
+        notice(f"{_named(target)} has no place for {', '.join(left)} of {source}.")
     with replacing_part(place, "The converted checkpoint") as beside:
         write_tensors(content, beside)
     return place
+
+
+def _left_out(native: Mapping[str, Any], content: Mapping[str, Any], target: Format) -> list[str]:
+    """Which parts of another format's file, that were carried, a file of this one does not hold."""
+    foreign = native.get(FOREIGN_KEY) or {}
+    if target.name == "native" or foreign.get("format") in (None, target.name, *target.takes_over):
+        return []
+    return [part for part in dict.fromkeys(_part(key) for key in foreign["carried"]) if not _holds(content, part)]
+
+
+def _named(target: Format) -> str:
+    return target.title[:1].upper() + target.title[1:]
 
 
 def _part(key: object) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from functools import partial
 
 import pytest
 import torch
+from conversion_matrix import PWM_FILES
 from foreign_files import current_file, original_file, world_model_weights
 
 from lit_pwm.checkpoints import DESCRIPTION_KEY, convert, describe_world_model, load_world_model
@@ -198,6 +200,28 @@ def test_a_file_is_not_converted_in_its_own_place_or_into_nothing_known(saved):
         convert(source, "native", source)
     with pytest.raises(LitPWMError, match=r"no format of checkpoints 'tdmpc'\. Did you mean 'tdmpc2'"):
         convert(source, "tdmpc", source.with_name("other.pt"))
+
+
+@pytest.mark.parametrize(
+    "junk", [3, {}, {"format": "tdmpc2"}, {"format": "tdmpc2", "layout": 1, "carried": [[]], "keys": {}}]
+)
+def test_a_damaged_foreign_entry_ends_in_our_error_or_is_not_used(junk, saved, tmp_path):
+    content = torch.load(
+        convert(saved({"model": world_model_weights()}), "native", tmp_path / "n.ckpt"), weights_only=True
+    )
+    path = saved(content | {"foreign": junk}, "junk.ckpt")
+    load_world_model(path)
+    for target in ("tdmpc2", "pwm-model", "pwm", "flow-mbpo", "state-dict"):
+        with contextlib.suppress(LitPWMError):
+            convert(path, target, tmp_path / "out.pt", partial=True)
+
+
+def test_a_policy_that_a_format_has_no_place_for_is_said(tmp_path, capsys):
+    source = PWM_FILES / "pwm_training.pt"
+    convert(source, "pwm-model", tmp_path / "out.pt", tasks="walker-walk,cup-catch,cheetah-run")
+    assert (
+        f"PWM's model format holds a world model alone: the policy of {source} is left out" in capsys.readouterr().err
+    )
 
 
 # -- a plain state_dict ----------------------------------------------------------------------------------------------
