@@ -10,14 +10,22 @@ from lit_pwm.checkpoints.formats.base import FOREIGN_KEY, Format, TaskNames, not
 from lit_pwm.checkpoints.formats.format_registry import format_named, read_any
 from lit_pwm.checkpoints.native import description_of
 from lit_pwm.checkpoints.reading import first_line
+from lit_pwm.checkpoints.references import REFERENCE_KEY
 from lit_pwm.checkpoints.writing import write_tensors
 from lit_pwm.errors import LitPWMError
 from lit_pwm.paths import absolute, is_url
 from lit_pwm.runtime.atomic import replacing_part
 
+_OF_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
+
 
 def convert(
-    source: str | Path, target_format: str, out: str | Path, tasks: TaskNames | None = None, partial: bool = False
+    source: str | Path,
+    target_format: str,
+    out: str | Path,
+    tasks: TaskNames | None = None,
+    partial: bool = False,
+    weights_only: bool = False,
 ) -> Path:
     """Write a checkpoint as a file of another format.
 
@@ -30,6 +38,7 @@ def convert(
         out: the file to write; one that is there is replaced when the new one is whole.
         tasks: names of the tasks in `source`, where it does not say them.
         partial: leave out optional parts of the target's that the source does not hold.
+        weights_only: leave out what only a run that goes on needs, of which files of other formats hold nothing.
 
     Returns:
         Where the file is.
@@ -45,6 +54,9 @@ def convert(
         )
     native = read_any(source, tasks)
     description = description_of(native, source)
+    description.pop(REFERENCE_KEY, None)  # the world model is in the file now
+    if weights_only:
+        native = {key: value for key, value in native.items() if key not in _OF_TRAINING}
     try:
         content = target.write(native, source, partial)
         left = _left_out(native, content, target)

@@ -58,6 +58,11 @@ def _add_convert_parser(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--partial", action="store_true", help="write the file without optional parts that the checkpoint does not hold"
     )
+    parser.add_argument(
+        "--weights-only",
+        action="store_true",
+        help="leave out what only a resume needs: moments of optimizers, counters, random states",
+    )
     parser.set_defaults(run=run_convert)
 
 
@@ -71,7 +76,9 @@ def run_convert(arguments: argparse.Namespace) -> int:
 
     from lit_pwm.checkpoints.conversion import convert
 
-    place = convert(arguments.checkpoint, arguments.to, arguments.out, arguments.tasks, arguments.partial)
+    place = convert(
+        arguments.checkpoint, arguments.to, arguments.out, arguments.tasks, arguments.partial, arguments.weights_only
+    )
     print(f"{place}: {arguments.to}, {place.stat().st_size:,} bytes")
     return 0
 

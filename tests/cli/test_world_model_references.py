@@ -101,6 +101,20 @@ def test_verbs_that_read_it_take_the_file_by_an_option(copied, capsys):
     assert result["returns"] == list(evaluate_task(policy, "cartpole-swingup", 1, result.get("seed", 0)).returns)
 
 
+def test_weights_alone_are_exported_whole_and_not_resumed_from(copied, fit, capsys):
+    """Of a policy that refers to its world model, with the model."""
+    out = copied / "weights.ckpt"
+    argv = ["checkpoint", "convert", str(last(copied / "run")), "--to", "native", "--weights-only", "--out", str(out)]
+    assert run([*argv, "--world-model", str(copied / "elsewhere.ckpt")]) == 0
+    assert out.stat().st_size < 0.7 * last(copied / "run").stat().st_size
+    whole = lit_pwm.load_policy(last(copied / "run"), world_model=copied / "elsewhere.ckpt").state_dict()
+    weights = lit_pwm.load_policy(out).state_dict()
+    assert weights.keys() == whole.keys()
+    assert all(torch.equal(value, whole[key]) for key, value in weights.items())
+    assert fit(copied / "new", None, "--ckpt_path", out, steps=4) == 2
+    assert "weights alone" in " ".join(capsys.readouterr().err.split())
+
+
 def test_it_is_inspected_without_the_model(copied, capsys):
     assert run(["checkpoint", "inspect", str(last(copied / "run"))]) == 0
     said = " ".join(capsys.readouterr().out.split())
