@@ -55,6 +55,42 @@ def test_cells_come_after_those_they_need_with_commands_filled_in(read):
     assert score.arguments[1:] == ("$OUT/train/model=b,seed=1/**/best-*.ckpt", "{seed}")
 
 
+WORDS = {
+    "axes": {"start": {"own": "--name 'my model' --from {file}", "fresh": "--fresh"}, "seed": [0]},
+    "variables": {"file": "{folder:data}/a,b.ckpt"},
+    "stages": {
+        "data": {"over": [], "run": ["collect", "{folder}"]},
+        "train": {"over": ["start", "seed"], "run": ["fit", "{start:words}", "--seed", "{seed}"]},
+    },
+}
+
+
+def test_a_label_may_stand_for_several_arguments(read):
+    cells = cells_of(read(WORDS | {"name": "words"}))
+    own, fresh = cells["train/start=own,seed=0"], cells["train/start=fresh,seed=0"]
+    assert own.arguments == ("fit", "--name", "my model", "--from", "$OUT/data/all/a,b.ckpt", "--seed", "0")
+    assert fresh.arguments == ("fit", "--fresh", "--seed", "0")
+    assert (own.needs, fresh.needs) == (("data/all",), ())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"own": "--from {fil}"}, r"unknown placeholder \{fil\}.*'file'"),
+        ({"own": "--name 'my model"}, r"label 'own' of the axis 'start'.*Close its quotes"),
+    ],
+)
+def test_words_that_are_refused(read, words, says):
+    with pytest.raises(LitPWMError, match=says):
+        read(WORDS | {"axes": {"start": words, "seed": [0]}})
+
+
+def test_words_are_an_argument_of_their_own(read):
+    train = {"over": ["start", "seed"], "run": ["fit", "--a={start:words}"]}
+    with pytest.raises(LitPWMError, match=r"unknown placeholder \{start:words\}"):
+        read(WORDS | {"stages": {"train": train}})
+
+
 def test_a_variable_set_on_the_command_line_replaces_the_files(read):
     sweep = read(plan(), {"store": "mine.h5"})
     cells = cells_of(sweep)

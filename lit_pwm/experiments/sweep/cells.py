@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.experiments.sweep.filling import fill, put
+from lit_pwm.experiments.sweep.filling import fill, put, words_of
 from lit_pwm.experiments.sweep.plan import FOLDER, Stage, Sweep
 from lit_pwm.paths import find_config
 
@@ -97,15 +97,18 @@ def cells_of(sweep: Sweep) -> dict[str, Cell]:
 
 def _cell(sweep: Sweep, stage: Stage, labels: Mapping[str, str], before: Mapping[str, Cell]) -> Cell:
     values = {axis: sweep.axes[axis][label] for axis, label in labels.items()}
+    run = [word for argument in stage.run for word in words_of(argument, values)]
     values[FOLDER] = f"{OUT}/{stage.name}/{label_of(labels)}"
+    variables = {name: text for name, text in sweep.variables.items() if any(f"{{{name}}}" in word for word in run)}
     needs = []
     for name in stage.needs:
+        if not any(f"{{{FOLDER}:{name}}}" in text for text in (*run, *variables.values())):
+            continue  # which cells with other labels need
         own = {axis: label for axis, label in labels.items() if axis in sweep.stages[name].over}
         needs.append(f"{name}/{label_of(own)}")
         values[f"{FOLDER}:{name}"] = f"{OUT}/{needs[-1]}"
-    used = " ".join(stage.run)
-    values |= {name: fill(text, values) for name, text in sweep.variables.items() if f"{{{name}}}" in used}
-    arguments = tuple(fill(argument, values) for argument in stage.run)
+    values |= {name: fill(text, values) for name, text in variables.items()}
+    arguments = tuple(fill(argument, values) for argument in run)
     _refuse_repeated(sweep, stage, arguments)
     configs = {name: _digest(find_config(name).read_bytes()) for name in _config_names(arguments)}
     marks = [arguments, configs, [before[need].fingerprint for need in needs]]

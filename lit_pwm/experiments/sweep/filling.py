@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import string
 from collections.abc import Iterator, Mapping
 
 import yaml
+
+from lit_pwm.experiments.sweep.plan import WORDS
 
 
 def placeholders(text: str) -> Iterator[str]:
@@ -18,6 +21,22 @@ def placeholders(text: str) -> Iterator[str]:
     for _, name, specification, _ in string.Formatter().parse(text):
         if name is not None:
             yield f"{name}:{specification}" if specification else name
+
+
+def words_of(argument: str, axes: Mapping[str, str]) -> list[str]:
+    """The arguments that one of a stage's stands for: words of a value where it is `{AXIS:words}`, else itself.
+
+    Args:
+        argument: as it is in the file, with placeholders.
+        axes: axis → the value of its label.
+
+    Raises:
+        ValueError: quotes in the value do not match.
+    """
+    for axis, value in axes.items():
+        if argument == f"{{{axis}:{WORDS}}}":
+            return shlex.split(value)
+    return [argument]
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:

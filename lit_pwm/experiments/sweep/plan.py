@@ -18,8 +18,10 @@ record: {policy: policy, returns: {best: best}, discovery: {cup-catch: 300}}
 
 Placeholders are `{AXIS}`, `{VARIABLE}`, `{folder}` (the cell's own) and `{folder:STAGE}` (that of the cell of another
 stage with the same labels, which this one then needs and waits for). An argument that starts with a folder and has a
-`*` in it means the one file of that pattern. Braces that mean themselves are written twice. In a list, such as
-`[{folder:data}/a.h5]`, a placeholder is one entry or a part of one, whatever characters its value has.
+`*` in it means the one file of that pattern. `{AXIS:words}`, an argument of its own, is as many arguments as the value
+of the label has words, split as a shell would; they may hold placeholders. Braces that mean themselves are written
+twice. In a list, such as `[{folder:data}/a.h5]`, a placeholder is one entry or a part of one, whatever characters its
+value has.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from dataclasses import dataclass, field, replace
 
 from lit_pwm.errors import LitPWMError, did_you_mean
 
-FOLDER = "folder"
+FOLDER, WORDS = "folder", "words"
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from yaml.constructor import ConstructorError
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.experiments.engine import ordered
 from lit_pwm.experiments.sweep.entries import RecordEntry, StageEntry, SweepEntry, as_text, read_entry
-from lit_pwm.experiments.sweep.filling import placeholders
-from lit_pwm.experiments.sweep.plan import FOLDER, RecordPlan, Stage, Sweep
+from lit_pwm.experiments.sweep.filling import placeholders, words_of
+from lit_pwm.experiments.sweep.plan import FOLDER, WORDS, RecordPlan, Stage, Sweep
 from lit_pwm.paths import find_config
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -102,7 +102,7 @@ class _Reader:
         return labelled
 
     def _stages(
-        self, declared: Mapping[str, object], axes: Mapping[str, object], variables: Mapping[str, str]
+        self, declared: Mapping[str, object], axes: Mapping[str, Mapping[str, str]], variables: Mapping[str, str]
     ) -> dict[str, Stage]:
         if not declared:
             self._refuse("has no stages; write at least one, with over and run.")
@@ -126,11 +126,15 @@ class _Reader:
         return {name: self._with_needs(stage, stages, axes, variables) for name, stage in stages.items()}
 
     def _with_needs(
-        self, stage: Stage, stages: Mapping[str, Stage], axes: Mapping[str, object], variables: Mapping[str, str]
+        self,
+        stage: Stage,
+        stages: Mapping[str, Stage],
+        axes: Mapping[str, Mapping[str, str]],
+        variables: Mapping[str, str],
     ) -> Stage:
         needs: dict[str, None] = {}
         known = [*axes, *variables, FOLDER, *(f"{FOLDER}:{name}" for name in stages)]
-        for text in stage.run:
+        for text in self._all_words(stage, axes):
             for placeholder in self._placeholders(text, stage, variables):
                 if placeholder not in known:
                     self._refuse(
@@ -153,6 +157,22 @@ class _Reader:
                         )
                     needs[other.name] = None
         return replace(stage, needs=tuple(needs))
+
+    def _all_words(self, stage: Stage, axes: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+        """The arguments of all the stage's cells, with their placeholders."""
+        for argument in stage.run:
+            axis = argument.removeprefix("{").removesuffix(f":{WORDS}}}")
+            if argument != f"{{{axis}:{WORDS}}}" or axis not in stage.over:
+                yield argument
+                continue
+            for label, value in axes[axis].items():
+                try:
+                    yield from words_of(argument, {axis: value})
+                except ValueError as error:
+                    self._refuse(
+                        f"gives the label {label!r} of the axis {axis!r} a value that does not split into words "
+                        f"({error}): {value!r}. Close its quotes."
+                    )
 
     def _placeholders(self, text: str, stage: Stage, variables: Mapping[str, str]) -> Iterator[str]:
         found = self._parsed(text, stage)
