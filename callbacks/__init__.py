@@ -6,6 +6,7 @@ from callbacks.compute_ledger import ComputeLedger
 from callbacks.cuda_graphs import CUDAGraphs
 from callbacks.dynamics_smoothness import DynamicsSmoothness
 from callbacks.environment_evaluation import EnvironmentEvaluation
+from callbacks.finetune_schedule import FinetuneSchedule
 from callbacks.gradient_diagnostics import GradientDiagnostics
 from callbacks.keep_best import KeepBest
 from callbacks.last_checkpoint import LastCheckpoint
@@ -23,6 +24,7 @@ __all__ = [
     "DecodedErrors",
     "DynamicsSmoothness",
     "EnvironmentEvaluation",
+    "FinetuneSchedule",
     "GradientDiagnostics",
     "KeepBest",
     "LastCheckpoint",

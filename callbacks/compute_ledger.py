@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
 from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
@@ -56,12 +57,12 @@ class ComputeLedger(Callback):
     when the run is interrupted, writes `compute.json` into the run's folder (`default_root_dir`); docs/metrics.md
     explains its entries.
 
-    Seconds are those within training steps (on a GPU, of the kernels they launch): data, validation and other
-    callbacks are left out. FLOPs and evaluations are counted in the first update with each shape of batch, which is
-    slower for it: its seconds are those of the updates beside it. While training, the module's `training_step` is
-    wrapped, so that what other callbacks compute is never counted. The evaluations of a part whose solver chooses its
-    steps by what it computes are counted in every update, and its FLOPs follow from them. Weights are the same to the
-    bit with and without it.
+    Seconds are those within training steps (on a GPU, of the kernels they launch): data, validation and other callbacks
+    are left out. FLOPs and evaluations are counted in the first update of each kind (shapes of slices, and the parts of
+    a policy's world model that are trained), which is slower for it: its seconds are those of the updates beside it.
+    While training, the module's `training_step` is wrapped, so that what other callbacks compute is never counted. The
+    evaluations of a part whose solver chooses its steps by what it computes are counted in every update, and its FLOPs
+    follow from them. Weights are the same to the bit with and without it.
 
     Hooks: `on_train_start`, `on_train_batch_end`, `on_train_end`, `on_exception`, `teardown`. The sums are in
     checkpoints. Under several ranks, FLOPs and samples are this rank's times their number.
@@ -69,7 +70,7 @@ class ComputeLedger(Callback):
 
     def __init__(self) -> None:
         self.totals = Totals()
-        self._costs: dict[tuple[int, ...], KnownCosts] = {}
+        self._costs: dict[Hashable, KnownCosts] = {}
         self._last: UpdateCost | None = None
         self._evaluations: dict[str, int] = {}
         self._updates_evaluated = 0
@@ -90,7 +91,7 @@ class ComputeLedger(Callback):
 
         @wraps(step)
         def measured(batch: Batch, *arguments: object, **options: object) -> object:
-            costs = self._costs.setdefault(tuple(batch["action"].shape), KnownCosts(list(varying)))
+            costs = self._costs.setdefault(_kind_of_update(pl_module, batch), KnownCosts(list(varying)))
             if costs.settled:
                 with counting(varying) as evaluated:
                     watch.start()
@@ -209,6 +210,14 @@ class ComputeLedger(Callback):
             "precision": str(trainer.precision),
             "torch": torch.__version__,
         }
+
+
+def _kind_of_update(module: LightningModule, batch: Batch) -> Hashable:
+    """What its cost depends on: shapes of slices, and which parts of a policy's world model learn from which."""
+    steps = module.model_steps if isinstance(module, PolicyLearning) else None
+    second = None if steps is None else steps.due(batch)
+    shapes = tuple(batch["action"].shape), None if second is None else tuple(second["action"].shape)
+    return shapes if steps is None or second is None else (*shapes, steps.part.names)
 
 
 def _plain(mean: float) -> float:

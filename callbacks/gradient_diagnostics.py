@@ -22,8 +22,9 @@ class GradientDiagnostics(Callback):
 
     Logs:
 
-    - `diagnostics/gradient_norm/PART`: norm of the gradient of each part of the world model, or of each part of the
-      actor and of the critics (in their first minibatch), before clipping and, under several ranks, before averaging;
+    - `diagnostics/gradient_norm/PART`: norm of the gradient of each part of a world model that is trained, of each part
+      of the actor, and of the critics (in their first minibatch), before clipping and, under several ranks, before
+      averaging;
     - `diagnostics/actor_esnr`: expected signal-to-noise ratio of the actor's gradient in the update
       (`lit_pwm.measures.diagnostics.expected_snr`, unbiased). The batch of B rollouts is split into M microbatches,
       whose gradients are computed one by one; what is logged is M times their ESNR, which is that of their mean, the
@@ -53,7 +54,7 @@ class GradientDiagnostics(Callback):
         self._metrics, self._awaited = {}, []
         if (trainer.global_step + 1) % self.every_n_updates:
             return
-        self._awaited = _parts_by_backward(pl_module)
+        self._awaited = _parts_by_backward(pl_module, batch)
         if isinstance(pl_module, PolicyLearning) and len(batch["task"]) > 1:
             with random_streams_kept(pl_module.device), trainer.precision_plugin.train_step_context():
                 self._metrics |= self._actor_measures(pl_module, batch, trainer.world_size)
@@ -97,12 +98,15 @@ class GradientDiagnostics(Callback):
         return measures
 
 
-def _parts_by_backward(module: LightningModule) -> list[dict[str, nn.Module]]:
+def _parts_by_backward(module: LightningModule, batch: Batch) -> list[dict[str, nn.Module]]:
     """The parts of each backward of an update that is looked at, in order."""
     if isinstance(module, WorldModelPretraining):
         return [module.world_model.parts()]
     if isinstance(module, PolicyLearning):
-        return [{f"actor.{name}": part for name, part in module.actor.named_children()}, {"critic": module.critic}]
+        steps = module.model_steps
+        first = [] if steps is None or steps.due(batch) is None else [module.world_model.parts()]
+        actor = {f"actor.{name}": part for name, part in module.actor.named_children()}
+        return [*first, actor, {"critic": module.critic}]
     raise LitPWMError(
         f"GradientDiagnostics measures WorldModelPretraining and PolicyLearning, but the Trainer fits a "
         f"{type(module).__name__}. Remove the callback from trainer.callbacks."

@@ -136,6 +136,12 @@ class MultitaskDataModule(LightningDataModule):
         return self._of_both_streams()[1].tasks
 
     @property
+    def second_tasks(self) -> dict[str, tuple[int, int]]:
+        """The second stream's tasks; none without one."""
+        self._opened()
+        return {} if (second := self._second_episodes) is None else second.table.tasks
+
+    @property
     def has_terminations(self) -> bool:
         """Whether any chosen episode, of either stream, ended by termination."""
         stores, table, _ = self._of_both_streams()

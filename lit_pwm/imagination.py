@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lit_pwm.models.actors import Actor
 from lit_pwm.models.world_model import WorldModel
-from lit_pwm.options.returns import RewardSpace
+from lit_pwm.options.return_units import RewardSpace
 
 
 @dataclass(frozen=True)

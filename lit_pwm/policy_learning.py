@@ -19,6 +19,7 @@ from lit_pwm.models.actor_parity import ActorParity
 from lit_pwm.models.actors import Actor, MLPActor
 from lit_pwm.models.component import factory_from
 from lit_pwm.models.critics import CriticEnsemble
+from lit_pwm.models.noise import seed_noise
 from lit_pwm.models.world_model_options import WorldModelOptions
 from lit_pwm.optim import (
     apply_settings,
@@ -30,33 +31,42 @@ from lit_pwm.optim import (
 )
 from lit_pwm.options import Count, File, Fraction, check_options
 from lit_pwm.options.objects import group_of
+from lit_pwm.options.optimizers import WorldModelOptimizer
 from lit_pwm.options.policy_optimizers import ActorOptimizer, CriticOptimizer
 from lit_pwm.options.renamed import AcceptsOldSpellings
-from lit_pwm.options.returns import ReturnOptions
+from lit_pwm.options.return_units import ReturnOptions
 from lit_pwm.paths import located
 from lit_pwm.runtime.casts import cached_casts
 from lit_pwm.updates.atomic_update import AtomicUpdate
+from lit_pwm.updates.binding import hold_absent_tasks, source_of
 from lit_pwm.updates.draws import Draws, stream_seed
-from lit_pwm.updates.from_checkpoint import plain
+from lit_pwm.updates.finetuning import Plan, require_all_open
+from lit_pwm.updates.from_checkpoint import arrange_by_group, plain
 from lit_pwm.updates.minibatches import Deal, require_dealable
 from lit_pwm.updates.new_tasks import check_new_tasks
 from lit_pwm.updates.optimized_part import OptimizedPart, Rates, count_update, rates_of
 from lit_pwm.updates.policy_networks import PolicyMakers, PolicyNetworks
+from lit_pwm.updates.world_model_steps import WorldModelSteps
 
+_KEPT_PLAIN = ("world_model_optimizer", "returns", "actor_parity", "world_model", "objective")
 _ACTOR_OPTIMIZER, _CRITIC_OPTIMIZER = ActorOptimizer(), CriticOptimizer()
-_RETURNS, _ACTOR_PARITY = ReturnOptions(), ActorParity()
+_WORLD_MODEL_OPTIMIZER, _RETURNS, _ACTOR_PARITY = WorldModelOptimizer(), ReturnOptions(), ActorParity()
 
 
 class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
-    """Trains an actor and an ensemble of critics on rollouts imagined by a frozen world model.
+    """Trains an actor and an ensemble of critics on rollouts imagined by a world model.
 
     Each update starts from the first observations of dataset slices, imagines H steps, moves the actor along the
     gradient of its normalised return through the world model, and fits the critics to TD(λ) targets. One policy serves
     all tasks of the data; let actor and critic look at the task (`task_dim`) when there are several.
 
+    The world model is frozen, unless `callbacks.FinetuneSchedule` opens parts of it: its steps, by its own objective on
+    the data's second stream, then come first in an update, and the policy learns on the model as they leave it.
+
     Args:
         world_model_checkpoint: a checkpoint that holds a world model, of pre-training or of policy learning, or a file
-            of any format in docs/checkpoints.md.
+            of any format in docs/checkpoints.md. Without one, the world model starts from fresh weights and is trained
+            with the policy, which needs `callbacks.FinetuneSchedule` (configs/joint.yaml).
         initial_policy_checkpoint: start from the actor and critics of this policy instead of fresh weights, for
             example after the world model was trained further; they must be of the same kinds and sizes.
         actor: the actor class and its options; dimensions come from the world model.
@@ -69,10 +79,12 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         actor_optimizer: how the actor steps, and how its average follows.
         critic_optimizer: how the critics step, in which passes and minibatches, and how their targets follow.
         actor_parity: an actor whose number of parameters this one is to have.
-        world_model: what the world model is to be made of, as in pre-training; a checkpoint that holds another one is
-            refused. By default any will do.
-        objective: the objective of pre-training; validation then reports by it how well the world model predicts this
-            run's data (`val/world_model_loss`).
+        world_model: what a world model without checkpoint is to be made of, as in pre-training; refused beside a
+            checkpoint.
+        objective: the world model's objective, as in pre-training, by which validation also reports how well it
+            predicts this run's data (`val/world_model_loss`). Where the model is trained and none is given, that of its
+            checkpoint.
+        world_model_optimizer: how the world model steps where it is trained; an opening may set another rate.
         save_world_model: `full` saves the world model with each checkpoint; `reference` its fingerprint and the file
             that it came from alone, which readers then need (`--world-model FILE`).
         checkpoint_tasks: names of the tasks in `world_model_checkpoint` and `initial_policy_checkpoint`, in the order
@@ -98,6 +110,7 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         actor_parity: ActorParity = _ACTOR_PARITY,
         world_model: WorldModelOptions | None = None,
         objective: Callable[[], WorldModelObjective] | WorldModelObjective | None = None,
+        world_model_optimizer: WorldModelOptimizer = _WORLD_MODEL_OPTIMIZER,
         save_world_model: SaveWorldModel = "full",
         checkpoint_tasks: list[str] | None = None,
         new_tasks: dict[str, str] | None = None,
@@ -106,19 +119,22 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         check_options(PolicyLearning, locals())
         self.actor_optimizer = group_of(ActorOptimizer, actor_optimizer, "actor_optimizer")
         self.critic_optimizer = group_of(CriticOptimizer, critic_optimizer, "critic_optimizer")
+        self.world_model_optimizer = group_of(WorldModelOptimizer, world_model_optimizer, "world_model_optimizer")
         self.returns = group_of(ReturnOptions, returns, "returns")
         parity = group_of(ActorParity, actor_parity, "actor_parity")
         require_dealable(horizon, self.critic_optimizer.minibatches)
         self.automatic_optimization = False
+        self.pretrained = None
         # Plain values, because checkpoints are read without running code of theirs.
         actor_optimizer, critic_optimizer = plain(asdict(self.actor_optimizer)), plain(asdict(self.critic_optimizer))
         ignored = [name for name, part in {"actor": actor, "critic": critic}.items() if not isinstance(part, Mapping)]
-        self.save_hyperparameters(ignore=[*ignored, "returns", "actor_parity", "world_model", "objective"])
+        self.save_hyperparameters(ignore=[*ignored, *_KEPT_PLAIN])
         self.world_model_options = (
             None if world_model is None else group_of(WorldModelOptions, world_model, "world_model")
         )
         self.objective = None if objective is None else objective_from(objective)
         self.keep_plain(
+            world_model_optimizer=asdict(self.world_model_optimizer),
             returns=asdict(self.returns),
             actor_parity=parity.plain(),
             world_model=None if self.world_model_options is None else self.world_model_options.plain(),
@@ -142,7 +158,7 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
 
     # -- optimizers -------------------------------------------------------------------------------------------------
     def configure_optimizers(self) -> Any:
-        """Adam for the actor and for the critics, each with linear decay."""
+        """Adam for the actor and for the critics, each with linear decay; AdamW for the world model, by its plan."""
         total, optimizers, schedulers = planned_updates(self), [], []
         for name, settings in (("actor", self.actor_optimizer), ("critic", self.critic_optimizer)):
             group = {"name": name, "params": list(getattr(self, name).parameters())}
@@ -150,17 +166,39 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
             check_each_parameter_once(getattr(self, name), optimizer)
             optimizers.append(optimizer)
             schedulers.append(LambdaLR(optimizer, linear_decay(total, settings.lr, settings.final_lr)))
+        settings = self.world_model_optimizer
+        groups = (self.objective or WorldModelObjective()).parameter_groups(self.world_model, settings)
+        self._plan = Plan(self.finetuning, groups, settings, total)
+        if self.starts_fresh:
+            require_all_open(self._plan, groups)
+        betas = (settings.betas[0], settings.betas[1])
+        optimizers.append(
+            torch.optim.AdamW(groups, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay, fused=True)
+        )
+        check_each_parameter_once(self.world_model, optimizers[-1])
         self._settings = settings_of(optimizers)
         return optimizers, schedulers
 
     def on_train_start(self) -> None:
-        """Freeze world model, target network and averaged actor; when resuming, let this run's learning rates win."""
+        """Freeze what is not trained, and let this run's learning rates win over those of a run that is resumed.
+
+        What the schedule opens comes last: it follows from the update at which the run starts.
+        """
         if (parity := self.parity()) is not None:
             parity.require(self.makes.tolerance)
             rank_zero_info(f"actor {parity}")
         if self.save_world_model == "reference":
             self.check_reference()
-        apply_settings(self._settings, self.trainer.optimizers, cast("list[LambdaLR]", self.lr_schedulers()))
+        if (options := self.world_model_options) and (parity := options.parity(self.world_model)) is not None:
+            parity.require(options.parameter_tolerance)
+            rank_zero_info(f"dynamics {parity}")
+        *policy, _ = self._settings
+        apply_settings(policy, self.trainer.optimizers[: len(policy)], cast("list[LambdaLR]", self.lr_schedulers()))
+        for group, wanted in zip(self.trainer.optimizers[-1].param_groups, self._settings[-1], strict=True):
+            group.update(wanted)
+        if self.finetuning is not None:
+            source = source_of(self)
+            hold_absent_tasks(self.world_model, getattr(source, "second_tasks", source.tasks))
         self.prepare_updates(self.trainer.optimizers)
 
     def prepare_updates(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
@@ -172,32 +210,49 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         self.world_model.eval().requires_grad_(False)
         self.target_critic.requires_grad_(False)
         self.averaged_actor.requires_grad_(False)
-        named = {optimizer.param_groups[0]["name"]: optimizer for optimizer in optimizers}
-        actor, critic = self.actor_optimizer.clip_norm, self.critic_optimizer.clip_norm
+        if self.pretrained is not None:
+            self.pretrained.eval().requires_grad_(False)
+        actor, critic, world_model = optimizers
         self.optimized = {
-            "actor": OptimizedPart(self, "actor", named["actor"], actor, leads=True),
-            "critic": OptimizedPart(self, "critic", named["critic"], critic),
+            "actor": OptimizedPart(self, "actor", actor, self.actor_optimizer.clip_norm, leads=True),
+            "critic": OptimizedPart(self, "critic", critic, self.critic_optimizer.clip_norm),
         }
         for part in self.optimized.values():
             part.create_states()
-        self._atomic, self._seed = AtomicUpdate(self, [self.optimized["critic"]]), int(self.noise_seed)
+        self.optimized["world_model"] = OptimizedPart(
+            self, "world_model", world_model, self.world_model_optimizer.clip_norm
+        )
+        early = [self.optimized["world_model"], self.optimized["critic"]]
+        self._atomic, self._seed = AtomicUpdate(self, early), int(self.noise_seed)
+        pull = None if self.finetuning is None else self.finetuning.pull
+        self.model_steps = WorldModelSteps(
+            self, self.world_model, self.objective or WorldModelObjective(), self.optimized["world_model"], self._plan,
+            pull, self.pretrained,
+        )  # fmt: skip
+        self.model_steps.values = self.take_values()
+        self.model_steps.arrive(self.global_step)
 
     # -- training ---------------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Draw for one update, make it, and count it if it was made."""
         size = len(batch["task"])
-        noise, minibatches = self.update_noise(size), self.update_minibatches(size)
+        noise, minibatches = self.update_noise(size) | self.world_model_noise(batch), self.update_minibatches(size)
         seed = stream_seed(self._seed, f"global generators, rank {self.global_rank}", self.global_step)
         with self._atomic.streams.seeded(seed, self.device, watched=self.trainer.world_size > 1):
             found = self.update(batch, noise, minibatches, rates_of(self.optimized.values()))
         self._atomic.require()
+        steps = cast("WorldModelSteps", self.model_steps)
+        steps.accept()
+        found, learning_rates = found | steps.values, steps.rates()
         count_update(self)
+        steps.arrive(self.global_step)
         for scheduler in cast("list[LambdaLR]", self.lr_schedulers()):
             scheduler.step()
         if logs_now(self):
             imagined_return = found.pop("imagined_return")
             self.log("train/imagined_return", imagined_return, prog_bar=True, batch_size=size, sync_dist=True)
-            self.log_dict({f"train/{name}": value for name, value in found.items()}, batch_size=size, sync_dist=True)
+            logged: dict[str, Any] = found | learning_rates
+            self.log_dict({f"train/{name}": value for name, value in logged.items()}, batch_size=size, sync_dist=True)
 
     def update(
         self,
@@ -207,19 +262,23 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         rates: Rates | None = None,
         terminal_discount: float | None = None,
     ) -> dict[str, Tensor]:
-        """One update: the actor once, and the critics once for each minibatch of the same imagined states.
+        """One update: the world model if it is due, the actor, and the critics.
+
+        The actor steps once, on what the world model imagines after its own step, and the critics once for each
+        minibatch of the same imagined states.
 
         It reads no number on the host, and moves nothing if a loss or gradient of it is not finite on any rank
         (`lit_pwm.updates.atomic_update`, whose `require` says so).
 
         Args:
-            batch: slices, of which the first observations `obs[0]` [B, O] and `task` [B] are used.
+            batch: slices, of which the first observations `obs[0]` [B, O] and `task` [B] are used; and under `second`
+                those that the world model learns from, if parts of it are open and it is due.
             noise: standard normal numbers: `actor` [H, B, A], and `dynamics` [H, B, *noise_shape] where the dynamics
-                sample.
+                sample; and what `world_model_noise` names.
             minibatches: the critics' minibatches in order, each as indices [n] into the H·B imagined states, of which
                 state t of start b is number t·B + b.
-            rates: learning rates by the name of the group, `actor` and `critic`; as the schedules left them if not
-                given.
+            rates: learning rates by the name of the group: `actor`, `critic`, and, where the world model is due, those
+                of its parts; as the schedules left them if not given.
             terminal_discount: factor of the last state's value in returns; γ^H if not given.
 
         Returns:
@@ -230,7 +289,13 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
             part.set_rates(rates)
         discount = {} if terminal_discount is None else {"terminal_discount": terminal_discount}
         draws = [noise[name] for name in ("actor", "dynamics") if name in noise]
+        steps = cast("WorldModelSteps", self.model_steps)
+        second = steps.due(batch)
         with self._atomic as update:
+            if second is not None:
+                steps.part.set_rates(rates)
+                with steps.training():
+                    steps.step(self.world_model_loss(second, noise), update)
             with torch.no_grad():
                 z = self.world_model.encode(batch["obs"][0], task)
             with cached_casts(self.device, frozen=[self.world_model, self.target_critic]):
@@ -241,6 +306,8 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
             update.watch("actor", loss, actor_norm)
             critic_loss, critic_norm = self._fit_critics(rollout, task, minibatches, critic)
         update.step(actor)
+        if second is not None:
+            steps.follow(update)
         update.follow(self.target_critic, self.critic, self.critic_optimizer.target_rate)
         update.follow(self.averaged_actor, self.actor, self.actor_optimizer.average_rate)
         return {
@@ -252,6 +319,10 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
             "imagined_reward": rollout.rewards.detach().mean(),
             "return_std": self.return_stats.var.sqrt().mean().float(),
         }
+
+    def world_model_loss(self, batch: Batch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a step of the world model descends on (`total`), and its parts, for slices of the second stream."""
+        return cast("WorldModelSteps", self.model_steps).loss(batch, noise)
 
     def imagined_returns(
         self,
@@ -319,6 +390,12 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         """The noise of the next update, which draws the same again: `update` says what it is."""
         return self._noise(self._draws(self._seed, self.global_step), batch_size)
 
+    def world_model_noise(self, batch: Batch) -> dict[str, Tensor]:
+        """What the world model's step in the next update draws, [B, *shape] each; nothing where it makes none."""
+        steps = cast("WorldModelSteps", self.model_steps)
+        second = steps.due(batch)
+        return {} if second is None else steps.noise(second, self._draws(self._seed, self.global_step))
+
     def update_minibatches(self, batch_size: int) -> list[Tensor]:
         """The critics' minibatches of the next update, of all passes in order (`lit_pwm.updates.minibatches`)."""
         draws, deal = self._draws(self._seed, self.global_step), self._deal(batch_size)
@@ -345,6 +422,10 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
             self._dealt = Deal(self.horizon, minibatches, batch_size, self.global_rank, ranks, self.device)
         return self._dealt
 
+    def on_validation_epoch_start(self) -> None:
+        """World models that sample draw the same in each validation, so that losses can be compared."""
+        seed_noise(self.world_model, self.global_rank)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """What the deterministic policy earns in imagination from held-out observations."""
         task = batch["task"]
@@ -359,6 +440,16 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         if self.objective is not None:
             loss = self.objective(self.world_model, batch)["total"]
             self.log("val/world_model_loss", loss, batch_size=len(task), sync_dist=True)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Build the networks that the checkpoint holds, and bring the optimizers' groups into this run's order."""
+        super().on_load_checkpoint(checkpoint)
+        if self.is_resumed:
+            objective = self.objective or WorldModelObjective()
+            groups = objective.parameter_groups(self.world_model, self.world_model_optimizer)
+            policy = [[(name, len(list(getattr(self, name).parameters())))] for name in ("actor", "critic")]
+            model = [(group["name"], len(group["params"])) for group in groups]
+            arrange_by_group(checkpoint, [*policy, model], self.restored_path)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """As validation."""

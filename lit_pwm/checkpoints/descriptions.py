@@ -23,10 +23,22 @@ def describe_world_model(world_model: WorldModel, objective: Component | None = 
 
 
 def describe_policy(
-    world_model: WorldModel, actor: Actor, critic: Component, trained_tasks: Iterable[str]
+    world_model: WorldModel,
+    actor: Actor,
+    critic: Component,
+    trained_tasks: Iterable[str],
+    objective: Component | None = None,
 ) -> dict[str, Any]:
-    """The description that a checkpoint of a policy holds; it contains its world model."""
-    return {
+    """The description that a checkpoint of a policy holds; it contains its world model, and what trained that beside.
+
+    Args:
+        world_model: of the policy.
+        actor: of the policy.
+        critic: of the policy.
+        trained_tasks: names of the tasks that the policy was trained for.
+        objective: what the world model is trained by, or measured by, in this run.
+    """
+    description = {
         "format": FORMAT_VERSION,
         "kind": "policy",
         "world_model": world_model.description(),
@@ -34,6 +46,7 @@ def describe_policy(
         "critic": critic.description(),
         "trained_tasks": list(trained_tasks),
     }
+    return description if objective is None else description | {"objective": objective.description()}
 
 
 def described_in(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:

@@ -42,7 +42,6 @@ class AtomicUpdate:
 
     def __init__(self, module: LightningModule, early: Sequence[OptimizedPart] = ()) -> None:
         self._module, self._early = module, tuple(early)
-        self._parameters = [parameter for optimizer in self._early for parameter in optimizer.parameters]
         # By owner and name, because a component may put another tensor in a buffer's place, or one where there is none.
         self._buffers = [(part._buffers, name) for part in module.modules() for name in part._buffers]
         self._held: list[Tensor | None] = []
@@ -84,8 +83,8 @@ class AtomicUpdate:
     def _tensors(self) -> Iterator[Tensor]:
         """What may move within the block."""
         yield from (buffer for buffer in self._held if buffer is not None)
-        yield from self._parameters
-        for optimizer in self._early:
+        for optimizer in self._early:  # asked anew, because parts of a model open while it is trained
+            yield from optimizer.parameters
             yield from optimizer.state_tensors()
 
     def _put_back(self) -> None:

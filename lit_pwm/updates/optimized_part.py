@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -31,7 +31,8 @@ class OptimizedPart:
             optimizer of a module leads.
 
     Attributes:
-        parameters: all that the optimizer holds.
+        parameters: those that are trained: all that the optimizer holds, or those of the groups that `open` named.
+        names: of the groups that `open` named; None before.
         constrained: the constrained parts that hold any of them; a frozen network beside them keeps its bits.
     """
 
@@ -44,11 +45,22 @@ class OptimizedPart:
         leads: bool = False,
     ) -> None:
         self._module, self.name, self.optimizer, self.clip_norm, self.leads = module, name, optimizer, clip_norm, leads
-        self.parameters = list(parameters_of(optimizer))
-        held = {id(parameter) for parameter in self.parameters}
+        self.names: frozenset[str] | None = None
+        self._take(list(parameters_of(optimizer)))
+
+    def open(self, names: Collection[str]) -> None:
+        """From now on train the groups of these names alone; the others keep their weights and moments."""
+        if frozenset(names) == self.names:
+            return
+        self.names = frozenset(names)
+        self._take([p for group in self.optimizer.param_groups if group["name"] in names for p in group["params"]])
+
+    def _take(self, parameters: list[nn.Parameter]) -> None:
+        self.parameters = parameters
+        held = {id(parameter) for parameter in parameters}
         self.constrained = [
             part
-            for part in module.modules()
+            for part in self._module.modules()
             if isinstance(part, Constrained) and any(id(parameter) in held for parameter in part.parameters())
         ]
 
@@ -58,8 +70,9 @@ class OptimizedPart:
         return bool(getattr(self.optimizer, "_step_supports_amp_scaling", False))
 
     def state_tensors(self) -> Iterator[Tensor]:
-        """The tensors of the optimizer's states."""
-        for state in self.optimizer.state.values():
+        """The tensors of the optimizer's states of what is trained."""
+        for parameter in self.parameters:
+            state = self.optimizer.state.get(parameter, {})
             yield from (value for value in state.values() if isinstance(value, Tensor))
 
     def create_states(self) -> None:
@@ -83,10 +96,9 @@ class OptimizedPart:
             parameter.grad = gradient
 
     def set_rates(self, rates: Rates | None) -> None:
-        """Let each group step with the learning rate under its name; None leaves them as the schedules set them."""
-        if rates is not None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = rates[group["name"]]
+        """Let each group step with the learning rate under its name; others keep those that the schedules set."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = (rates or {}).get(group["name"], group["lr"])
 
     def compute_gradients(self, loss: Tensor) -> Tensor:
         """Backward, one flat gradient reduction over ranks, clipping.

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from lit_pwm.batch import DataSource
+from lit_pwm.checkpoints.formats.format_registry import read_any
 from lit_pwm.checkpoints.migration import PROVENANCE_KEY
 from lit_pwm.checkpoints.native import (
     DESCRIPTION_KEY,
@@ -37,8 +38,10 @@ from lit_pwm.models.world_model import WorldModel
 from lit_pwm.models.world_model_options import WorldModelOptions
 from lit_pwm.runtime.supplied import supplied
 from lit_pwm.updates.binding import bind, source_of
+from lit_pwm.updates.fresh_world_model import fresh_world_model
 from lit_pwm.updates.from_checkpoint import BuiltFromCheckpoint
 from lit_pwm.updates.frozen_model import FrozenModel
+from lit_pwm.updates.further_training import FurtherTraining
 from lit_pwm.updates.new_tasks import require_data, with_new_tasks
 from lit_pwm.updates.precision import require_supported_precision, sums_dtype
 
@@ -69,7 +72,7 @@ class PolicyMakers:
         return make(*dimensions)
 
 
-class PolicyNetworks(BuiltFromCheckpoint):
+class PolicyNetworks(BuiltFromCheckpoint, FurtherTraining):
     """The part of policy learning that holds the networks; a subclass sets the attributes below in its constructor.
 
     Attributes:
@@ -78,7 +81,8 @@ class PolicyNetworks(BuiltFromCheckpoint):
         initial_policy_checkpoint: the file that a fresh run takes the weights of actor and critics from, if any.
         checkpoint_tasks: names of the tasks in these files, where they do not say them.
         returns_of_each_task: whether return statistics are kept for each task.
-        world_model_options: what the world model is to be made of; None where any will do.
+        world_model_options: what a world model without checkpoint is to be made of; None for the defaults.
+        starts_fresh: whether the world model was given fresh weights in this run.
         save_world_model: whether checkpoints hold the world model, or refer to it.
         new_tasks: tasks that the world model, or the policy that a fresh run takes its weights from, has never seen,
             each with the known one that it starts as.
@@ -104,6 +108,7 @@ class PolicyNetworks(BuiltFromCheckpoint):
     noise_seed: Tensor
     trained_tasks: tuple[str, ...] = ()
     _frozen: FrozenModel | None = None
+    starts_fresh: bool = False
 
     # -- building ---------------------------------------------------------------------------------------------------
     @property
@@ -131,32 +136,11 @@ class PolicyNetworks(BuiltFromCheckpoint):
             if self.checkpoint_to_restore is not None:
                 return
             self._build_fresh(source)
+        self.make_trainable(self._objective_of_origin(), not self.starts_fresh)
         bind(source, self.world_model)
 
     def _build_fresh(self, source: DataSource) -> None:
-        if not self.world_model_checkpoint:
-            raise LitPWMError(
-                "PolicyLearning needs a world model, but world_model_checkpoint is not set. Give the checkpoint of "
-                "a pre-training run: --model.world_model_checkpoint RUN/.../last.ckpt."
-            )
-        known = initial_world_model(self.world_model_checkpoint, self.checkpoint_tasks, trains=False)
-        theirs = {"world_model": known.description()}
-        check_same_networks(theirs | self._asked_for(theirs["world_model"]), theirs, self.world_model_checkpoint)
-        # A world model that was trained further may know already what the policy that it is to go on with does not.
-        unknown = {
-            name: like
-            for name, like in self.new_tasks.items()
-            if name not in known.tasks or not self.initial_policy_checkpoint
-        }
-        require_data(self.new_tasks, source)
-        if self.save_world_model == "reference":
-            if unknown:
-                raise LitPWMError(
-                    f"model.save_world_model is 'reference', and model.new_tasks lets the world model learn of "
-                    f"{', '.join(unknown)}: no file holds the model that checkpoints would refer to. Let them hold it, "
-                    f"with `--model.save_world_model full`."
-                )
-            self._frozen = FrozenModel(self.world_model_checkpoint, fingerprint_of(known))
+        known, unknown = self._initial_world_model(source)
         world_model = with_new_tasks(known, unknown, source)
         with torch.device("cpu"):  # a seed gives the same weights wherever they are trained
             self._build(world_model, tuple(source.tasks), self.makes.matched_actor, self.makes.critic)
@@ -170,6 +154,50 @@ class PolicyNetworks(BuiltFromCheckpoint):
                     raise already_known(name, known.task_names)
             self.averaged_actor.load_state_dict(self.actor.state_dict())
             self.target_critic.load_state_dict(self.critic.state_dict())
+
+    def _initial_world_model(self, source: DataSource) -> tuple[WorldModel, dict[str, str]]:
+        """The world model that the run starts on, and the new tasks that it is to learn of."""
+        if self.world_model_checkpoint:
+            if self.world_model_options is not None:
+                raise LitPWMError(
+                    f"model.world_model says what a world model is to be made of, and model.world_model_checkpoint "
+                    f"{self.world_model_checkpoint!r} brings one of its own. Leave the world model's config "
+                    f"(configs/world_model/...) out to train the policy on the checkpoint's; or leave the checkpoint "
+                    f"out to train both from scratch: --config configs/joint.yaml."
+                )
+            known = initial_world_model(
+                self.world_model_checkpoint, self.checkpoint_tasks, trains=self.finetuning is not None
+            )
+            # A world model that was trained further may know what the policy that it is to go on with does not.
+            unknown = {
+                name: like
+                for name, like in self.new_tasks.items()
+                if name not in known.tasks or not self.initial_policy_checkpoint
+            }
+            require_data(self.new_tasks, source)
+            if self.save_world_model == "reference":
+                if unknown:
+                    raise LitPWMError(
+                        f"model.save_world_model is 'reference', and model.new_tasks lets the world model learn of "
+                        f"{', '.join(unknown)}: no file holds the model that checkpoints would refer to. Let them hold "
+                        f"it, with `--model.save_world_model full`."
+                    )
+                self._frozen = FrozenModel(self.world_model_checkpoint, fingerprint_of(known))
+            return known, unknown
+        if self.finetuning is None:
+            raise LitPWMError(
+                "PolicyLearning needs a world model, but world_model_checkpoint is not set. Give the checkpoint of "
+                "a pre-training run: --model.world_model_checkpoint RUN/.../last.ckpt. Or train one from scratch with "
+                "the policy: --config configs/joint.yaml, whose FinetuneSchedule opens it at update 0."
+            )
+        self.starts_fresh = True
+        return fresh_world_model(self.world_model_options or WorldModelOptions(), source), {}
+
+    def _objective_of_origin(self) -> Mapping[str, Any] | None:
+        """What the world model's checkpoint says that it was trained by, where that is asked for."""
+        if self.finetuning is None or self.objective is not None or not (path := self.world_model_checkpoint):
+            return None
+        return description_of(read_any(path, self.checkpoint_tasks), path).get("objective")
 
     def _build_described(self, description: Mapping[str, Any], path: str) -> None:
         with building(path):
@@ -187,8 +215,7 @@ class PolicyNetworks(BuiltFromCheckpoint):
         make_actor: Callable[..., Actor],
         make_critic: Callable[..., CriticEnsemble],
     ) -> None:
-        # The optimizer never sees the world model, and eval() and frozen weights come in `on_train_start`, after
-        # DistributedDataParallel has wrapped the module.
+        # eval() and frozen weights come in `on_train_start`, after DistributedDataParallel has wrapped the module.
         self.world_model, self.trained_tasks = world_model, trained_tasks
         self.actor = make_actor(*_actor_dimensions(world_model))
         self.actor.set_action_mask(world_model.action_mask())
@@ -221,6 +248,7 @@ class PolicyNetworks(BuiltFromCheckpoint):
         """Describe the networks beside their weights; the world model is part of the checkpoint, or referred to."""
         checkpoint[DESCRIPTION_KEY] = description = self._description()
         checkpoint[PROVENANCE_KEY] = self.provenance()
+        self.save_values(checkpoint)
         if self.save_world_model == "reference":
             self.check_reference().leave_out(checkpoint, description)
 
@@ -236,7 +264,7 @@ class PolicyNetworks(BuiltFromCheckpoint):
         return self._frozen
 
     def _description(self) -> dict[str, object]:
-        return describe_policy(self.world_model, self.actor, self.critic, self.trained_tasks)
+        return describe_policy(self.world_model, self.actor, self.critic, self.trained_tasks, self.objective)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the networks that the checkpoint holds, in its order of tasks, or refuse one of other networks."""
@@ -257,6 +285,8 @@ class PolicyNetworks(BuiltFromCheckpoint):
         if (reference := reference_in(description, path)) is not None:
             self._frozen = FrozenModel(supplied() or reference[1], reference[0])
         self._require_same_statistics(checkpoint, path)
+        self.make_trainable(description.get("objective"), True)
+        self.reconcile(checkpoint, description.get("objective"), path)
         if self._trainer is not None:
             source = source_of(self)
             bind(source, self.world_model)

@@ -21,11 +21,18 @@ POLICY = (
     "policy_learning_offline.yaml",
     "pwm_exact.yaml",
 )
+TUNED = ("finetune.yaml", "finetune_tiny.yaml", "joint.yaml", "joint_tiny.yaml")
 RUN = ["--trainer.fast_dev_run", "2", "--data.batch_size", "4", "--data.horizon", "2"]
+SECOND = ["--data.second.batch_size", "4", "--data.second.horizon", "2"]
+
+
+SCHEDULE = "[{class_path: callbacks.FinetuneSchedule}]"
 
 
 def base_of(config: Path) -> str:
     """The config that this one is stacked on."""
+    if config.parts[0] in TUNED:
+        return f"{config.stem.partition('_')[0]}.yaml"
     is_policy = config.parts[0] in POLICY or config == Path("demo/policy.yaml")
     return "policy_learning.yaml" if is_policy else "pretrain.yaml"
 
@@ -72,6 +79,10 @@ def test_runs_for_a_few_steps(config, store, world_model, tmp_path, monkeypatch)
     argv = ["fit", *stack(config), "--data.store", str(store), "--data.tasks", "[cartpole-swingup]", *RUN]
     if base_of(config) == "policy_learning.yaml":
         argv += ["--model.world_model_checkpoint", str(world_model), "--trainer.callbacks", "null"]
+    if config.parts[0] in TUNED:
+        argv += [*SECOND, "--config", "configs/policy/mlp_tiny.yaml", "--trainer.callbacks", SCHEDULE]
+        fresh = ["--config", "configs/world_model/mlp_tiny.yaml"]
+        argv += fresh if "joint" in config.stem else ["--model.world_model_checkpoint", str(world_model)]
     assert run(argv) == 0
     assert list(tmp_path.iterdir()) == []  # fast_dev_run leaves nothing
 
@@ -108,6 +119,40 @@ def test_size_configs_stack_with_both_modules(capsys):
         stacked[base] = yaml.safe_load(text)["model"]["init_args"]["world_model"]
     assert stacked["pretrain"] == stacked["policy_learning"]
     assert stacked["pretrain"]["latent_dim"] == 256
+
+
+@pytest.mark.parametrize("config", SIZE_CONFIGS, ids=str)
+def test_joint_training_stacks_with_every_world_model(config, capsys):
+    argv = ["fit", "--config", "configs/joint.yaml", "--config", f"configs/{config}"]
+    text = printed([*argv, "--config", "configs/policy/mlp_tiny.yaml", "--data.store", "x.h5"], capsys)
+    stacked, own = yaml.safe_load(text), yaml.safe_load((ROOT / config).read_text())
+    assert stacked["model"]["class_path"] == "lit_pwm.PolicyLearning"
+    asked = own["model"]["init_args"]["world_model"]
+    found = stacked["model"]["init_args"]["world_model"]
+    assert found["latent_dim"] == asked["latent_dim"]
+    assert found["dynamics"]["class_path"] == asked["dynamics"]["class_path"]
+    (schedule,) = (c for c in stacked["trainer"]["callbacks"] if c["class_path"] == "callbacks.FinetuneSchedule")
+    assert schedule["init_args"]["parts"]["all"]["update"] == 0
+    assert stacked["data"]["init_args"]["second"]["batch_size"] == 256
+
+
+@pytest.mark.parametrize("kind", ["mlp_tiny", "flow_tiny", "refinement_tiny", "flow_sampled_tiny"])
+def test_joint_training_runs_with_every_kind_of_world_model(kind, store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stacked = ("joint", f"world_model/{kind}", "policy/flow_tiny", "joint_tiny")
+    argv = [part for name in stacked for part in ("--config", f"configs/{name}.yaml")]
+    argv += [*RUN, *SECOND, "--trainer.callbacks", SCHEDULE, "--data.store", str(store)]
+    assert run(["fit", *argv]) == 0
+
+
+@pytest.mark.parametrize("base", ["policy_learning", "finetune"])
+def test_a_world_model_stacked_on_a_policy_that_has_one_is_refused(base, store, world_model, tmp_path, capfd):
+    argv = ["fit", "--config", f"configs/{base}.yaml", "--config", "configs/world_model/mlp_tiny.yaml"]
+    argv += ["--model.world_model_checkpoint", str(world_model), "--data.store", str(store), *RUN]
+    assert run([*argv, "--trainer.default_root_dir", str(tmp_path)]) == 2
+    said = " ".join(capfd.readouterr().err.split())
+    assert "brings one of its own" in said
+    assert "--config configs/joint.yaml" in said
 
 
 def whole(part):

@@ -17,9 +17,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from support import fit
 from torch import Tensor
+from tuned import Saving, schedule
 
 import callbacks
 from datamodules import MultitaskDataModule
+from datamodules.second_stream import SecondStream
 from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.models import (
     Actor,
@@ -79,11 +81,18 @@ class Drawing(Callback):
 def run(
     name: str, module: LightningModule, store: Path, out: Path, devices: int, validate: bool = False,
     callbacks: tuple[Callback, ...] = (), ckpt_path: Path | None = None, precision: Any = "32-true",
+    second: SecondStream | None = None,
 ) -> Trainer:  # fmt: skip
     """Fits `module` and saves this rank's state under `name`."""
     record = Record()
     data = MultitaskDataModule(
-        store, horizon=4, batch_size=GLOBAL_BATCH // devices, batches_per_epoch=1000, val_batches=2, val_horizon=8
+        store,
+        horizon=4,
+        batch_size=GLOBAL_BATCH // devices,
+        batches_per_epoch=1000,
+        val_batches=2,
+        val_horizon=8,
+        second=second,
     )
     trainer = fit(
         module, data, UPDATES, devices=devices, strategy="ddp" if devices > 1 else "auto",
@@ -136,6 +145,14 @@ def main(store: Path, out: Path, devices: int) -> None:
     run("policy-uneven", policy_learning(plain, FlowActor, **uneven), store, out, devices, **exact)
     run("policy-blurred", policy_learning(blurred), store, out, devices, **exact)
     run("policy-sampled", policy_learning(sampled), store, out, devices, **exact)
+    # Opened in the middle, one part after the other.
+    tuned = schedule(reward=0, dynamics=2, encoder={"update": 2, "warmup_steps": 2})
+    both: dict[str, Any] = {"second": SecondStream(3, GLOBAL_BATCH // devices), "callbacks": (tuned,)}
+    half = out / f"tuned-half-{devices}.ckpt"
+    saving = {**both, "callbacks": (tuned, Saving(3, half))}
+    run("policy-tuned", policy_learning(plain), store, out, devices, **saving)
+    run("policy-tuned-resumed", policy_learning(plain), store, out, devices, ckpt_path=half, **both)
+    run("policy-tuned-sampled", policy_learning(sampled), store, out, devices, **both, **exact)
     run("pretraining-flow", pretraining(FlowDynamics), store, out, devices)
     if devices > 1:
         for name, drawing, path in (("whole", Drawing(True), None), ("resumed", Drawing(False), out / "half.ckpt")):
@@ -148,6 +165,7 @@ def main(store: Path, out: Path, devices: int) -> None:
         optimized_part._reduce_gradients = lambda parameters: None  # ty: ignore[invalid-assignment]
         run("pretraining-unreduced", pretraining(), store, out, devices)
         run("policy-unreduced", policy_learning(checkpoint), store, out, devices)
+        run("policy-tuned-unreduced", policy_learning(plain), store, out, devices, **both)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ def same_on_both_ranks(results, job):
     return {key for key in first if not torch.equal(first[key], second[key])}
 
 
-@pytest.mark.parametrize("job", ["policy-exact", "policy-uneven", "policy-blurred", "policy-sampled"])
+@pytest.mark.parametrize(
+    "job", ["policy-exact", "policy-uneven", "policy-blurred", "policy-sampled", "policy-tuned-sampled"]
+)
 def test_two_processes_of_half_a_batch_train_the_policy_of_one_process(results, job):
     one, two = results[job, 1, 0]["state"], results[job, 2, 0]["state"]
     assert one.keys() == two.keys()
@@ -61,7 +63,7 @@ def test_a_resumed_rank_draws_what_it_would_have_drawn(results):
     assert not set(ranks[0].values()) & set(ranks[1].values())
 
 
-@pytest.mark.parametrize("job", ["pretraining", "pretraining-flow", "policy"])
+@pytest.mark.parametrize("job", ["pretraining", "pretraining-flow", "policy", "policy-tuned", "policy-tuned-sampled"])
 def test_weights_and_statistics_are_identical_on_both_ranks(results, job):
     assert same_on_both_ranks(results, job) == set()
     assert results[job, 2, 0]["global_step"] == UPDATES
@@ -77,7 +79,10 @@ def test_two_processes_of_half_a_batch_train_the_drawing_model_of_one_process(re
     assert same_on_both_ranks(results, job) == set()
 
 
-@pytest.mark.parametrize(("job", "part"), [("pretraining", "world_model.dynamics"), ("policy", "actor.mean")])
+@pytest.mark.parametrize(
+    ("job", "part"),
+    [("pretraining", "world_model.dynamics"), ("policy", "actor.mean"), ("policy-tuned", "world_model.encoder")],
+)
 def test_without_the_reduction_the_ranks_would_diverge(results, job, part):
     different = same_on_both_ranks(results, f"{job}-unreduced")
     assert any(key.startswith(part) for key in different)
@@ -108,6 +113,24 @@ def test_gradient_norms_and_logged_metrics_are_global(results):
     for a, b in zip(*(results["policy", 2, rank]["metrics"] for rank in (0, 1)), strict=True):
         assert a.keys() >= {"train/actor_gradient_norm", "train/critic_gradient_norm", "train/imagined_return"}
         assert a == pytest.approx(b, rel=1e-6)
+
+
+def test_parts_that_open_in_the_middle_are_the_same_on_both_ranks_also_after_resuming(results):
+    before = results["pretraining", 1, 0]["state"]
+    for rank in (0, 1):
+        whole, resumed = (results[f"policy-tuned{name}", 2, rank] for name in ("", "-resumed"))
+        for key, value in whole["state"].items():
+            assert torch.equal(resumed["state"][key], value), key
+            opened = key.startswith(("world_model.encoder.", "world_model.dynamics.", "world_model.heads.reward."))
+            if key.startswith("world_model.") and value.numel():
+                assert torch.equal(value, before[key]) != opened, key
+        assert resumed["metrics"] == whole["metrics"][3:]
+    first, second = (results["policy-tuned", 2, rank]["metrics"] for rank in (0, 1))
+    for a, b in zip(first, second, strict=True):
+        assert a.keys() >= {"train/world_model_loss", "train/learning_rate_encoder"}
+        assert a == pytest.approx(b, rel=1e-6)
+    one = results["policy-tuned", 1, 0]["metrics"]
+    assert first[-1]["train/world_model_loss"] == pytest.approx(one[-1]["train/world_model_loss"], rel=1e-3)
 
 
 def test_return_statistics_are_global(results):

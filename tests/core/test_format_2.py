@@ -1,4 +1,4 @@
-"""Checkpoints of format 2, as commit c5482d9 wrote them (tests/fixtures_v2/write.py), keep options and train on."""
+"""Checkpoints of format 2, of commit c5482d9 (tests/fixtures_v2/write_format_2.py), keep options and train on."""
 
 import pytest
 import torch

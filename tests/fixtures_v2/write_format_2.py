@@ -3,7 +3,7 @@
 Run once, with the code of that commit and in a folder outside the checkout, and not again: later code cannot write what
 earlier code wrote. It stays here to say what each file holds.
 
-    PYTHONPATH=CHECKOUT_OF_c5482d9 python write.py FOLDER
+    PYTHONPATH=CHECKOUT_OF_c5482d9 python write_format_2.py FOLDER
 
 - `policy.ckpt`: after 2 of 4 updates of `lit-pwm fit` on the store and the world model of `tests/fixtures_v1`;
   `policy.yaml`: the config that the run left, in the spellings of then, on paths that are given anew.
