@@ -10,6 +10,7 @@ from lit_pwm.batch import DataSource
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.models.growing import grow_world_model
 from lit_pwm.models.world_model import WorldModel
+from lit_pwm.tasks.registry import registered_tasks, task_spec
 from lit_pwm.updates.binding import standardise
 
 
@@ -54,15 +55,16 @@ def with_new_tasks(world_model: WorldModel, new: Mapping[str, str], source: Data
     if bool((world_model.obs_mean != 0).any() or (world_model.obs_std != 1).any()):
         standardise(source, grown, new)
     for name, known in new.items():
-        rank_zero_info(f"The world model learns of the task {name!r}, whose embedding starts as {known!r} has it.")
+        how = f"whose embedding starts as {known!r} has it" if grown.task_dim else "and tells it by observations alone"
+        rank_zero_info(f"The world model learns of the task {name!r}, {how}.")
     return grown
 
 
 def require_data(new: Mapping[str, str], source: DataSource) -> None:
-    """Make sure that the data has the new tasks.
+    """Make sure that the data has the new tasks, of the widths that their specs say where they are registered.
 
     Raises:
-        LitPWMError: it lacks one.
+        LitPWMError: it lacks one, or has another task of the name.
     """
     for name in new:
         if name not in source.tasks:
@@ -70,3 +72,11 @@ def require_data(new: Mapping[str, str], source: DataSource) -> None:
                 f"model.new_tasks names {name!r}, which the data does not have; its dimensions and statistics come "
                 f"from there. {did_you_mean(name, source.tasks)} Check data.store and data.tasks."
             )
+        if name in registered_tasks():
+            spec, dims = task_spec(name), source.tasks[name]
+            if tuple(dims) != (spec.obs_dim, spec.action_dim):
+                raise LitPWMError(
+                    f"model.new_tasks names {name!r}, which has {dims[0]} observation and {dims[1]} action entries in "
+                    f"the data, and {spec.obs_dim} and {spec.action_dim} in its environment: they are two tasks of one "
+                    f"name. Collect the data anew, or give it another name."
+                )

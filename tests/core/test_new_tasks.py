@@ -22,8 +22,16 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
 ]
 
-DIMS = {"alpha": (3, 1), "beta": (5, 2), "gamma": (4, 1), "wide": (9, 2), "strong": (5, 3), "slim": (2, 1)}
-SHIFT = {"alpha": 0.0, "beta": 100.0, "gamma": -50.0, "wide": 0.0, "strong": 0.0, "slim": 0.0}
+DIMS = {
+    "alpha": (3, 1),
+    "beta": (5, 2),
+    "gamma": (4, 1),
+    "wide": (9, 2),
+    "strong": (5, 3),
+    "slim": (2, 1),
+    "cup-catch": (5, 2),
+}
+SHIFT = {"alpha": 0.0, "beta": 100.0, "gamma": -50.0, "wide": 0.0, "strong": 0.0, "slim": 0.0, "cup-catch": 0.0}
 KNOWN = ("alpha", "beta")
 
 
@@ -239,6 +247,11 @@ def test_a_policy_run_with_a_new_task_is_resumed_to_the_bit(
         (["beta"], {"gamma": "beta"}, r"'gamma', which the data does not have"),
         (["wide"], {"wide": "beta"}, r"'wide', which has 9 observation and 2 action entries, and .* takes 5 and 2"),
         (["strong"], {"strong": "mean"}, r"'strong', which has 5 observation and 3 action entries, and .* 5 and 2"),
+        (
+            ["cup-catch"],
+            {"cup-catch": "mean"},
+            r"5 observation and 2 action entries in the data, and 8 and 2 in its env",
+        ),
         (["gamma"], None, r"'gamma', which the model does not know.*model\.new_tasks"),
         (["gamma"], {"gamma": 3}, r"holds 'gamma': 3, where names of tasks are expected|new_tasks"),
     ],
