@@ -41,7 +41,7 @@ from lit_pwm.updates.atomic_update import AtomicUpdate
 from lit_pwm.updates.binding import hold_absent_tasks, source_of
 from lit_pwm.updates.draws import Draws, stream_seed
 from lit_pwm.updates.finetuning import Plan, require_all_open
-from lit_pwm.updates.from_checkpoint import arrange_by_group, plain
+from lit_pwm.updates.from_checkpoint import arrange_by_group, plain, require_file_of_tasks
 from lit_pwm.updates.minibatches import Deal, require_dealable
 from lit_pwm.updates.new_tasks import check_new_tasks
 from lit_pwm.updates.optimized_part import OptimizedPart, Rates, count_update, rates_of
@@ -142,6 +142,11 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         )
         self.world_model_checkpoint = located(world_model_checkpoint) if world_model_checkpoint else None
         self.initial_policy_checkpoint = located(initial_policy_checkpoint) if initial_policy_checkpoint else None
+        require_file_of_tasks(
+            checkpoint_tasks,
+            world_model_checkpoint=world_model_checkpoint,
+            initial_policy_checkpoint=initial_policy_checkpoint,
+        )
         self.checkpoint_tasks = checkpoint_tasks
         self.new_tasks = check_new_tasks(new_tasks, self.world_model_checkpoint, "world_model_checkpoint")
         self.makes = PolicyMakers(

@@ -46,7 +46,7 @@ from lit_pwm.tasks.registry import TASK_SETS, task_spec
 from lit_pwm.updates.atomic_update import AtomicUpdate
 from lit_pwm.updates.binding import bind, hold_absent_tasks, source_of, standardise
 from lit_pwm.updates.draws import Draws, stream_seed
-from lit_pwm.updates.from_checkpoint import BuiltFromCheckpoint, arrange_by_group
+from lit_pwm.updates.from_checkpoint import BuiltFromCheckpoint, arrange_by_group, require_file_of_tasks
 from lit_pwm.updates.new_tasks import check_new_tasks, with_new_tasks
 from lit_pwm.updates.optimized_part import OptimizedPart, Rates, count_update, rates_of
 from lit_pwm.updates.precision import require_supported_precision, sums_dtype
@@ -112,6 +112,7 @@ class WorldModelPretraining(BuiltFromCheckpoint, metaclass=AcceptsOldSpellings):
             initial_checkpoint=self.initial_checkpoint,
         )
         self.task_set, self.standardise_observations = task_set, standardise_observations
+        require_file_of_tasks(checkpoint_tasks, initial_checkpoint=initial_checkpoint)
         self.open_loop_steps, self.checkpoint_tasks = tuple(open_loop_steps), checkpoint_tasks
         self.new_tasks = check_new_tasks(new_tasks, self.initial_checkpoint, "initial_checkpoint")
 

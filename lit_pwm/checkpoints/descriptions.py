@@ -62,7 +62,9 @@ def described_in(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]
         keys = ", ".join(repr(key) for key in list(checkpoint)[:8])
         raise LitPWMError(
             f"The checkpoint {str(path)!r} was not written by lit_pwm: it holds {keys} and no {DESCRIPTION_KEY!r} "
-            f"entry. Use the checkpoint of a WorldModelPretraining or PolicyLearning run."
+            f"entry. Use the checkpoint of a WorldModelPretraining or PolicyLearning run. A file of another project "
+            f"can be started from, and not be gone on with: give it as model.initial_checkpoint (a world model to "
+            f"train further) or model.world_model_checkpoint (to train a policy on), without ckpt_path."
         )
     version = description.get("format") if isinstance(description, Mapping) else None
     if isinstance(version, int) and version > FORMAT_VERSION:

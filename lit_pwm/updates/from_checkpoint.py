@@ -69,6 +69,20 @@ def plain(value: Any) -> Any:
     return [plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
+def require_file_of_tasks(checkpoint_tasks: Sequence[str] | None, **files: object) -> None:
+    """Refuse names of the tasks in a file where there is no file.
+
+    Raises:
+        LitPWMError: names are given, and none of the options that name files.
+    """
+    if checkpoint_tasks is not None and not any(files.values()):
+        options = " or ".join(f"model.{name}" for name in files)
+        raise LitPWMError(
+            f"model.checkpoint_tasks is {list(checkpoint_tasks)}: it names the tasks in the file of {options}, which "
+            f"is not set. Name the file, or leave model.checkpoint_tasks out."
+        )
+
+
 def _path_of_run(trainer: Trainer) -> str | None:
     """The checkpoint that `Trainer._run` was given, on whose way we are.
 

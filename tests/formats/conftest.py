@@ -40,12 +40,18 @@ def oracle_weights(oracle: dict[str, torch.Tensor]) -> Weights:
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], MultitaskDataModule]:
-    """Makes a datamodule of `THREE_TASKS`, each batch of which has all of them."""
+def three_task_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An episode store of `THREE_TASKS`."""
     path, rng = tmp_path_factory.mktemp("store") / "three.h5", np.random.default_rng(0)
     with EpisodeWriter(path, tasks=THREE_TASKS) as writer:
         for task, (obs, action) in THREE_TASKS.items():
             for _ in range(2):
                 drawn = {"obs": rng.normal(size=(21, obs)), "action": rng.uniform(-1, 1, (20, action))}
                 writer.append(task=task, reward=rng.uniform(size=20), source="drawn", **drawn)
-    return lambda: MultitaskDataModule(store=path, horizon=4, batch_size=48, val_fraction=0, num_workers=0)
+    return path
+
+
+@pytest.fixture(scope="session")
+def data(three_task_store: Path) -> Callable[[], MultitaskDataModule]:
+    """Makes a datamodule of `THREE_TASKS`, each batch of which has all of them."""
+    return lambda: MultitaskDataModule(store=three_task_store, horizon=4, batch_size=48, val_fraction=0, num_workers=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from foreign_files import current_file, original_file, world_model_weights
@@ -9,6 +11,7 @@ from foreign_files import current_file, original_file, world_model_weights
 from lit_pwm.checkpoints import load_policy, load_world_model
 from lit_pwm.checkpoints.formats import FOREIGN_KEY, format_of, read_any
 from lit_pwm.errors import LitPWMError
+from lit_pwm.models.sizes import SIZES
 from lit_pwm.tasks import TASK_SETS
 
 FILES = {
@@ -171,3 +174,29 @@ def test_own_names_are_not_overruled(saved):
     assert load_world_model(path, tasks=["a", "b"]).task_names == ("a", "b")
     with pytest.raises(LitPWMError, match="names its own tasks, a, b, and these are to be b, a"):
         load_world_model(path, tasks="b,a")
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("rows", [30, 80])
+def test_all_sizes_are_read_off_the_tensors(size, rows):
+    """Tensors of one repeated number take no memory, so that 317 M is as quick as the smallest."""
+    obs = {30: 24, 80: 39}[rows]
+    layers = [obs + size.task_dim, *[size.encoder_dim] * size.encoder_layers, size.latent_dim]
+    inputs = size.latent_dim + size.task_dim + 6
+    shapes = {"_task_emb.weight": (rows, size.task_dim)}
+    for net, widths in {
+        "_encoder.state": layers,
+        "_dynamics": [inputs, size.dynamics_dim, size.dynamics_dim, size.latent_dim],
+        "_reward": [inputs, size.reward_dim, size.reward_dim, 101],
+    }.items():
+        for number, (columns, width) in enumerate(pairwise(widths)):
+            kinds = {"weight": (width, columns), "bias": (width,), "ln.weight": (width,), "ln.bias": (width,)}
+            shapes |= {f"{net}.{number}.{kind}": shape for kind, shape in kinds.items()}
+    raw = {"model": {key: torch.zeros(1).expand(shape) for key, shape in shapes.items() if "_reward.2.ln" not in key}}
+    model = format_of(raw, "x.pt").read(raw, "x.pt", None)["lit_pwm"]["world_model"]
+    assert (len(model["tasks"]), model["obs_dim"], model["action_dim"]) == (rows, obs, 6)
+    assert (model["latent_dim"], model["task_dim"]) == (size.latent_dim, size.task_dim)
+    encoder, dynamics, reward = (model[part]["init_args"] for part in ("encoder", "dynamics", "reward"))
+    assert encoder == {"hidden_dim": size.encoder_dim, "layers": size.encoder_layers}
+    assert dynamics == {"hidden_dim": size.dynamics_dim, "layers": 2, "rescale_inputs": False}
+    assert reward == {"hidden_dim": size.reward_dim, "layers": 2, "num_bins": 101}

@@ -8,8 +8,9 @@ from foreign_files import THREE_TASKS as TASKS
 from foreign_files import current_file, original_file, tiny_policy, world_model_weights
 from support import fit
 
-from lit_pwm import WorldModelPretraining
+from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.checkpoints import load_world_model
+from lit_pwm.cli.main import run
 from lit_pwm.errors import LitPWMError
 from lit_pwm.tasks import TASK_SETS
 
@@ -69,3 +70,38 @@ def test_a_run_from_a_foreign_file_is_resumed_without_it(data, saved, tmp_path):
     resumed = WorldModelPretraining(**options)
     fit(resumed, data(), 2, limit_val_batches=0, ckpt_path=tmp_path / "one.ckpt")
     assert resumed.world_model.tasks == TASKS
+
+
+def test_names_without_a_file_are_refused():
+    with pytest.raises(LitPWMError, match=r"file of model\.initial_checkpoint, which is not set"):
+        WorldModelPretraining(checkpoint_tasks=["a"])
+    with pytest.raises(LitPWMError, match=r"model\.world_model_checkpoint or model\.initial_policy_checkpoint"):
+        PolicyLearning(checkpoint_tasks=["a"])
+
+
+def test_on_the_command_line_a_run_starts_from_a_file_writes_another_and_goes_on(
+    three_task_store, saved, tmp_path, capsys
+):
+    path, root = saved(original_file(world_model_weights(rows=3))), tmp_path / "run"
+    argv = ["fit", "--config", "configs/pretrain.yaml", "--model.initial_checkpoint", str(path), "--data.batch_size=8"]
+    argv += [
+        f"--model.checkpoint_tasks=[{', '.join(TASKS)}]",
+        "--data.store",
+        str(three_task_store),
+        "--data.horizon=4",
+    ]
+    argv += ["--trainer.callbacks+=callbacks.CheckpointAdapter", "--trainer.callbacks.format=tdmpc2-original"]
+    argv += ["--trainer.callbacks.partial=true", "--trainer.limit_val_batches=0", "--trainer.accelerator=cpu"]
+    argv += ["--ckpt_path=auto", "--trainer.default_root_dir", str(root)]
+    for updates in (1, 3):
+        assert run([*argv, f"--trainer.max_steps={updates}"]) == 0
+        (found,) = root.rglob("last.tdmpc2-original.pt")
+        native = load_world_model(found.with_name("last.ckpt"))
+        foreign = load_world_model(found, tasks=list(TASKS))
+        assert all(torch.equal(value, foreign.state_dict()[key]) for key, value in native.state_dict().items())
+    assert "at update 1" in capsys.readouterr().err
+    assert not torch.equal(
+        native.encoder.net[0].weight, load_world_model(path, tasks=list(TASKS)).encoder.net[0].weight
+    )
+    assert run([*argv[:-3], "--ckpt_path", str(path), "--trainer.default_root_dir", str(root)]) == 2
+    assert "A file of another project can be started from" in " ".join(capsys.readouterr().err.split())
