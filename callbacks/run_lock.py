@@ -46,13 +46,14 @@ class RunLock(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give it back."""
-        self._release()
+        self.release()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give it back."""
-        self._release()
+        self.release()
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Remove it, if it is held."""
         if self._held is not None:
             path, file = self._held
             self._held = None

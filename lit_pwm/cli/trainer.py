@@ -8,13 +8,14 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerStatus
 
 import lit_pwm.models
+from callbacks import RunLock
 from lit_pwm.cli.continued_log import ContinuedCSVLogger, WholeCSVLogger
 from lit_pwm.cli.diagnosis import check_ranges, diagnose
 from lit_pwm.cli.explain import explain, own_error, parser_error
@@ -133,6 +134,9 @@ class CLI(LightningCLI):
             raise
         finally:
             end_ranks(self.trainer)
+            for callback in cast("Any", self.trainer).callbacks:
+                if isinstance(callback, RunLock):
+                    callback.release()  # which it did not where another's `on_exception` failed before
 
     def _remove_empty_folders(self) -> None:
         # Loggers make their folders before the first check; one that is still empty is not a run.
