@@ -51,7 +51,7 @@ def with_new_tasks(world_model: WorldModel, new: Mapping[str, str], source: Data
     require_data(new, source)
     if not new:
         return world_model
-    grown = grow_world_model(world_model, new, source.tasks)
+    grown = grow_world_model(world_model, new, _tasks_of(source))
     if bool((world_model.obs_mean != 0).any() or (world_model.obs_std != 1).any()):
         standardise(source, grown, new)
     for name, known in new.items():
@@ -66,17 +66,23 @@ def require_data(new: Mapping[str, str], source: DataSource) -> None:
     Raises:
         LitPWMError: it lacks one, or has another task of the name.
     """
+    tasks = _tasks_of(source)
     for name in new:
-        if name not in source.tasks:
+        if name not in tasks:
             raise LitPWMError(
                 f"model.new_tasks names {name!r}, which the data does not have; its dimensions and statistics come "
-                f"from there. {did_you_mean(name, source.tasks)} Check data.store and data.tasks."
+                f"from there. {did_you_mean(name, tasks)} Check data.store and data.tasks."
             )
         if name in registered_tasks():
-            spec, dims = task_spec(name), source.tasks[name]
+            spec, dims = task_spec(name), tasks[name]
             if tuple(dims) != (spec.obs_dim, spec.action_dim):
                 raise LitPWMError(
                     f"model.new_tasks names {name!r}, which has {dims[0]} observation and {dims[1]} action entries in "
                     f"the data, and {spec.obs_dim} and {spec.action_dim} in its environment: they are two tasks of one "
                     f"name. Collect the data anew, or give it another name."
                 )
+
+
+def _tasks_of(source: DataSource) -> Mapping[str, tuple[int, int]]:
+    """Those of a second stream too, on which a world model is trained."""
+    return getattr(source, "all_tasks", source.tasks)

@@ -10,7 +10,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
+import callbacks
 from datamodules import EpisodeWriter, MultitaskDataModule
+from datamodules.second_stream import SecondStream
 from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.checkpoints import load_policy, load_world_model
 from lit_pwm.errors import LitPWMError
@@ -47,8 +49,10 @@ def data_of(tmp_path_factory):
                 obs = SHIFT[name] + rng.standard_normal((31, obs_dim)).cumsum(0)
                 writer.append(task=name, obs=obs, action=action, reward=-np.square(action).sum(1), source="script")
 
-    def make(*names):
-        return MultitaskDataModule([str(paths[name]) for name in names], horizon=3, batch_size=16, val_horizon=3)
+    def make(*names, second=()):
+        other = SecondStream(3, 16, stores=[str(paths[name]) for name in second]) if second else None
+        stores = [str(paths[name]) for name in names]
+        return MultitaskDataModule(stores, horizon=3, batch_size=16, val_horizon=3, second=other)
 
     return make
 
@@ -234,6 +238,49 @@ def test_a_policy_run_with_a_new_task_is_resumed_to_the_bit(
     keeping = {"enable_checkpointing": True, "callbacks": [checkpoint_every(2)]}
     fit(whole, data_of("gamma", "alpha"), 4, **keeping)
     fit(resumed, data_of("gamma", "alpha"), 4, ckpt_path=tmp_path / "step=2.ckpt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+# -- a world model that is trained while a policy learns ---------------------------------------------------------------
+DECAYED = {"world_model_optimizer": {"lr": 0.01, "weight_decay": 5.0}, "new_tasks": {"gamma": "alpha"}}
+
+
+def opened(**parts):
+    return callbacks.FinetuneSchedule({name: {"update": update} for name, update in parts.items()})
+
+
+@pytest.mark.parametrize("second", [("beta", "gamma"), ("gamma",)])
+def test_fine_tuning_moves_the_tasks_of_the_second_stream_alone(second, world_model, data_of, fit):
+    """Weight decay would shrink the rows of the others, too."""
+    module = policy_learning(world_model, **DECAYED)
+    fit(module, data_of("beta", "gamma", second=second), 3, callbacks=[opened(encoder=0, task_embedding=0)])
+    before, after = load_world_model(world_model).task_embedding.weight, module.world_model.task_embedding.weight
+    assert torch.equal(after[0], before[0])
+    assert torch.equal(after[1], before[1]) == ("beta" not in second)
+    assert not torch.equal(after[2], before[0])
+
+
+def test_a_new_task_may_be_the_second_streams_alone(world_model, data_of, fit):
+    module = policy_learning(world_model, **DECAYED)
+    data = data_of("beta", second=("gamma",))
+    fit(module, data, 2, callbacks=[opened(task_embedding=0)])
+    assert module.world_model.task_names == (*KNOWN, "gamma")
+    mean, _ = data.observation_statistics()["gamma"]
+    assert module.world_model.obs_mean[2, :4].tolist() == pytest.approx(mean)
+    assert module.trained_tasks == ("beta",)
+
+
+def test_fine_tuning_with_a_new_task_is_resumed_to_the_bit(
+    world_model, policies, data_of, fit, checkpoint_every, tmp_path
+):
+    options = DECAYED | {"initial_policy_checkpoint": str(policies["mlp"])}
+    whole, resumed = (policy_learning(world_model, **options) for _ in range(2))
+    data = {"second": ("gamma",)}
+    keeping = {"enable_checkpointing": True, "callbacks": [checkpoint_every(2), opened(encoder=1, task_embedding=3)]}
+    fit(whole, data_of("gamma", "beta", **data), 5, **keeping)
+    opening = {"callbacks": [opened(encoder=1, task_embedding=3)]}
+    fit(resumed, data_of("gamma", "beta", **data), 5, ckpt_path=tmp_path / "step=2.ckpt", **opening)
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
 
