@@ -102,9 +102,9 @@ def test_a_policy_of_pwms_is_evaluated_in_the_task_that_is_named(at_url, tmp_pat
 
 
 def test_a_policy_of_mt30_without_a_name_of_its_task_is_not_evaluated_in_all_thirty(tmp_path_factory, refused):
-    from lit_pwm.checkpoints.formats.inert_objects import STATISTICS
+    from lit_pwm.checkpoints.formats.inert_objects import STUBS
 
-    with torch.serialization.safe_globals([*STATISTICS]):
+    with torch.serialization.safe_globals([*STUBS]):
         content = torch.load(FOREIGN / "pwm_training.pt", weights_only=True) | {"ret_rms": None}
     weights = content["world_model"]
     weights["_task_emb.weight"] = weights["_task_emb.weight"].repeat(10, 1)

@@ -8,6 +8,7 @@ rewards at each, decoded rewards, the actor's mean before tanh and the critics' 
 from __future__ import annotations
 
 import os
+import random
 import sys
 import types
 from pathlib import Path
@@ -18,7 +19,8 @@ import torch
 
 from lit_pwm.checkpoints import load_policy, load_world_model
 from lit_pwm.checkpoints.formats import FOREIGN_KEY, format_named, read_any
-from lit_pwm.checkpoints.formats.inert_objects import STATISTICS
+from lit_pwm.checkpoints.formats.inert_objects import STUBS
+from lit_pwm.checkpoints.inspection import inspect_checkpoint
 from lit_pwm.errors import LitPWMError
 from lit_pwm.flow import FixedStep
 from lit_pwm.models import legacy_flow_dynamics
@@ -44,7 +46,7 @@ def outputs(name):
 
 
 def raw(name):
-    with torch.serialization.safe_globals([*STATISTICS]):
+    with torch.serialization.safe_globals([*STUBS]):
         return torch.load(FILES / f"{name}.pt", weights_only=True)
 
 
@@ -335,6 +337,55 @@ def test_hostile_objects_run_nothing(place, saved_statistics, tmp_path):
     torch.save(content, tmp_path / "hostile.pt")
     assert "system" in refused(tmp_path / "hostile.pt", "walker-walk")
     assert not trace.exists()
+
+
+def test_numbers_of_numpys_are_read_as_numbers(tmp_path):
+    """Flow-MBPO-PWM's best reward is numpy's mean of returns."""
+    content = raw("flow_mbpo_flow_training") | {"best_reward": np.float64(512.25), "mean_horizon": np.float32(16.1)}
+    content["step_count"] = [np.int64(-7), np.bool_(True)]
+    torch.save(content, tmp_path / "best.pt")
+    native = read_any(tmp_path / "best.pt", TASKS)
+    values = native[FOREIGN_KEY]["layout"]["values"]
+    assert type(values["best_reward"]) is float
+    assert (values["best_reward"], values["mean_horizon"]) == (512.25, float(np.float32(16.1)))
+    assert values["step_count"] == [-7, True]
+    torch.save(native, tmp_path / "native.ckpt")
+    assert torch.load(tmp_path / "native.ckpt", weights_only=True)[FOREIGN_KEY]["layout"]["values"] == values
+    content["best_reward"] = np.str_("text")
+    torch.save(content, tmp_path / "odd.pt")
+    assert "'best_reward'" in refused(tmp_path / "odd.pt")
+
+
+ODD = [
+    *(None, 3, -1, 0.5, "x", [], [1], {}, {1: 2}, True, float("nan")),
+    *(torch.zeros(shape) for shape in ((), (0,), (2, 0), (3,), (2, 3), (2, 3, 4))),
+    *(torch.zeros(3, dtype=torch.int64), torch.zeros(2, 3).to_sparse(), torch.Size([3])),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_damaged_file_never_ends_in_another_exception(name, tmp_path):
+    draw, told = random.Random(name), []
+    for _ in range(8):
+        content = {key: dict(value) if isinstance(value, dict) else value for key, value in raw(name).items()}
+        content |= {key: None for key in content if key.endswith("_rms")}
+        for _ in range(draw.choice([1, 1, 2])):
+            top = draw.choice(list(content))
+            place = content[top] if isinstance(content[top], dict) and content[top] and draw.random() < 0.7 else content
+            key = draw.choice(list(place))
+            if draw.random() < 0.3:
+                place[draw.choice([7, "x", f"{key}z"])] = place.pop(key)
+            else:
+                place[key] = draw.choice(ODD)
+        torch.save(content, tmp_path / "damaged.pt")
+        for load in (load_policy, inspect_checkpoint):
+            arguments = {"tasks": NAMES[name]} if load is load_policy else {}
+            try:
+                load(tmp_path / "damaged.pt", **arguments)
+            except LitPWMError as error:
+                told.append(str(error))
+    assert told
+    assert all("damaged.pt" in text and "\n" not in text for text in told)
 
 
 def test_statistics_that_hold_something_else_are_named(saved_statistics, tmp_path):

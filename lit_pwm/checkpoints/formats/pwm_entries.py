@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_pwm.checkpoints.formats.base import notice
-from lit_pwm.checkpoints.formats.inert_objects import plain_statistics
+from lit_pwm.checkpoints.formats.inert_objects import plain_numbers, plain_statistics
 from lit_pwm.errors import LitPWMError
 
 FAMILY = ("pwm", "flow-mbpo")
@@ -54,9 +54,10 @@ class Entries:
                 statistics[name] = plain_statistics(value, name, path)
             elif isinstance(name, str) and name.endswith("_opt") and _is_optimizer(value):
                 optimizers[name] = list(value["param_groups"])
-                moments += [name] if value.get("state") else []
+                state = value.get("state")
+                moments += [name] if state is not None and not (isinstance(state, Mapping) and not state) else []
             else:
-                values[name] = value
+                values[name] = plain_numbers(value)
             found = statistics.get(name) if name in statistics else optimizers.get(name, values.get(name))
             if not isinstance(name, str) or not _is_plain(found):
                 raise LitPWMError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lit_pwm.checkpoints.formats.base import FOREIGN_KEY, NO_POLICY, Format, TaskNames
-from lit_pwm.checkpoints.formats.inert_objects import STATISTICS
+from lit_pwm.checkpoints.formats.inert_objects import STUBS
 from lit_pwm.checkpoints.formats.pwm_entries import FAMILY, Entries, fresh_optimizers
 from lit_pwm.checkpoints.formats.pwm_policy import ACTOR, CRITIC, kind_of_actor, read_policy, write_policy
 from lit_pwm.checkpoints.formats.pwm_world_model import (
@@ -40,7 +40,7 @@ _OPTIMIZERS = ("actor_opt", "critic_opt", "world_model_opt")
 class TrainingFile(Format):
     """A file that holds a world model by the keys of PWM's module under `world_model`, and perhaps a policy."""
 
-    stubs = STATISTICS
+    stubs = STUBS
 
     @abstractmethod
     def variant(self, raw: Mapping[Any, Any], path: str | Path) -> PWMWorldModel:
