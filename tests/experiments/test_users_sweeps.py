@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from lit_pwm.checkpoints.native import read_checkpoint
 from lit_pwm.cli.main import run
@@ -12,6 +13,12 @@ from lit_pwm.experiments.sweep import cells_of, read_sweep
 GRIDS = {
     "precision": {"world_model_substeps": ["2", "4", "8"], "policy_substeps": ["2", "4"]},
     "horizon": {"horizon": ["16", "3", "8"]},
+    "finetuning": {"training": ["frozen", "finetuned", "scratch"], "policy": ["mlp", "flow2", "flow4"]},
+    "epochs": {
+        "epochs": ["15k", "50k", "100k", "150k"],
+        "world_model": ["mlp", "flow"],
+        "policy": ["mlp", "flow"],
+    },
 }
 """Sweep → axis → labels, beside tasks and seeds."""
 
@@ -27,7 +34,7 @@ def test_the_grid_and_its_tiny_variant(name):
     assert list(whole.axes) == list(tiny.axes)
     for axis, labels in tiny.axes.items():
         assert len(labels) == (1 if axis in ("task", "seed") else 2)
-        assert axis == "task" or set(labels) <= set(whole.axes[axis])
+        assert axis in ("task", "epochs") or set(labels) <= set(whole.axes[axis])
     # The same commands, but for sizes.
     assert {stage: plan.over for stage, plan in tiny.stages.items() if stage != "data"} == {
         stage: plan.over for stage, plan in whole.stages.items()
@@ -91,3 +98,39 @@ def test_precision(swept):
         description = checkpoint["lit_pwm"]
         assert substeps(description["world_model"]["dynamics"]) == int(model)
         assert substeps(description["actor"]) == int(policy)
+
+
+def model_of(checkpoint):
+    return {name: value for name, value in checkpoint["state_dict"].items() if name.startswith("world_model.")}
+
+
+@pytest.mark.long
+def test_finetuning(swept):
+    out, policies = swept("finetuning_tiny")
+    assert policies.keys() == {
+        (training, policy) for training in ("frozen", "finetuned") for policy in ("mlp", "flow2")
+    }
+    (path,) = (out / "pretrain").glob("**/checkpoints/last.ckpt")
+    trained = model_of(read_checkpoint(path))
+    for (training, policy), checkpoint in policies.items():
+        model = model_of(checkpoint)
+        moved = {name for name, value in trained.items() if not torch.equal(value, model[name])}
+        assert bool(moved) == (training == "finetuned"), (training, policy)
+        actor = checkpoint["lit_pwm"]["actor"]
+        assert actor["class_path"].rpartition(".")[2] == ("MLPActor" if policy == "mlp" else "FlowActor")
+
+
+@pytest.mark.long
+def test_epochs(swept):
+    _, policies = swept("epochs_tiny")
+    kinds = ("mlp", "flow")
+    assert policies.keys() == {(updates, model, policy) for updates in "24" for model in kinds for policy in kinds}
+    for (updates, model, policy), checkpoint in policies.items():
+        assert checkpoint["global_step"] == int(updates)
+        description = checkpoint["lit_pwm"]
+        dynamics, actor = description["world_model"]["dynamics"], description["actor"]
+        if model == "flow":
+            assert substeps(dynamics) == 8
+        if policy == "flow":
+            assert substeps(actor) == 4
+        assert dynamics["class_path"].rpartition(".")[2] == ("MLPDynamics" if model == "mlp" else "FlowDynamics")
