@@ -102,6 +102,10 @@ class WorldModelObjective(Component):
         """More terms of the loss by name, scalars with their weights; none by default."""
         return {}
 
+    def head_loss(self, name: str, head: Head, rollout: Rollout, batch: Batch) -> Tensor:
+        """The loss of the head of this name at each step of the rollout [H, ..., B]; by default its own."""
+        return head.loss(rollout.latents, rollout.actions, rollout.embedding, batch)
+
     def noise_shapes(self, world_model: WorldModel, horizon: int) -> dict[str, tuple[int, ...]]:
         """What an update draws: name → the shape of one slice's standard normal numbers.
 
@@ -141,7 +145,7 @@ class WorldModelObjective(Component):
         total = self.consistency_coef * parts["consistency"]
         for name, module in world_model.heads.items():
             head = cast("Head", module)
-            per_step = head.loss(rollout.latents, rollout.actions, rollout.embedding, batch)
+            per_step = self.head_loss(name, head, rollout, batch)
             parts[name] = discounted_mean(per_step, self.rho)
             total = total + self.coefficients.get(name, head.coefficient) * parts[name]
         extra = self.extra_terms(world_model, batch, noise)

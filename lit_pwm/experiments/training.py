@@ -173,18 +173,18 @@ def train_world_model(
 @quiet()
 def train_policy(
     task: str,
-    world_model: str,
+    world_model: str | None,
     stores: Sequence[str],
     folder: str,
     plan: PolicyPlan,
     seed: int,
     tell: Report | None = None,
 ) -> Trained:
-    """Train and evaluate one task's policy on a frozen world model.
+    """Train and evaluate one task's policy on a world model.
 
     Args:
         task: the task.
-        world_model: checkpoint of the world model.
+        world_model: checkpoint of the world model; None where the plan trains one from scratch.
         stores: episode stores, whose observations imagination starts from.
         folder: where checkpoints and curves go.
         plan: numbers of updates and evaluations.
