@@ -27,6 +27,13 @@ CASES = [
     ("policy", 2, 0, signal.SIGINT),
     ("policy", 2, 2, signal.SIGTERM),
 ]
+CASES += [
+    ("finetuning", 1, 0, signal.SIGKILL),
+    ("finetuning", 1, 2, signal.SIGTERM),
+    ("finetuning", 2, 0, signal.SIGUSR1),
+    ("finetuning", 2, 2, signal.SIGKILL),
+    ("finetuning", 2, 2, signal.SIGINT),
+]
 OLD = Path(__file__).parents[1] / "fixtures_v1"
 
 
@@ -51,8 +58,16 @@ def command(pretraining, store):
         common += ["--trainer.callbacks+", json.dumps(own[1]), *(TWO if ranks == 2 else [])]
         if kind == "pretraining":
             return [*pretraining(root, UPDATES, EVALUATE), *common]
+        config = "policy_learning_offline"
+        if kind == "finetuning":  # one part from the beginning, one opened where the run is stopped
+            config, opened = "finetune", {"encoder": {"warmup_steps": 3}, "reward": {"update": 5, "warmup_steps": 3}}
+            schedule = {"class_path": "callbacks.FinetuneSchedule", "init_args": {"parts": opened}}
+            best = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}
+            best |= {"init_args": {"monitor": "val/imagined_reward", "mode": "max"}}
+            common += ["--data.second.batch_size", 8, "--data.second.horizon", 3]
+            common = ["--trainer.callbacks", json.dumps([schedule, best]), *common]
         return [
-            "fit", "--config", "configs/policy_learning_offline.yaml", "--config", "configs/policy/mlp_tiny.yaml",
+            "fit", "--config", f"configs/{config}.yaml", "--config", "configs/policy/mlp_tiny.yaml",
             "--data.batch_size", "8", "--data.horizon", "4", "--trainer.limit_val_batches", "1",
             "--trainer.devices", "1", "--trainer.accelerator", "cpu",
             "--trainer.max_steps", UPDATES, "--trainer.val_check_interval", EVALUATE,
