@@ -20,7 +20,7 @@ from lit_pwm.checkpoints.formats.pwm_world_model import (
 )
 from lit_pwm.checkpoints.formats.task_names import names_in, names_of_rows
 from lit_pwm.checkpoints.formats.tdmpc2_original import has_world_model
-from lit_pwm.checkpoints.migration import DESCRIPTION_KEY
+from lit_pwm.checkpoints.migration import DESCRIPTION_KEY, SETTINGS_KEY
 from lit_pwm.errors import LitPWMError
 
 _PROGRESS = {
@@ -195,13 +195,13 @@ class FlowMBPO(TrainingFile):
         model, step = native[DESCRIPTION_KEY]["world_model"], native.get("global_step", 0)
         options = model["dynamics"].get("init_args") or {}
         flow = {"flow_integrator": options.get("method", "heun"), "flow_substeps": options.get("substeps", 4)}
-        is_legacy = has_legacy_flow(model)
+        is_legacy, horizon = has_legacy_flow(model), (native.get(SETTINGS_KEY) or {}).get("data.horizon")
         found = _PROGRESS | {
             "iter_count": step,
             "iter": step,
             "obs_dim": model["obs_dim"],
             "act_dim": model["action_dim"],
-            "horizon": 16,
+            "horizon": horizon if type(horizon) is int else 16,
             "task_set": list(model["tasks"]),
             "is_best": False,
             "cfg": {"alg": {"use_flow_dynamics": is_legacy, **(flow if is_legacy else {})}},
