@@ -73,7 +73,9 @@ def checkpoint_argument(text: str) -> str:
 
 
 def path_argument(text: str) -> str:
-    """What argparse's `type` takes for a path: `expanded`, as text."""
+    """What argparse's `type` takes for a path on this machine: `expanded`, as text."""
+    if is_url(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is a URL, and a path on this machine is needed here")
     try:
         return str(expanded(text))
     except LitPWMError as error:

@@ -48,6 +48,7 @@ def test_what_cannot_be_exported_is_said_before_anything_is_written(policy, worl
     assert "holds a world model" in refused(
         "checkpoint", "export", world_model, "--to", "torch-export", "--out", "g.pt2"
     )
+    assert "'memory://g.pt2' is a URL" in refused(*argv, "memory://g.pt2", "--to", "torch-export")
     assert "Did you mean" in refused(*argv, "g.pt2", "--to", "torch-export", "--tasks", "cartpole-balanse")
     assert "names no task" in refused(*argv, "g.pt2", "--to", "torch-export", "--tasks", ",")
     assert "does not exist" in refused("checkpoint", "export", "F.ckpt", "--to", "torch-export", "--out", "g.pt2")
