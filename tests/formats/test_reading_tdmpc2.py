@@ -49,7 +49,7 @@ def test_outputs_are_the_references(kind, bare, oracle, oracle_weights, saved):
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_a_single_task_has_no_embedding_and_needs_its_name(kind, saved):
+def test_a_single_task_has_no_embedding_and_needs_its_name(kind, saved, capsys):
     path = saved(FILES[kind](world_model_weights(rows=None, obs=5, action=2, encoder_layers=3)))
     with pytest.raises(LitPWMError, match=r"single task.*--tasks A,B.*tasks=.*--model\.checkpoint_tasks"):
         load_world_model(path)
@@ -61,6 +61,8 @@ def test_a_single_task_has_no_embedding_and_needs_its_name(kind, saved):
     assert latents.shape == (3, 3, 16)
     with pytest.raises(LitPWMError, match=r"task 0 is to be 'walker-run', which has 24 and 6"):
         load_world_model(path, tasks="walker-run")
+    assert load_world_model(path, tasks="cartpole-swingup").tasks == {"cartpole-swingup": (5, 1)}
+    assert "'cartpole-swingup' has 5 and 1: the rest is taken for padding" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", FILES)

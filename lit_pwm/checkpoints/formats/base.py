@@ -92,7 +92,11 @@ def part_of(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
-def notice(text: str) -> None:
-    """Say something on stderr, on one rank."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+_told: set[str] = set()
+
+
+def notice(text: str, once: bool = False) -> None:
+    """Say something on stderr, on one rank; `once` not again in this process."""
+    if os.environ.get("LOCAL_RANK", "0") == "0" and not (once and text in _told):
+        _told.add(text)
         print(text, file=sys.stderr)

@@ -24,6 +24,7 @@ _KINDS = {"encoder": MLPEncoder, "dynamics": MLPDynamics, "reward": TwoHotReward
 _TO_NATIVE = "convert it --to native, which holds any networks"
 
 
+@torch.no_grad()
 def folded(
     model: Mapping[str, Any], state: Mapping[str, Tensor], path: str | Path, title: str, dynamics: bool = True
 ) -> dict[str, Tensor]:
@@ -87,7 +88,8 @@ def _require_two_layers(model: Mapping[str, Any], path: str | Path, title: str) 
     if len({*widths.values()}) > 1:
         notice(
             f"The dynamics of {path} are {widths['dynamics']} wide and its reward head {widths['reward']}: the tensors "
-            f"are written as they are, and the code that {title} comes from builds both of one width."
+            f"are written as they are, and the code that {title} comes from builds both of one width.",
+            once=True,
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from lit_pwm.checkpoints.formats.key_map import KeyMap, KeyRow
 from lit_pwm.checkpoints.formats.mlp_world_model import MLPWorldModelFormat
-from lit_pwm.checkpoints.formats.tdmpc2_original import TDMPC2_KEYS, has_world_model, weights_in
+from lit_pwm.checkpoints.formats.tdmpc2_original import TDMPC2_KEYS, has_world_model, weights_in, wrapped
 
 PWM_KEYS = KeyMap(
     [
@@ -38,7 +38,7 @@ class PWMModel(MLPWorldModelFormat):
 
     def wrap(self, layout: Mapping[str, Any], weights: dict[str, Any]) -> dict[str, Any]:
         """As `MLPWorldModelFormat`."""
-        return {"model": weights} if layout.get("wrapped", True) else weights
+        return wrapped(layout, weights)
 
 
 class PWMModule(PWMModel):

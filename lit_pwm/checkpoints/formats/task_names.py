@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lit_pwm.checkpoints.formats.base import TaskNames
+from lit_pwm.checkpoints.formats.base import TaskNames, notice
 from lit_pwm.errors import LitPWMError
 from lit_pwm.tasks.registry import TASK_SETS, registered_tasks, task_spec
 
@@ -104,6 +104,11 @@ def tasks_with_widths(
                 f"{spec.action_dim}. Name the tasks that it was trained on, in order."
             )
         tasks[name] = (spec.obs_dim, spec.action_dim)
+        if len(names) == 1 and tasks[name] != widths:
+            notice(
+                f"The checkpoint {path} holds observations of width {widths[0]} and actions of width {widths[1]}, and "
+                f"{name!r} has {spec.obs_dim} and {spec.action_dim}: the rest is taken for padding."
+            )
     return tasks
 
 

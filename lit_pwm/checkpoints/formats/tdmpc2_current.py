@@ -14,7 +14,7 @@ from lit_pwm.checkpoints.formats.key_check import check_keys, shape_of
 from lit_pwm.checkpoints.formats.mlp_world_model import MLPWorldModelFormat
 from lit_pwm.checkpoints.formats.policy_prior import numbered_to_named, prior_shapes, stacked_shapes
 from lit_pwm.checkpoints.formats.sizes_in_tensors import Sizes
-from lit_pwm.checkpoints.formats.tdmpc2_original import TDMPC2_KEYS, has_world_model, weights_in
+from lit_pwm.checkpoints.formats.tdmpc2_original import TDMPC2_KEYS, has_world_model, weights_in, wrapped
 from lit_pwm.errors import LitPWMError
 
 _MASKS = "_action_masks"
@@ -57,7 +57,7 @@ class TDMPC2Current(MLPWorldModelFormat):
 
     def wrap(self, layout: Mapping[str, Any], weights: dict[str, Any]) -> dict[str, Any]:
         """As `MLPWorldModelFormat`."""
-        return {"model": weights} if layout.get("wrapped", True) else weights
+        return wrapped(layout, weights)
 
     def refuse(self, weights: Mapping[Any, Any], path: str | Path) -> None:
         """As `MLPWorldModelFormat`, and the head of episodes that end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -47,7 +48,7 @@ class TDMPC2Original(MLPWorldModelFormat):
 
     def wrap(self, layout: Mapping[str, Any], weights: dict[str, Any]) -> dict[str, Any]:
         """As `MLPWorldModelFormat`."""
-        return {"model": weights} if layout.get("wrapped", True) else weights
+        return wrapped(layout, weights)
 
     def carried_from(self, foreign: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
         """As `MLPWorldModelFormat`: what a current file of TD-MPC2's carries, by the original keys."""
@@ -69,6 +70,12 @@ def weights_in(raw: Mapping[Any, Any]) -> Mapping[Any, Any]:
     """The weights of a file of TD-MPC2's, which lie under `model` or are all that it holds."""
     model = raw.get("model")
     return model if isinstance(model, Mapping) else raw
+
+
+def wrapped(layout: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's content as TD-MPC2's own: an ordered dictionary, under `model` where nothing else is known."""
+    ordered = OrderedDict(weights)
+    return {"model": ordered} if layout.get("wrapped", True) else ordered
 
 
 def has_world_model(weights: Mapping[Any, Any]) -> bool:
