@@ -121,8 +121,8 @@ def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows += [("tasks", f"{unnamed}, which the file does not name: give their names in order, --tasks A,B")]
     else:
         rows += [("tasks", f"{len(found['tasks'])}: {_listed(found['tasks'])}")]
-    if found["trained_tasks"]:
-        rows += [("trained tasks", _listed(found["trained_tasks"]))]
+    if found["kind"] == "policy":
+        rows += [("trained tasks", _listed(found["trained_tasks"]) or "not said")]
     if (left_out := found["world_model_reference"]) is not None:
         rows += [("world model", f"left out; {_said(left_out.get('fingerprint'))} of {_said(left_out.get('file'))}")]
     rows += [(name, _listed(found[name])) for name in ("carried", "statistics") if found.get(name)]

@@ -79,7 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"The checkpoint {arguments.checkpoint!r} does not say which task its policy was trained for. Name it: "
             f"--tasks A, one of {', '.join(policy.task_names)}."
         )
-    if untrained := [task for task in tasks if task not in policy.trained_tasks]:
+    untrained = [task for task in tasks if task not in policy.trained_tasks]
+    if untrained and policy.trained_tasks:
         print(
             f"The policy was trained for {', '.join(policy.trained_tasks)}, and not for {', '.join(untrained)}.",
             file=sys.stderr,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 from pathlib import Path
 
 import fsspec
@@ -101,7 +102,7 @@ def test_a_policy_of_pwms_is_evaluated_in_the_task_that_is_named(at_url, tmp_pat
     assert "without an actor" in refused("evaluate", "--checkpoint", FOREIGN / "flow_mbpo_pretraining.pt")
 
 
-def test_a_policy_of_mt30_without_a_name_of_its_task_is_not_evaluated_in_all_thirty(tmp_path_factory, refused):
+def test_a_policy_of_mt30_without_a_name_of_its_task_is_not_evaluated_in_all_thirty(tmp_path_factory, refused, capsys):
     from lit_pwm.checkpoints.formats.inert_objects import STUBS
 
     with torch.serialization.safe_globals([*STUBS]):
@@ -111,6 +112,11 @@ def test_a_policy_of_mt30_without_a_name_of_its_task_is_not_evaluated_in_all_thi
     path = tmp_path_factory.mktemp("mt30") / "mt30.pt"
     torch.save(content, path)
     assert "does not say which task" in refused("evaluate", "--checkpoint", path)
+    ours = path.with_suffix(".ckpt")
+    assert run(["checkpoint", "convert", str(path), "--to", "native", "--out", str(ours)]) == 0
+    assert "does not say which task" in refused("evaluate", "--checkpoint", ours)
+    assert run(["checkpoint", "inspect", str(ours)]) == 0
+    assert re.search(r"trained tasks +not said", capsys.readouterr().out)
 
 
 def test_checkpoints_at_urls_are_inspected_converted_and_refused_as_local_ones(at_url, tmp_path, refused, capsys):
