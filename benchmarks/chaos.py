@@ -87,7 +87,7 @@ def command(name: str, root: Path, store: Path, model: Path) -> list[str]:
         "pretraining": ["pretrain", "pretrain_tiny", "world_model/mlp_tiny"],
         "policy": ["policy_learning", "policy_learning_tiny", "policy/mlp_tiny"],
     }[kind]
-    argv = [word for config in configs for word in ("--config", f"configs/{config}.yaml")]
+    argv: list[object] = [word for config in configs for word in ("--config", f"configs/{config}.yaml")]
     argv += [] if kind == "pretraining" else ["--model.world_model_checkpoint", model, "--model.horizon", 8]
     argv += ["--data.store", store, "--data.tasks", f"[{TASK}]", "--data.batch_size", 32]
     argv += ["--trainer.max_steps", UPDATES, "--trainer.val_check_interval", EVALUATE]

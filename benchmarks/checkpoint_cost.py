@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -52,7 +52,7 @@ def measured(root: Path, *argv: object) -> dict[str, Any]:
     measure = Measure()
     default = command.default_callbacks
     try:
-        command.default_callbacks = lambda given=(): [*default(given), measure]
+        cast("Any", command).default_callbacks = lambda given=(): [*default(given), measure]
         command.build(["fit", *map(str, [*argv, *common, "--trainer.default_root_dir", root])])
     finally:
         command.default_callbacks = default

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 
 from datamodules import MultitaskDataModule
+from lit_pwm.batch import Batch
 from lit_pwm.measures.decoded_error import DecodedError
 from lit_pwm.models import WorldModel
 
@@ -28,7 +30,7 @@ def measures_of(world_model: WorldModel, stores: Sequence[str], task: str, seed:
     data.bind_tasks(world_model.task_names, world_model.obs_dim, world_model.action_dim)
     errors = DecodedError(world_model.task_names, world_model.latent_dim, world_model.obs_dim, (HORIZON,))
     entropies, predicted, real = [], [], []
-    for batch in data.val_dataloader():
+    for batch in cast("Iterable[Batch]", data.val_dataloader()):
         errors.update(world_model, batch)
         z, embedding = world_model.encode(batch["obs"][:-1], batch["task"]), world_model.task_embedding(batch["task"])
         entropies.append(world_model.reward_head.loss(z, batch["action"], embedding, batch).flatten())
