@@ -33,6 +33,7 @@ from checkpoint_states import differences, last_checkpoint
 
 BENCHMARKS = Path(__file__).resolve().parent
 UPDATES, EVALUATE = 240, 8
+OPENS = 3 * EVALUATE  # where the series with an opening inside opens another part: among its kills
 TASK = "cartpole-swingup"
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PATIENCE = 180.0
@@ -81,14 +82,20 @@ def command(name: str, root: Path, store: Path, model: Path) -> list[str]:
     evaluation = {"class_path": "callbacks.EnvironmentEvaluation", "init_args": short}
     metric = {"monitor": "val/loss"} if kind == "pretraining" else {"monitor": "eval/return", "mode": "max"}
     best = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": metric | {"filename": "best"}}
+    opens = {"encoder": {"update": 0, "warmup_steps": 20}, "reward": {"update": OPENS, "warmup_steps": 20}}
+    schedule = {"class_path": "callbacks.FinetuneSchedule"}
+    schedule |= {"init_args": {"parts": opens}} if variant == "opening" else {}
     # The one that kills comes first, so that a validation has begun for it before others do anything in it.
     used = [{"class_path": "chaos_moments.Moments"}, *([] if kind == "pretraining" else [evaluation]), best]
+    used += [schedule] if kind == "finetuning" else []
     configs = {
         "pretraining": ["pretrain", "pretrain_tiny", "world_model/mlp_tiny"],
         "policy": ["policy_learning", "policy_learning_tiny", "policy/mlp_tiny"],
+        "finetuning": ["finetune", "finetune_tiny", "policy/mlp_tiny"],
     }[kind]
     argv: list[object] = [word for config in configs for word in ("--config", f"configs/{config}.yaml")]
     argv += [] if kind == "pretraining" else ["--model.world_model_checkpoint", model, "--model.horizon", 8]
+    argv += ["--data.second.batch_size", 32] if kind == "finetuning" else []
     argv += ["--data.store", store, "--data.tasks", f"[{TASK}]", "--data.batch_size", 32]
     argv += ["--trainer.max_steps", UPDATES, "--trainer.val_check_interval", EVALUATE]
     argv += ["--trainer.log_every_n_steps", 1, "--trainer.limit_val_batches", 1]
@@ -216,8 +223,8 @@ def table(found: Sequence[Series]) -> str:
     return "\n".join(lines)
 
 
-KINDS = ("pretraining", "policy")
-EXTRAS = tuple(f"{kind} {variant}" for kind in KINDS for variant in ("2 ranks", "2 workers"))
+KINDS = ("pretraining", "policy", "finetuning")
+EXTRAS = ("policy 2 ranks", "pretraining 2 workers", "finetuning opening")
 
 
 def main() -> None:
