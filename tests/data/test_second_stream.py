@@ -187,6 +187,9 @@ def test_other_stores(mixed_store, other_store):
     assert {task for _, task in first} == {0, 1}
     assert {number for number, _ in drawn} < set(range(12))
     assert all(task == (1 if number % 2 else 2) for number, task in drawn)
+    alone = module(mixed_store, None, tasks=["cup-catch", "walker-walk"])
+    beside = module(mixed_store, SECOND | {"tasks": ["cup-catch"]}, tasks=["cup-catch", "walker-walk"])
+    assert data.fingerprint != alone.fingerprint == beside.fingerprint is not None
     statistics = data.observation_statistics()
     assert {name: len(mean) for name, (mean, _) in statistics.items()} == {
         "walker-walk": 24, "cup-catch": 8, "finger-spin": 9,
