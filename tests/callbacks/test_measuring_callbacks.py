@@ -8,8 +8,11 @@ from itertools import product
 import pytest
 import torch
 from lightning.pytorch import Callback
+from tuned import schedule
 
 import callbacks
+from datamodules import MultitaskDataModule
+from datamodules.second_stream import SecondStream
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models import ChainedMatching, FlowDynamics, NoiseSource
 
@@ -42,12 +45,12 @@ class Streams(Callback):
         self.states.append(torch.get_rng_state())
 
 
-def assert_same_training(make, run, root):
+def assert_same_training(make, run, root, own=list, data=lambda: None):
     """A run with the measures and one without end in the same weights and random states."""
     ends = []
     for name, extra in (("without", []), ("with", measures())):
         module, streams = make(), Streams()
-        trainer = run(module, root / name, [*extra, streams], updates=5)
+        trainer = run(module, root / name, [*own(), *extra, streams], updates=5, data=data())
         optimizers = [value for o in trainer.optimizers for s in o.state.values() for value in s.values()]
         ends.append((list(module.state_dict().values()), optimizers, streams.states))
     for ours, theirs in zip(*ends, strict=True):
@@ -127,3 +130,23 @@ def test_what_makes_no_sense_is_refused():
         callbacks.GradientDiagnostics(microbatches=1)
     with pytest.raises(LitPWMError, match="probes 0"):
         callbacks.DynamicsSmoothness(probes=0)
+
+
+def test_a_world_model_that_is_trained_beside_a_policy_is_measured_too(
+    world_model_files, policy_learning, walks, run, tmp_path
+):
+    def data():
+        second = SecondStream(horizon=4, batch_size=8)
+        return MultitaskDataModule(walks, horizon=3, val_horizon=3, batch_size=16, batches_per_epoch=40, second=second)
+
+    make = lambda: policy_learning(world_model_files["mlp"])  # noqa: E731
+    assert_same_training(make, run, tmp_path, lambda: [schedule(encoder=0, reward=2)], data)
+    logged = columns(tmp_path / "with")
+    norms = {key.rsplit("/", 1)[1]: dict(rows) for key, rows in logged.items() if "/gradient_norm/" in key}
+    assert {"encoder", "reward_head", "actor.trunk", "critic"} <= norms.keys()
+    assert not {"dynamics", "task_embedding"} & norms.keys(), "they are closed"
+    assert sorted(norms["encoder"]) == [1, 3]
+    assert sorted(norms["reward_head"]) == [3]
+    whole = dict(logged["train/world_model_gradient_norm"])
+    assert whole[3] ** 2 == pytest.approx(norms["encoder"][3] ** 2 + norms["reward_head"][3] ** 2, rel=1e-4)
+    assert whole[1] == pytest.approx(norms["encoder"][1], rel=1e-4)
