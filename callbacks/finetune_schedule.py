@@ -49,6 +49,12 @@ class FinetuneSchedule(Callback):
                 "FinetuneSchedule has no parts, with which the world model stays frozen. Name what is to be trained "
                 "(encoder, dynamics, reward, task_embedding, or all), or remove the callback from trainer.callbacks."
             )
+        for name, given in parts.items():
+            if not (given is None or isinstance(given, (Opening, Mapping))):
+                raise LitPWMError(
+                    f"FinetuneSchedule has parts.{name} {given!r:.80}, where an opening is expected: a mapping with "
+                    f"`update`, and if wanted `lr` and `warmup_steps`, such as {{{name}: {{update: 0}}}}."
+                )
         openings = {
             name: group_of(Opening, Opening() if given is None else given, f"parts.{name}")
             for name, given in parts.items()

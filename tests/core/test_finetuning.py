@@ -312,6 +312,8 @@ def test_what_a_schedule_cannot_be(model_file, linear_store, fit, tmp_path):
     refused("WorldModelPretraining.*Remove", schedule(all=0), module=WorldModelPretraining(**MODEL))
     with pytest.raises(LitPWMError, match=r"no parts.*stays frozen"):
         schedule()
+    with pytest.raises(LitPWMError, match=r"parts.reward 'soon', where an opening is expected"):
+        schedule(reward="soon")
     with pytest.raises(LitPWMError, match=r"update -1; give"):
         schedule(reward=-1)
     with pytest.raises(LitPWMError, match=r"parts.reward has no 'rate'"):
