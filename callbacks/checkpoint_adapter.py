@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.checkpoint_io import write_whole_checkpoints
-from lit_pwm.checkpoints.formats.base import WORLD_MODEL, Format
+from lit_pwm.checkpoints.formats.base import WORLD_MODEL, Format, file_beside
 from lit_pwm.checkpoints.formats.format_registry import FORMATS, format_named
 from lit_pwm.checkpoints.migration import DESCRIPTION_KEY
 from lit_pwm.checkpoints.writing import write_tensors
@@ -106,8 +106,7 @@ class _WritesBeside(CheckpointIO):
         self._beside(path).unlink(missing_ok=True)
 
     def _beside(self, path: Any) -> Path:
-        kind = self.adapter.format
-        return Path(path).with_suffix(f".{kind.name}{kind.suffix}")
+        return file_beside(Path(path), self.adapter.format)
 
 
 def _writes(writer: CheckpointIO, kind: Format) -> bool:

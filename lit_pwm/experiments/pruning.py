@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from lit_pwm.checkpoints.formats.base import file_beside
+from lit_pwm.checkpoints.formats.format_registry import FORMATS
 from lit_pwm.checkpoints.migration import DESCRIPTION_KEY
 from lit_pwm.checkpoints.references import REFERENCE_KEY
 from lit_pwm.experiments.progressing import YOUNG_SECONDS, in_progress
@@ -97,8 +99,9 @@ class _Checkpoint:
 def plan_pruning(root: Path, keeping: Keeping, now: float | None = None, looks_for_runs: bool = True) -> Pruning:
     """Find what may be deleted below a folder; nothing is.
 
-    Checkpoints of lit_pwm alone are looked at, and what killed processes have left of unfinished ones. A file that a
-    checkpoint without its world model refers to stays.
+    Checkpoints of lit_pwm alone are looked at, what killed processes have left of unfinished ones, and files of other
+    formats beside a checkpoint (`callbacks.CheckpointAdapter`), which go with it. A file that a checkpoint without its
+    world model refers to stays.
 
     Args:
         root: a folder of runs.
@@ -109,8 +112,10 @@ def plan_pruning(root: Path, keeping: Keeping, now: float | None = None, looks_f
     now = time.time() if now is None else now
     result, checkpoints, parts = Pruning(budget=keeping.budget), [], []
     running: dict[Path, str | None] = {}
+    sizes: dict[Path, int] = {}
     for path, size, seconds in _files(root):
         result.size += size
+        sizes[path] = size
         run = path.parent.parent if path.parent.name == "checkpoints" and path.parent != root else path.parent
         if path.suffix != ".ckpt" and not _PART.fullmatch(path.name):
             continue
@@ -140,6 +145,8 @@ def plan_pruning(root: Path, keeping: Keeping, now: float | None = None, looks_f
             result.kept.append(Found(one.path, one.size, one.step, "the budget has room for it"))
         else:
             result.gone.append(Found(one.path, one.size, one.step, "neither best nor last"))
+            beside = [path for kind in FORMATS if (path := file_beside(one.path, kind)) in sizes]
+            result.gone += [Found(path, sizes[path], one.step, f"beside {one.path.name}") for path in beside]
     return result
 
 

@@ -95,6 +95,19 @@ def test_what_is_listed_is_deleted_and_best_and_last_are_kept(folder, capsys):
     assert prune(capsys, folder)[1].startswith("0 files")
 
 
+def test_files_of_other_formats_go_with_the_checkpoint_beside_which_they_lie(folder, capsys):
+    place = version(folder) / "checkpoints"
+    for stem in ("at-1", "at-2", "last", "alone"):
+        (place / f"{stem}.tdmpc2.pt").write_bytes(b"12")
+    (place / "at-1.mine.pt").write_bytes(b"12")
+    aged(folder)
+    code, said, _ = prune(capsys, folder, "--dry-run")
+    assert code == 0
+    assert f"would delete: {place / 'at-1.tdmpc2.pt'} (" in said
+    assert prune(capsys, folder)[0] == 0
+    assert sorted(path.name for path in place.glob("*.pt")) == ["alone.tdmpc2.pt", "at-1.mine.pt", "last.tdmpc2.pt"]
+
+
 def test_of_the_best_so_many_are_kept(folder, capsys):
     first, *others = state_of_best(folder)
     prune(capsys, folder, "--best", 1)

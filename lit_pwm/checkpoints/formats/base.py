@@ -92,6 +92,11 @@ def part_of(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
+def file_beside(checkpoint: Path, kind: Format) -> Path:
+    """Where the file of a format lies that was written along with one of our checkpoints."""
+    return checkpoint.with_suffix(f".{kind.name}{kind.suffix}")
+
+
 _told: set[str] = set()
 
 
