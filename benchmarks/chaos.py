@@ -83,10 +83,14 @@ def command(name: str, root: Path, store: Path, model: Path) -> list[str]:
     metric = {"monitor": "val/loss"} if kind == "pretraining" else {"monitor": "eval/return", "mode": "max"}
     best = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": metric | {"filename": "best"}}
     opens = {"encoder": {"update": 0, "warmup_steps": 20}, "reward": {"update": OPENS, "warmup_steps": 20}}
-    schedule = {"class_path": "callbacks.FinetuneSchedule"}
-    schedule |= {"init_args": {"parts": opens}} if variant == "opening" else {}
+    parts = {"parts": opens} if variant == "opening" else {}
+    schedule = {"class_path": "callbacks.FinetuneSchedule", "init_args": parts}
     # The one that kills comes first, so that a validation has begun for it before others do anything in it.
-    used = [{"class_path": "chaos_moments.Moments"}, *([] if kind == "pretraining" else [evaluation]), best]
+    used: list[dict[str, Any]] = [
+        {"class_path": "chaos_moments.Moments"},
+        *([] if kind == "pretraining" else [evaluation]),
+        best,
+    ]
     used += [schedule] if kind == "finetuning" else []
     configs = {
         "pretraining": ["pretrain", "pretrain_tiny", "world_model/mlp_tiny"],
