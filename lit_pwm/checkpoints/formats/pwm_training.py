@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -102,7 +103,7 @@ class TrainingFile(Format):
         file: dict[str, Any] = {}
         for name in names:
             if name in parts:
-                file[name] = parts[name]
+                file[name] = OrderedDict(parts[name])  # as `state_dict` gives them
             elif name in _OPTIMIZERS:
                 kept = None if held is None else held.optimizers.get(name)
                 if kept is not None or name in optimizers:
