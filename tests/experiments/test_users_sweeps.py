@@ -77,7 +77,7 @@ def substeps(description):
     return description["init_args"]["solver"]["init_args"]["substeps"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_horizons(swept, capsys):
     out, policies = swept("horizon_tiny")
     assert policies.keys() == {("16",), ("3",)}
