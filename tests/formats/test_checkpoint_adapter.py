@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from foreign_files import tiny_policy
+from foreign_files import THREE_TASKS, tiny_policy, world_model_weights
 from lightning.pytorch.callbacks import ModelCheckpoint
 from support import fit
 
 from callbacks import CheckpointAdapter, LastCheckpoint
 from lit_pwm import WorldModelPretraining
-from lit_pwm.checkpoints import DESCRIPTION_KEY, load_world_model
+from lit_pwm.checkpoints import DESCRIPTION_KEY, load_policy, load_world_model
 from lit_pwm.cli.resuming import resolve
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models import FlowDynamics, MLPDynamics, MLPEncoder, TwoHotReward
@@ -97,6 +97,16 @@ def test_a_policys_world_model_is_written_also_where_its_checkpoints_are_without
         found = load_world_model(tmp_path / how / "last.pwm-model.pt", tasks=list(policy.world_model.tasks))
         same(load_world_model(checkpoint), found, 1e-5)
         assert torch.load(tmp_path / how / "last.ckpt", weights_only=True)[DESCRIPTION_KEY]["kind"] == "policy"
+
+
+@pytest.mark.parametrize("format", ["pwm", "flow-mbpo"])
+def test_a_policy_is_written_with_its_actor_where_the_format_has_one(format, data, saved, tmp_path):
+    source = saved({"model": world_model_weights(rows=3)})
+    run(tiny_policy(source, checkpoint_tasks=list(THREE_TASKS)), data, tmp_path / "run", 1, [CheckpointAdapter(format)])
+    ours = load_policy(tmp_path / "run" / "last.ckpt")
+    theirs = load_policy(tmp_path / "run" / f"last.{format}.pt", tasks=list(THREE_TASKS))
+    obs = torch.randn(5, 8).numpy()
+    assert (ours.act(obs, "cup-catch") == theirs.act(obs, "cup-catch")).all()
 
 
 def test_what_cannot_be_written_is_refused_before_training(data, tmp_path):
