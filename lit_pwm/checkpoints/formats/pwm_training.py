@@ -12,6 +12,7 @@ from lit_pwm.checkpoints.formats.base import FOREIGN_KEY, NO_POLICY, Format, Tas
 from lit_pwm.checkpoints.formats.inert_objects import STUBS
 from lit_pwm.checkpoints.formats.pwm_entries import FAMILY, Entries, fresh_optimizers
 from lit_pwm.checkpoints.formats.pwm_policy import ACTOR, CRITIC, kind_of_actor, read_policy, write_policy
+from lit_pwm.checkpoints.formats.pwm_tasks import tasks_of
 from lit_pwm.checkpoints.formats.pwm_world_model import (
     FlowWorldModel,
     PWMWorldModel,
@@ -19,7 +20,6 @@ from lit_pwm.checkpoints.formats.pwm_world_model import (
     require_known_config,
     solver_in,
 )
-from lit_pwm.checkpoints.formats.task_names import names_in, names_of_rows
 from lit_pwm.checkpoints.formats.tdmpc2_original import has_world_model
 from lit_pwm.checkpoints.migration import DESCRIPTION_KEY, SETTINGS_KEY
 from lit_pwm.errors import LitPWMError
@@ -58,7 +58,7 @@ class TrainingFile(Format):
         Of a policy, `tasks` may be some of the world model's, where these are known without: those it was trained for.
         """
         entries = Entries.read(raw, path)
-        rows, trained = _tasks_of(raw, tasks, path)
+        rows, trained = tasks_of(raw, tasks, path)
         native = self.variant(raw, path).read(raw["world_model"], path, rows)
         description, foreign = native[DESCRIPTION_KEY], native[FOREIGN_KEY]
         foreign |= {"format": self.name, "layout": entries.plain()}
@@ -229,29 +229,3 @@ def _mapping(raw: Mapping[Any, Any], name: str, path: str | Path) -> Mapping[Any
             f"expected. Nothing of it was loaded; use a whole file."
         )
     return value
-
-
-def _tasks_of(raw: Mapping[Any, Any], tasks: TaskNames | None, path: str | Path) -> tuple[TaskNames | None, list[str]]:
-    """The names of the rows, where they are known before the file is read, and those of the tasks that were trained."""
-    embedding = raw["world_model"].get("_task_emb.weight")
-    rows = len(embedding) if getattr(embedding, "ndim", 0) else 1
-    said = raw.get("task_set")
-    listed = isinstance(said, (list, tuple)) and len(said) == rows and all(isinstance(name, str) for name in said)
-    own = list(said) if listed and isinstance(said, (list, tuple)) else None
-    if tasks is None:
-        return own, []
-    named = list(names_in(tasks))
-    if len(named) >= rows or "actor" not in raw:
-        if own is not None and named != own:
-            raise LitPWMError(
-                f"The checkpoint {str(path)!r} names its own tasks, {', '.join(own)}, and these are to be "
-                f"{', '.join(named)}. Leave the names out."
-            )
-        return named, named
-    known = names_of_rows(rows, None, path)[0] if own is None else own
-    if strange := [name for name in named if name not in known]:
-        raise LitPWMError(
-            f"The policy in the checkpoint {str(path)!r} is to be one for {', '.join(strange)}, and its world model "
-            f"knows {', '.join(known)}. Name the tasks that the policy was trained for."
-        )
-    return own, named
