@@ -153,7 +153,8 @@ def phases_of(kills: int, rng: random.Random) -> list[str]:
     quarter = max(1, -(-kills // 4))
     found = ["save"] * quarter + ["validation"] * quarter + ["between"] * (kills - 2 * quarter)
     rng.shuffle(found)
-    return found
+    first = found.index("between") if "between" in found else 0
+    return [found.pop(first), *found]
 
 
 def saved_step(root: Path) -> int:

@@ -17,14 +17,18 @@ _BY_PATH = {"best_k_models", "best_model_path"}
 
 def last_checkpoint(root: Path) -> dict[str, Any]:
     """The content of the last checkpoint of a run, of whatever number of version folders."""
-    contents = [torch.load(path, weights_only=True, map_location="cpu") for path in root.rglob("last.ckpt")]
-    return max(contents, key=lambda content: content["global_step"])
+    return _last(root)[0]
+
+
+def _last(root: Path) -> tuple[dict[str, Any], Path]:
+    found = [(torch.load(path, weights_only=True, map_location="cpu"), path) for path in root.rglob("last.ckpt")]
+    return max(found, key=lambda one: one[0]["global_step"])
 
 
 def logged_rows(root: Path) -> list[dict[str, str]]:
-    """What a run logged, without what it measured by a clock."""
+    """What a run logged, without what it measured by a clock; not what one did that never came to a checkpoint."""
     rows = []
-    for file in sorted(root.rglob("metrics.csv")):
+    for file in sorted(_last(root)[1].parent.parent.glob("metrics.csv")):
         with file.open() as lines:
             for row in csv.DictReader(lines):
                 kept = {name: value for name, value in row.items() if value and not name.startswith("compute/")}
