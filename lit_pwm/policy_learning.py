@@ -38,7 +38,7 @@ from lit_pwm.options.return_units import ReturnOptions
 from lit_pwm.paths import located
 from lit_pwm.runtime.casts import cached_casts
 from lit_pwm.updates.atomic_update import AtomicUpdate
-from lit_pwm.updates.binding import hold_absent_tasks, source_of
+from lit_pwm.updates.binding import hold_absent_tasks, notice_unused_stream, source_of
 from lit_pwm.updates.draws import Draws, stream_seed
 from lit_pwm.updates.finetuning import Plan, require_all_open
 from lit_pwm.updates.from_checkpoint import arrange_by_group, plain, require_file_of_tasks
@@ -204,6 +204,10 @@ class PolicyLearning(PolicyNetworks, metaclass=AcceptsOldSpellings):
         if self.finetuning is not None:
             source = source_of(self)
             hold_absent_tasks(self.world_model, getattr(source, "second_tasks", source.tasks))
+        else:
+            notice_unused_stream(
+                source_of(self), "its world model is frozen. Add callbacks.FinetuneSchedule, or leave data.second out."
+            )
         self.prepare_updates(self.trainer.optimizers)
 
     def prepare_updates(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:

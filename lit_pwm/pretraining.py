@@ -44,7 +44,7 @@ from lit_pwm.paths import located
 from lit_pwm.runtime.casts import cached_casts
 from lit_pwm.tasks.registry import TASK_SETS, task_spec
 from lit_pwm.updates.atomic_update import AtomicUpdate
-from lit_pwm.updates.binding import bind, hold_absent_tasks, source_of, standardise
+from lit_pwm.updates.binding import bind, hold_absent_tasks, notice_unused_stream, source_of, standardise
 from lit_pwm.updates.draws import Draws, stream_seed
 from lit_pwm.updates.from_checkpoint import BuiltFromCheckpoint, arrange_by_group, require_file_of_tasks
 from lit_pwm.updates.new_tasks import check_new_tasks, with_new_tasks
@@ -196,6 +196,7 @@ class WorldModelPretraining(BuiltFromCheckpoint, metaclass=AcceptsOldSpellings):
             rank_zero_info(f"dynamics {parity}")
         apply_settings(self._settings, self.trainer.optimizers, [cast("LambdaLR", self.lr_schedulers())])
         hold_absent_tasks(self.world_model, source_of(self).tasks)
+        notice_unused_stream(source_of(self), "pre-training learns from the first. Leave data.second out.")
         self.prepare_updates(self.trainer.optimizers[0])
 
     def prepare_updates(self, optimizer: torch.optim.Optimizer) -> None:

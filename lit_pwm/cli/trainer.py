@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerStatus
@@ -27,6 +28,7 @@ from lit_pwm.cli.run_settings import KeepSettings, place_of, planned_ranks, sett
 from lit_pwm.cli.switches import check_strategy, default_callbacks, without_what_is_off
 from lit_pwm.errors import LitPWMError, RunStopped
 from lit_pwm.paths import absolute, find_config
+from lit_pwm.runtime.atomic import replacing
 from lit_pwm.updates.precision import require_supported_option
 
 
@@ -39,6 +41,7 @@ class SaveConfigWhenTrainingStarts(SaveConfigCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the config beside the logs."""
         self.overwrite = bool(trainer.ckpt_path)  # a run that goes on in its own folder
+        self.parser = cast("LightningArgumentParser", _SavesWhole(self.parser))
         try:
             super().setup(trainer, pl_module, "fit")
         except RuntimeError as error:
@@ -47,6 +50,18 @@ class SaveConfigWhenTrainingStarts(SaveConfigCallback):
                 f"another trainer.default_root_dir, go on with that run by --ckpt_path last, or let trainer.logger "
                 f"number runs."
             ) from error
+
+
+class _SavesWhole:
+    """A parser as Lightning uses it to write a config, which is written beside its place and renamed."""
+
+    def __init__(self, parser: LightningArgumentParser) -> None:
+        self._parser = parser
+
+    def save(self, config: Namespace, path: str, **options: Any) -> None:
+        """Write the config, whole or not at all."""
+        with replacing(path, "The run's config") as beside:
+            self._parser.save(config, beside, **options | {"overwrite": True})
 
 
 class CLI(LightningCLI):

@@ -66,3 +66,14 @@ def hold_absent_tasks(world_model: WorldModel, present: Iterable[str]) -> None:
     present = set(present)
     absent = [row for row, name in enumerate(world_model.task_names) if name not in present]
     world_model.task_embedding.hold(absent)
+
+
+def notice_unused_stream(source: DataSource, why: str) -> None:
+    """Say that the data's second stream is drawn for nothing, if it has one.
+
+    Args:
+        source: the data.
+        why: nobody uses it, and what to do about that.
+    """
+    if getattr(source, "second_tasks", None):
+        rank_zero_info(f"The data has a second stream (data.second), which this run does not use: {why}")

@@ -48,9 +48,11 @@ def of_part(state, part):
 
 
 # -- what moves, and when -------------------------------------------------------------------------------------------
-def test_without_a_schedule_the_model_keeps_its_bits_whatever_the_data_brings(model_file, linear_store, fit):
+def test_without_a_schedule_the_model_keeps_its_bits_whatever_the_data_brings(model_file, linear_store, fit, caplog):
     module, alone = learner(model_file), learner(model_file)
+    caplog.set_level("INFO", logger="lightning.pytorch")
     fit(module, two_streams(linear_store), 3)
+    assert "its world model is frozen. Add callbacks.FinetuneSchedule" in caplog.text
     fit(alone, two_streams(linear_store, second=False), 3)
     same(module.state_dict(), alone.state_dict())
     same(module.world_model.state_dict(), load_world_model(model_file).state_dict())

@@ -51,7 +51,7 @@ BESIDE |= {WorldModelOptions, WorldModelOptimizer, WorldModelObjective, ActorOpt
 WITHOUT_RANGE = {
     "store", "tasks", "task_names", "task_set", "initial_checkpoint", "world_model_checkpoint",
     "initial_policy_checkpoint", "lengths", "dynamics", "actor", "critic", "space", "encoder", "reward", "heads",
-    "world_model", "objective",
+    "world_model", "objective", "checkpoint_tasks", "new_tasks", "format", "pull",
 }  # fmt: skip
 REQUIRED = {
     "latent_dim": 16, "action_dim": 2, "obs_dim": 5, "task_dim": 4, "num_tasks": 2, "store": "x.h5", "horizon": 2,

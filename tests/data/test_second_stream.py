@@ -280,10 +280,12 @@ def test_it_is_moved_to_the_device_and_cast_with_the_batch(mixed_store):
 
 
 @pytest.mark.filterwarnings("error:Trying to infer the `batch_size`")
-def test_pre_training_is_the_same_to_the_bit_beside_it(mixed_store):
-    """What is logged too, whose means are weighted by the number of slices."""
+def test_pre_training_is_the_same_to_the_bit_beside_it(mixed_store, caplog):
+    """What is logged too, whose means are weighted by the number of slices; and that nobody uses it is said."""
     found = []
+    caplog.set_level("INFO", logger="lightning.pytorch")
     for second in (None, SECOND):
+        assert "second stream" not in caplog.text
         model = WorldModelOptions(latent_dim=16, task_dim=2, dynamics=partial(MLPDynamics, hidden_dim=16))
         pretraining, data = (
             WorldModelPretraining(model),
@@ -294,6 +296,7 @@ def test_pre_training_is_the_same_to_the_bit_beside_it(mixed_store):
     assert found[0][0].keys() == found[1][0].keys()
     assert all(torch.equal(value, found[1][0][name]) for name, value in found[0][0].items())
     assert found[0][1] == found[1][1]
+    assert caplog.text.count("a second stream (data.second), which this run does not use: pre-training") == 1
 
 
 # -- options ----------------------------------------------------------------------------------------------------------
