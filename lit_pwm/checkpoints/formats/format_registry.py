@@ -30,7 +30,7 @@ def format_named(name: str) -> Format:
     found = next((one for one in FORMATS if one.name == name), None)
     if found is None:
         raise LitPWMError(
-            f"There is no format of checkpoints {name!r}. {did_you_mean(name, [one.name for one in FORMATS])}"
+            f"There is no format of checkpoints {name!r}. {did_you_mean(str(name), [one.name for one in FORMATS])}"
         )
     return found
 
