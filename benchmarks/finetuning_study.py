@@ -64,10 +64,11 @@ class Arm:
 
 _LEDGER = {"class_path": "callbacks.ComputeLedger"}
 _CALLBACKS = {"trainer.callbacks+": [_SCHEDULE, _LEDGER]}
+_TUNING = _CALLBACKS | {"data.second.batch_size": 256}
 ARMS = {
     "frozen": Arm(DEMO_POLICY, {"trainer.callbacks+": [_LEDGER]}),
-    "tuned": Arm(_TUNED, _CALLBACKS),
-    "broken": Arm(_TUNED, _CALLBACKS | {"model.objective": _BROKEN}),
+    "tuned": Arm(_TUNED, _TUNING),
+    "broken": Arm(_TUNED, _TUNING | {"model.objective": _BROKEN}),
     "scratch": Arm(_JOINT, _CALLBACKS, starts_fresh=True),
 }
 
