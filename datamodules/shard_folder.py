@@ -12,7 +12,7 @@ from types import TracebackType
 
 from datamodules.shards import MAGIC, Record, Shard, new_shard, scan
 from lit_pwm.errors import LitPWMError
-from lit_pwm.paths import absolute
+from lit_pwm.paths import absolute, holds_current
 from lit_pwm.runtime.atomic import open_lock, replacing
 
 _SETTINGS, _LOCK = "settings.json", "lock"
@@ -40,6 +40,7 @@ class ShardFolder:
         self.final = final
         self.path = final.with_name(final.name + ".shards")
         refuse_existing(final)
+        self._made = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open_lock(self.path / _LOCK)
@@ -126,22 +127,23 @@ class ShardFolder:
         except OSError:  # a file system without hard links
             refuse_existing(self.final)
             assembled.rename(self.final)
-        self._remove()
+        self._remove(with_folder=True)
         self._lock.close()
 
-    def _remove(self) -> None:
-        """Remove the folder, or what writers made in it where it holds something else or is a link to another."""
+    def _remove(self, with_folder: bool) -> None:
+        """Remove what writers made, and the folder itself where it holds nothing else and is no link to another."""
         for pattern in _OWN:
             for path in self.path.glob(pattern):
                 with contextlib.suppress(OSError):
                     path.unlink()
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
+        if with_folder and not holds_current(self.path):
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
 
     def close(self) -> None:
         """Leave the shards for another run to continue, or nothing where no episode was begun."""
         if not self._lock.closed and not self._has_episodes():
-            self._remove()
+            self._remove(with_folder=self._made)
         self._lock.close()
 
     def __enter__(self) -> ShardFolder:

@@ -53,6 +53,14 @@ def absolute(path: str | os.PathLike[str]) -> Path:
     return expanded(path).absolute()
 
 
+def holds_current(folder: Path) -> bool:
+    """Whether a folder is this process's current one or above it: to delete it is to take it away from a shell."""
+    try:
+        return Path.cwd().is_relative_to(folder.resolve())
+    except OSError:  # it has been deleted already
+        return False
+
+
 def is_url(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a URL as fsspec writes them, such as `hf://ORG/REPO/FILE` or `simplecache::s3://BUCKET/FILE`."""
     return isinstance(path, str) and _URL.match(path) is not None

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import warnings
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 from jsonargparse import Namespace
@@ -29,6 +27,7 @@ from lit_pwm.cli.switches import check_strategy, default_callbacks, without_what
 from lit_pwm.errors import LitPWMError, RunStopped
 from lit_pwm.paths import absolute, find_config
 from lit_pwm.runtime.atomic import replacing
+from lit_pwm.runtime.outputs import NewFolders
 from lit_pwm.updates.precision import require_supported_option
 
 
@@ -131,6 +130,7 @@ class CLI(LightningCLI):
         if subcommand == "fit" and is_over:
             print(f"The run has its trainer.max_steps of {most} updates: nothing to do.", file=sys.stderr)
             return
+        folders = NewFolders(self._folders("root_dir"))
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
@@ -144,8 +144,9 @@ class CLI(LightningCLI):
             if self.trainer.state.status == TrainerStatus.INTERRUPTED:
                 raise KeyboardInterrupt from None
             raise
-        except LitPWMError:
-            self._remove_empty_folders()
+        except Exception:
+            # Loggers make their folders before the first check; one that is still empty is not a run.
+            folders.remove_empty(self._folders("log_dir"))
             raise
         finally:
             end_ranks(self.trainer)
@@ -153,13 +154,10 @@ class CLI(LightningCLI):
                 if isinstance(callback, RunLock):
                     callback.release()  # which it did not where another's `on_exception` failed before
 
-    def _remove_empty_folders(self) -> None:
-        # Loggers make their folders before the first check; one that is still empty is not a run.
-        for logger in self.trainer.loggers:
-            folder = Path(getattr(logger, "log_dir", None) or self.trainer.default_root_dir)
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-                folder.parent.rmdir()
+    def _folders(self, name: str) -> list[str]:
+        """The folders under which the run writes: the Trainer's, and those that loggers have under this name."""
+        of_loggers = [getattr(logger, name, None) for logger in self.trainer.loggers]
+        return [self.trainer.default_root_dir, *(folder for folder in of_loggers if isinstance(folder, str))]
 
     def _parse_ckpt_path(self) -> None:
         """Find the checkpoint to resume from; unlike Lightning's own rule, this run's settings win over its."""

@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 
 from lit_pwm.errors import LitPWMError
+from lit_pwm.paths import holds_current
 from lit_pwm.runtime.atomic import open_lock
 
 MARK = "made_by_lit_pwm.json"
@@ -43,7 +44,7 @@ def check_own(folder: Path, known_by: Iterable[str] = ()) -> None:
     """Make sure that a folder is not there, or empty, or one that this project made.
 
     Raises:
-        LitPWMError: it is another, or no folder.
+        LitPWMError: it is another, or no folder; or it would be deleted from under the process's own feet.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise LitPWMError(f"{str(folder)!r} is no folder, and lit-pwm needs one there. Move it away.")
@@ -51,6 +52,11 @@ def check_own(folder: Path, known_by: Iterable[str] = ()) -> None:
         raise LitPWMError(
             f"The folder {str(folder)!r} would be deleted and made anew, but lit-pwm did not make it (it holds no "
             f"{MARK}). Move it away, or choose another place with --out."
+        )
+    if holds_current(folder):
+        raise LitPWMError(
+            f"The folder {str(folder)!r} would be deleted and made anew, and you are in it: the current folder is "
+            f"{str(Path.cwd())!r}. Go to another one first."
         )
 
 

@@ -47,6 +47,39 @@ def check_folder(path: str | Path, option: str) -> None:
         _probe(path, f".probe.{os.getpid()}")
 
 
+class NewFolders:
+    """Tells the folders that came while a command ran from those that stood before it, to remove the former alone.
+
+    Args:
+        roots: folders in which the command may make others, and which it makes itself where they are not there.
+    """
+
+    def __init__(self, roots: Iterable[str | Path]) -> None:
+        self._roots = {Path(root).absolute() for root in roots}
+        looked_at = {above for root in self._roots for above in (root, *root.parents)}
+        self._new = {folder: not os.path.exists(folder) for folder in looked_at}
+        self._stood: set[Path] = set()
+        for root in self._roots:
+            with contextlib.suppress(OSError):
+                self._stood.update(root.iterdir())
+
+    def remove_empty(self, folders: Iterable[str | Path]) -> None:
+        """Remove folders that hold nothing, and those above that hold nothing then: those that are new, no others."""
+        for folder in (Path(folder).absolute() for folder in folders):
+            for above in (folder, *folder.parents):
+                if not self._is_new(above):
+                    break
+                with contextlib.suppress(OSError):
+                    above.rmdir()
+
+    def _is_new(self, folder: Path) -> bool:
+        if folder in self._new:
+            return self._new[folder]
+        if folder.parent in self._roots:
+            return folder not in self._stood
+        return folder != folder.parent and self._is_new(folder.parent)
+
+
 def _probe(folder: Path, name: str) -> None:
     """Write a file, and leave everything as it was."""
     made = [above for above in (folder, *folder.parents) if not above.exists()]

@@ -150,6 +150,19 @@ def test_a_writer_without_episodes_is_an_error(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_folder_that_stood_before_or_is_the_current_one_stays(tmp_path, monkeypatch):
+    shards = tmp_path / "s.h5.shards"
+    shards.mkdir()
+    with pytest.raises(LitPWMError, match="No episode"), EpisodeWriter(tmp_path / "s.h5", tasks=TASKS):
+        pass
+    assert [*tmp_path.rglob("*")] == [shards]
+    monkeypatch.chdir(shards)
+    with EpisodeWriter("../s.h5", tasks=TASKS) as writer:
+        writer.append(task="a", **arrays())
+    assert os.getcwd() == str(shards)
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "s.h5", shards]
+
+
 def test_an_existing_file_is_never_written_over(tmp_path):
     path = tmp_path / "s.h5"
     path.write_text("precious")

@@ -1,5 +1,6 @@
 """Folders of experiments: one process at a time, replaced when the new is whole, and none deleted that is another's."""
 
+import os
 import subprocess
 import sys
 
@@ -93,6 +94,23 @@ def test_a_folder_of_others_is_not_replaced(tmp_path):
         (new / "new").touch()
     assert (final / "new").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo"]
+
+
+@pytest.mark.parametrize("below", ["", "inside"])
+def test_the_current_folder_is_not_deleted(below, tmp_path, monkeypatch):
+    final = tmp_path / "demo"
+    fill(final, "old")
+    (final / below).mkdir(exist_ok=True)
+    monkeypatch.chdir(final / below)
+    for replace in (lambda: fill(final, "new"), lambda: make_own(final)):
+        with pytest.raises(LitPWMError, match="you are in it"):
+            replace()
+        assert os.getcwd() == str(final / below)
+        assert (final / "record.json").read_text() == "old"
+    (tmp_path / "demo.elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "demo.elsewhere")
+    fill(final, "new")
+    assert (final / "record.json").read_text() == "new"
 
 
 @pytest.mark.parametrize("kind", ["link", "folder"])
