@@ -31,7 +31,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import callbacks
 import datamodules
-from callbacks.checkpoint_io import write_whole_checkpoints
 from lit_pwm import WorldModelPretraining
 from lit_pwm.batch import Batch
 from lit_pwm.experiments import recipes
@@ -46,6 +45,7 @@ from lit_pwm.models.parity import count_parameters, match_parameters
 from lit_pwm.models.world_model_options import WorldModelOptions
 from lit_pwm.options.objects import group_of
 from lit_pwm.runtime.pool import Call
+from lit_pwm.updates.checkpoint_io import write_whole_checkpoints
 
 TASKS = ("cartpole-swingup", "cup-catch", "cartpole-balance", "reacher-easy")
 RESULTS = Path(__file__).parent / "results" / "formulation"

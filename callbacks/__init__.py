@@ -1,7 +1,6 @@
 """Lightning callbacks of lit_pwm."""
 
 from callbacks.checkpoint_adapter import CheckpointAdapter
-from callbacks.checkpoint_io import WholeCheckpointIO
 from callbacks.compute_ledger import ComputeLedger
 from callbacks.cuda_graphs import CUDAGraphs
 from callbacks.dynamics_smoothness import DynamicsSmoothness
@@ -16,6 +15,7 @@ from callbacks.progress import RunProgress
 from callbacks.rng_state import RNGState
 from callbacks.run_lock import RunLock
 from callbacks.stop_on_signals import StopOnSignals
+from lit_pwm.updates.checkpoint_io import WholeCheckpointIO
 
 __all__ = [
     "CUDAGraphs",

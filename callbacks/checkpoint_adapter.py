@@ -10,13 +10,13 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.checkpoint_io import write_whole_checkpoints
 from lit_pwm.checkpoints.formats.base import WORLD_MODEL, Format, file_beside
 from lit_pwm.checkpoints.formats.format_registry import FORMATS, format_named
 from lit_pwm.checkpoints.migration import DESCRIPTION_KEY
 from lit_pwm.checkpoints.writing import write_tensors
 from lit_pwm.errors import LitPWMError
 from lit_pwm.runtime.atomic import replacing_part
+from lit_pwm.updates.checkpoint_io import write_whole_checkpoints
 
 
 class CheckpointAdapter(Callback):

@@ -10,11 +10,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from callbacks.checkpoint_io import write_whole_checkpoints
 from callbacks.validation_interval import ValidationInterval, validates
 from lit_pwm.batch import Batch
 from lit_pwm.errors import RunStopped
 from lit_pwm.options import Count, Positive, checked
+from lit_pwm.updates.checkpoint_io import write_whole_checkpoints
 
 _LOOKS_AT_THE_CLOCK = 10  # updates, of which the ranks agree on one
 
@@ -24,8 +24,8 @@ class LastCheckpoint(ModelCheckpoint):
 
     What a crash or `kill -9` costs is bounded by the Trainer's `val_check_interval` in updates (also where there is
     nothing to validate on) and by `every_minutes` in time, whichever comes first; a validation in progress is added.
-    The file is replaced when the new one is whole (`callbacks.checkpoint_io`, which this installs for all checkpoints
-    of its Trainer).
+    The file is replaced when the new one is whole (`WholeCheckpointIO`, which this installs for all
+    checkpoints of its Trainer).
 
     `ModelCheckpoint(monitor=..., save_last=True)` writes last.ckpt only when the monitored metric improved, so that its
     last checkpoint is the best one under another name. Use this beside a monitoring `ModelCheckpoint` without

@@ -7,10 +7,10 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from callbacks.checkpoint_io import write_tensors, write_whole_checkpoints
 from lit_pwm.batch import Batch
 from lit_pwm.errors import LitPWMError, NonFiniteLossError
 from lit_pwm.runtime.atomic import replacing_part
+from lit_pwm.updates.checkpoint_io import write_tensors, write_whole_checkpoints
 
 
 class NonFiniteGuard(Callback):

@@ -15,6 +15,7 @@ from lit_pwm.checkpoints.native import description_of
 from lit_pwm.checkpoints.reading import read_checkpoint
 from lit_pwm.errors import LitPWMError
 from lit_pwm.provenance import versions
+from lit_pwm.updates.checkpoint_io import write_whole_checkpoints
 
 
 class BuiltFromCheckpoint(LightningModule):
@@ -24,6 +25,11 @@ class BuiltFromCheckpoint(LightningModule):
     def is_built(self) -> bool:
         """Whether the networks exist yet."""
         raise NotImplementedError
+
+    def setup(self, stage: str) -> None:
+        """Have checkpoints written whole and read safely, in runs without any of our callbacks too."""
+        super().setup(stage)
+        write_whole_checkpoints(self.trainer)
 
     @property
     def checkpoint_to_restore(self) -> str | None:

@@ -13,9 +13,9 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 import callbacks
-from callbacks.checkpoint_io import write_tensors
 from lit_pwm.errors import LitPWMError, NonFiniteLossError
 from lit_pwm.runtime.atomic import replacing, replacing_part
+from lit_pwm.updates.checkpoint_io import write_tensors
 
 CONTENT = {"state_dict": {"weight": torch.arange(200_000.0)}, "global_step": 3}
 

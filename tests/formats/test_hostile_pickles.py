@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import os
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
+import numpy as np
 import pytest
 import torch
 from foreign_files import current_file, original_file, tiny_policy, world_model_weights
+from lightning.pytorch import Trainer
 from support import fit
 
 from lit_pwm import PolicyLearning, WorldModelPretraining, load_policy, load_world_model
@@ -79,6 +88,71 @@ def test_as_an_option_of_a_run(hostile, data, saved):
         tiny_policy(sound, initial_policy_checkpoint=str(hostile)),
     ):
         refused(lambda module=module: fit(module, data(), 1, limit_val_batches=0), hostile)
+
+
+@pytest.mark.parametrize("place", ["{}", "file://{}", "memory://hostile.ckpt"])
+def test_as_the_file_to_go_on_from_of_a_bare_trainer(place, tmp_path, data, saved):
+    """Which reads it itself, and has none of the command line's callbacks."""
+    mark, path, sound = tmp_path / "this code ran", tmp_path / "hostile.ckpt", saved({"model": world_model_weights()})
+    torch.save(with_payload(Payload(mark))["native, foreign"], path)
+    fsspec.filesystem("memory").pipe("/hostile.ckpt", path.read_bytes())
+    called = place.format(path)
+    for module in (WorldModelPretraining(initial_checkpoint=str(sound)), tiny_policy(sound)):
+        trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_steps=1)
+        for go in (trainer.fit, trainer.validate):
+            refused(lambda go=go, module=module: go(module, data(), ckpt_path=called), called)
+    assert not mark.exists()
+
+
+def in_other_containers(payload, path: Path) -> dict[str, Callable[[], object]]:
+    """Writers of files that torch has a reader of its own for."""
+
+    def script() -> None:
+        torch.jit.script(torch.nn.Linear(1, 1)).save(str(path))
+        with zipfile.ZipFile(path, "a") as file:
+            file.writestr("hostile/extra/payload.pkl", pickle.dumps(payload))
+
+    def tar() -> None:
+        with tarfile.open(path, "w") as file:
+            for name in ("sys_info", "pickle", "storages", "tensors"):
+                content, info = pickle.dumps(payload), tarfile.TarInfo(name)
+                info.size = len(content)
+                file.addfile(info, io.BytesIO(content))
+
+    def numpy() -> None:
+        with path.open("wb") as file:
+            np.save(file, np.array([payload], dtype=object), allow_pickle=True)
+
+    return {
+        "legacy": lambda: torch.save({"state_dict": payload}, path, _use_new_zipfile_serialization=False),
+        "pickle": lambda: path.write_bytes(pickle.dumps(payload)),
+        "numpy": numpy,
+        "script": script,
+        "tar": tar,
+    }
+
+
+@pytest.mark.parametrize("container", in_other_containers(None, Path()))
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_other_containers(container, tmp_path):
+    """Nothing of torch's advice to read them unsafely is passed on."""
+    mark, path = tmp_path / "this code ran", tmp_path / "hostile.ckpt"
+    in_other_containers(Payload(mark), path)[container]()
+    for read in (load_world_model, read_any):
+        with pytest.raises(LitPWMError, match="cannot be read safely") as caught:
+            read(path)
+        assert "weights_only" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert not mark.exists()
+
+
+def test_what_is_no_file_is_called_what_it_is(tmp_path):
+    """And a pipe, whose reader would wait for ever, is not opened."""
+    os.mkfifo(tmp_path / "pipe.ckpt")
+    (tmp_path / "folder.ckpt").mkdir()
+    for name, what in {"pipe": "is no regular file", "folder": "is a folder", "none": "does not exist"}.items():
+        with pytest.raises(LitPWMError, match=what):
+            load_world_model(tmp_path / f"{name}.ckpt")
 
 
 FIT = [

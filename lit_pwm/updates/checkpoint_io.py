@@ -1,4 +1,4 @@
-"""How checkpoints are written: beside their place, then renamed."""
+"""How checkpoints are written, beside their place and then renamed, and read, without running what they hold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Trainer
 
-from lit_pwm.checkpoints.wholeness import require_whole
+from lit_pwm.checkpoints.reading import read_checkpoint
 from lit_pwm.checkpoints.writing import write_tensors
 from lit_pwm.runtime.atomic import replacing_part
 
@@ -22,7 +22,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
     Raises:
         LitPWMError: the file cannot be written; it says why, and how much room its disk has. Or a file that is read is
-            not as it was written.
+            missing, is no checkpoint, holds Python objects, or is not as it was written.
     """
 
     def save_checkpoint(
@@ -36,13 +36,11 @@ class WholeCheckpointIO(TorchCheckpointIO):
             write_tensors(checkpoint, beside)
 
     def load_checkpoint(self, path: _PATH, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """Read a checkpoint whose bytes are those that were written."""
-        if "://" not in str(path):
-            require_whole(str(path))
-        return super().load_checkpoint(path, *arguments, **options)
+        """Read a checkpoint whose bytes are those that were written, onto the CPU, without running anything in it."""
+        return read_checkpoint(str(path))
 
 
 def write_whole_checkpoints(trainer: Trainer) -> None:
-    """Let a Trainer write its checkpoints so, unless it was given a way of its own."""
+    """Let a Trainer write and read its checkpoints so, unless it was given a way of its own."""
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = WholeCheckpointIO()
