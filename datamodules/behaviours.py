@@ -142,14 +142,15 @@ class NoisyPolicy:
 
     Args:
         checkpoint: a checkpoint of policy learning.
+        tasks: that it is to act in, which are the policy's where its file does not say them.
     """
 
     lockstep = 10
 
-    def __init__(self, checkpoint: str) -> None:
+    def __init__(self, checkpoint: str, tasks: Sequence[str] = ()) -> None:
         from lit_pwm.checkpoints import load_policy
 
-        self._policy = load_policy(checkpoint)
+        self._policy = load_policy(checkpoint, acting_in=list(tasks) or None)
         self.source = policy_source(checkpoint)
 
     def reset(self, task: str, action_dim: int, length: int, generators: Sequence[np.random.Generator]) -> None:
@@ -204,14 +205,18 @@ def check_behaviour(name: str) -> None:
         )
 
 
-def make_behaviour(name: str) -> Behaviour:
+def make_behaviour(name: str, tasks: Sequence[str] = ()) -> Behaviour:
     """The behaviour of a name: `random`, `noise`, or the path of a policy's checkpoint.
+
+    Args:
+        name: of the behaviour.
+        tasks: that it is to act in, which are a policy's where its file does not say them.
 
     Raises:
         LitPWMError: it is none of these, or the file holds no policy.
     """
     check_behaviour(name)
-    return Noise(name, _NOISES[name]) if name in _NOISES else NoisyPolicy(name)
+    return Noise(name, _NOISES[name]) if name in _NOISES else NoisyPolicy(name, tasks)
 
 
 def behaviour_identity(name: str) -> str:
@@ -219,8 +224,12 @@ def behaviour_identity(name: str) -> str:
     return name if name in _NOISES else policy_source(name)
 
 
-def trained_tasks(name: str) -> tuple[str, ...] | None:
+def trained_tasks(name: str, tasks: Sequence[str] = ()) -> tuple[str, ...] | None:
     """The tasks that a behaviour was trained for; None for noise, which was not trained.
+
+    Args:
+        name: of the behaviour.
+        tasks: as for `make_behaviour`.
 
     Raises:
         LitPWMError: the file is no checkpoint of ours.
@@ -229,7 +238,7 @@ def trained_tasks(name: str) -> tuple[str, ...] | None:
         return None
     from lit_pwm.checkpoints import read_description
 
-    return tuple(read_description(name).get("trained_tasks", ()))
+    return tuple(read_description(name, list(tasks) or None).get("trained_tasks", ()))
 
 
 def policy_source(checkpoint: str) -> str:

@@ -85,7 +85,7 @@ def collect(
         processes = min(workers or usable_cores(), max(len(work), 1))
         with _bar(final, len(wanted), len(wanted) - len(missing), progress) as advance:
             diverged: list[Diverged] = []
-            for rolled in _run(work, processes, behaviour, seed, folder.path):
+            for rolled in _run(work, processes, (behaviour, seed, folder.path, tuple(dims))):
                 diverged += rolled.diverged
                 advance(rolled.count)
         there = folder.records()
@@ -97,7 +97,7 @@ def collect(
 
 def _notice_untrained(behaviour: str, tasks: Sequence[str]) -> None:
     """Say which tasks a policy is to act in that it was not trained for."""
-    trained = trained_tasks(behaviour)
+    trained = trained_tasks(behaviour, tasks)
     if trained and (untrained := [task for task in tasks if task not in trained]):
         _LOG.warning("The policy was trained for %s, and not for %s.", ", ".join(trained), ", ".join(untrained))
 
@@ -168,12 +168,12 @@ def check_arguments(
 
 
 # -- processes --------------------------------------------------------------------------------------------------------
-def _run(work: Sequence[Work], processes: int, behaviour: str, seed: int, folder: Path) -> Iterator[Rolled]:
-    """Do the work here or in worker processes, saying what became of each piece."""
+def _run(work: Sequence[Work], processes: int, how: tuple[str, int, Path, Sequence[str]]) -> Iterator[Rolled]:
+    """Do the work here or in worker processes, by a `Collector` of `how`, saying what became of each piece."""
     if not work:
         return
     if processes == 1:
-        collector = Collector(behaviour, seed, folder)
+        collector = Collector(*how)
         try:
             yield from map(collector.collect, work)
         finally:
@@ -182,12 +182,12 @@ def _run(work: Sequence[Work], processes: int, behaviour: str, seed: int, folder
     calls = [Call(_named(piece), _collect_in_worker, (piece,)) for piece in work]
     try:
         # Killed at any moment, a worker leaves its finished episodes whole.
-        with Pool(processes, _start_worker, (behaviour, seed, folder)) as pool:
+        with Pool(processes, _start_worker, how) as pool:
             for _, rolled in pool.run(calls):
                 yield rolled
     except WorkerEndedError as error:
         raise LitPWMError(
-            f"{error} What was finished waits in {str(folder)!r}: run the command again to go on. A script that "
+            f"{error} What was finished waits in {str(how[2])!r}: run the command again to go on. A script that "
             f'collects with several workers must be guarded by `if __name__ == "__main__":`; workers=1 needs no guard.'
         ) from error
 
@@ -199,8 +199,8 @@ def _named(piece: Work) -> str:
 _worker: dict[str, Collector] = {}
 
 
-def _start_worker(behaviour: str, seed: int, folder: Path) -> None:
-    _worker["collector"] = Collector(behaviour, seed, folder)
+def _start_worker(behaviour: str, seed: int, folder: Path, tasks: Sequence[str]) -> None:
+    _worker["collector"] = Collector(behaviour, seed, folder, tasks)
 
 
 def _collect_in_worker(work: Work) -> Rolled:

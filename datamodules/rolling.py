@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,10 +80,11 @@ class Collector:
         behaviour: name of the behaviour.
         seed: of everything; episode i of a task depends on the seed, the task's name and i alone.
         folder: where shards lie.
+        tasks: that are collected.
     """
 
-    def __init__(self, behaviour: str, seed: int, folder: Path) -> None:
-        self._behaviour: Behaviour = make_behaviour(behaviour)
+    def __init__(self, behaviour: str, seed: int, folder: Path, tasks: Sequence[str]) -> None:
+        self._behaviour: Behaviour = make_behaviour(behaviour, tasks)
         self._seed = seed
         self._shard: Shard = new_shard(folder)
         self._envs: dict[tuple[str, int], DMControlEnv] = {}

@@ -49,13 +49,17 @@ __all__ = [
 ]
 
 
-def read_description(path: str | Path) -> dict[str, Any]:
+def read_description(path: str | Path, acting_in: Sequence[str] | None = None) -> dict[str, Any]:
     """The description in a checkpoint file.
+
+    Args:
+        path: the checkpoint.
+        acting_in: as for `load_policy`.
 
     Raises:
         LitPWMError: unreadable, not of lit_pwm, or of a newer format.
     """
-    return described_in(read_any(path), path)
+    return described_in(read_any(path, otherwise_tasks=acting_in), path)
 
 
 def description_of(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:

@@ -17,10 +17,13 @@ import numpy as np
 import pytest
 import torch
 
-from lit_pwm.checkpoints import load_policy, load_world_model
+from datamodules import EpisodeStore
+from datamodules.collecting import collect
+from lit_pwm.checkpoints import convert, load_policy, load_world_model
 from lit_pwm.checkpoints.formats import FOREIGN_KEY, format_named, read_any
 from lit_pwm.checkpoints.formats.inert_objects import STUBS
 from lit_pwm.checkpoints.inspection import inspect_checkpoint
+from lit_pwm.cli.main import run
 from lit_pwm.errors import LitPWMError
 from lit_pwm.flow import FixedStep
 from lit_pwm.models import legacy_flow_dynamics
@@ -395,3 +398,21 @@ def test_statistics_that_hold_something_else_are_named(saved_statistics, tmp_pat
         assert "'obs_rms'" in refused(tmp_path / "odd.pt", "walker-walk")
     torch.save(content | {"note": saved_statistics(mean=1.0)}, tmp_path / "elsewhere.pt")
     assert "'note'" in refused(tmp_path / "elsewhere.pt", "walker-walk")
+
+
+def test_a_policy_that_does_not_say_its_task_collects_it(tmp_path):
+    """As it is evaluated: the tasks that are asked for are its own."""
+    file, task = FILES / "pwm_single_task.pt", "walker-walk"
+    argv = ["collect", "--tasks", task, "--episodes", "1", "--workers", "1", "--behaviour", str(file)]
+    assert run([*argv, "--out", str(tmp_path / "own.h5")]) == 0
+    native = convert(file, "native", tmp_path / "native.ckpt", tasks=[task])
+    same_policy = collect([task], 1, tmp_path / "native.h5", behaviour=str(native), workers=1, progress=False)
+    assert np.array_equal(EpisodeStore(tmp_path / "own.h5")[0].action, same_policy[0].action)
+
+
+def test_a_policy_of_other_tasks_than_those_that_are_to_be_collected_is_refused(tmp_path, capsys):
+    argv = ["collect", "--episodes", "1", "--behaviour", str(FILES / "pwm_training.pt")]
+    for tasks in (["walker-walk"], [*TASKS, "finger-spin"]):
+        assert run([*argv, "--tasks", ",".join(tasks), "--out", str(tmp_path / "o.h5")]) == 2
+        assert "3 tasks" in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
