@@ -1,11 +1,13 @@
 """The broken loss is ours but for its reward term, the study's arms are what they say, and its criteria can fail."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
-from finetuning_study import ARMS, Study, pretrain, run_arm, work_of
+from finetuning_study import ARMS, MODELS
 from finetuning_table import criteria, rows
+from policy_study import Study, pretrain, run_arm, work_of
 
 from benchmarks.broken_reward import BroadcastRewardObjective
 from lit_pwm.errors import LitPWMError
@@ -88,13 +90,13 @@ def test_the_study_runs(tmp_path):
     from support import ROOT
 
     stores = (str(ROOT / "tests" / "fixtures_v1" / "collected.h5"),)
-    study = Study(stores, tmp_path / "runs", tmp_path / "results", 4, 4, 4, episodes=1)
-    assert len(work_of(study, ["cartpole-swingup"], list(ARMS), 2)) == 2 * (1 + len(ARMS))
-    pretrain(study, 0)
+    study = Study(ARMS, MODELS, stores, tmp_path / "runs", tmp_path / "results", 4, 4, 4, episodes=1)
+    assert len(work_of(study, ["cartpole-swingup"], list(ARMS), range(7, 9))) == 2 * (1 + len(ARMS))
+    pretrain(study, "model", 0)
     for arm in ("tuned", "scratch"):
         run_arm(study, arm, "cartpole-swingup", 0)
         assert study.record(arm, "cartpole-swingup", 0).is_file()
     assert run_arm(study, "tuned", "cartpole-swingup", 0) == "finished before"
-    other = Study(stores, study.runs, study.results, 4, 5)
+    other = replace(study, updates=5)
     with pytest.raises(LitPWMError, match="5 updates"):
         run_arm(other, "tuned", "cartpole-swingup", 0)
