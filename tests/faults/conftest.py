@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -122,6 +123,44 @@ def start(tmp_path_factory):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(running.process.pid, signal.SIGKILL)
         running.process.wait()
+
+
+@pytest.fixture(scope="session")
+def here():
+    """Runs a command line to its end in this process, for what nothing disturbs: another begins with 4 s of imports."""
+    from lit_pwm.cli.main import run
+
+    def to_its_end(argv, cwd):
+        threads = torch.get_num_threads()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(cwd)
+            patch.syspath_prepend(HOOKS)
+            torch.set_num_threads(1)  # as in those that are started
+            try:
+                assert run([str(part) for part in argv]) == 0
+            finally:
+                torch.set_num_threads(threads)
+
+    return to_its_end
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """Makes a folder once for all workers of this session of tests: a name, and what fills it."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name, fill):
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (base / name).exists():
+                beside = base / f"{name}.part"
+                beside.mkdir()
+                fill(beside)
+                beside.rename(base / name)
+        return base / name
+
+    return made
 
 
 @pytest.fixture(scope="session")

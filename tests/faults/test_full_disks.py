@@ -50,10 +50,10 @@ def four_updates(pretraining):
     return lambda root: pretraining(root, 4, 2)
 
 
-def test_a_checkpoint_that_finds_no_room(tmp_path, disk, start, four_updates, refused, whole):
+def test_a_checkpoint_that_finds_no_room(tmp_path, disk, start, here, four_updates, refused, whole):
     """The second of two, and a small TMPDIR beside: the first stays whole."""
     small, full = disk(200), disk(4000)
-    start(four_updates(full / "run"), tmp_path).finish()
+    here(four_updates(full / "run"), tmp_path)
     needed = used(full / "run")
     room = disk(needed)
     running = start(four_updates(room / "run"), tmp_path, TMPDIR=str(small))
@@ -66,8 +66,8 @@ def test_a_checkpoint_that_finds_no_room(tmp_path, disk, start, four_updates, re
 
 
 @pytest.mark.faults
-def test_training_on_disks_of_any_size(tmp_path, disk, start, four_updates, refused, whole):
-    start(four_updates(tmp_path / "run"), tmp_path).finish()
+def test_training_on_disks_of_any_size(tmp_path, disk, start, here, four_updates, refused, whole):
+    here(four_updates(tmp_path / "run"), tmp_path)
     needed, codes = used(tmp_path / "run"), []
     for share in (0.02, 0.05, 0.1, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5):
         room = disk(max(8, int(share * needed)))
@@ -93,7 +93,7 @@ def test_training_where_files_must_stay_small(largest, tmp_path, start, four_upd
 
 @pytest.mark.faults
 @pytest.mark.parametrize("kilobytes", [4, 8, 16, 24, 32, 64])
-def test_collecting_without_room(kilobytes, tmp_path, disk, start, refused):
+def test_collecting_without_room(kilobytes, tmp_path, disk, start, here, refused):
     room = disk(kilobytes)
     argv = ["collect", "--tasks", "cartpole-balance", "--episodes", "6", "--workers", "1", "--out"]
     running = start([*argv, room / "new.h5"], tmp_path)
@@ -101,10 +101,8 @@ def test_collecting_without_room(kilobytes, tmp_path, disk, start, refused):
     assert not (room / "new.h5").exists()
     # The sound episodes are kept: with room, it goes on.
     subprocess.run(["mount", "-o", "remount,size=4m", str(room)], check=True)
-    again = start([*argv, room / "new.h5"], tmp_path)
-    assert again.finish() == 0, again.stderr
-    check = start(["data", "check", room / "new.h5"], tmp_path)
-    assert check.finish() == 0, check.stderr
+    here([*argv, room / "new.h5"], tmp_path)
+    here(["data", "check", room / "new.h5"], tmp_path)
 
 
 @pytest.mark.faults

@@ -59,21 +59,17 @@ def assert_stopped(running, number):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, pretraining):
-    """The state after six updates that nothing interrupts; in this process, which computes the same."""
-    from lit_pwm.cli.main import run
-
+def undisturbed(tmp_path_factory, pretraining, here):
+    """The state after six updates that nothing interrupts."""
     root = tmp_path_factory.mktemp("undisturbed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        assert run([str(part) for part in pretraining(root)]) == 0
+    here(pretraining(root), root)
     (path,) = root.rglob("last.ckpt")
     return torch.load(path, weights_only=True)
 
 
 @pytest.mark.parametrize(("phase", "number"), matrix)
 def test_pretraining_stops_and_goes_on(
-    phase, number, tmp_path, start, pretraining, lingering, last_of, whole, undisturbed
+    phase, number, tmp_path, start, here, pretraining, lingering, last_of, whole, undisturbed
 ):
     root, reached = tmp_path / "run", tmp_path / "reached"
     before, saved = PHASES[phase]
@@ -86,8 +82,7 @@ def test_pretraining_stops_and_goes_on(
     if before or checkpoint:  # before the first update there may be nothing to save
         assert last_of(root)["global_step"] in saved
     resumed = ["--ckpt_path", checkpoint] if checkpoint else []
-    again = start([*pretraining(root), *resumed], tmp_path)
-    assert again.finish() == 0, again.stderr[-3000:]
+    here([*pretraining(root), *resumed], tmp_path)
     found = {path: torch.load(path, weights_only=True) for path in root.rglob("last.ckpt")}
     (final,) = [content for content in found.values() if content["global_step"] == 6]
     assert_same_state(final, undisturbed)
@@ -110,7 +105,7 @@ def test_policy_learning_stops(
 
 @pytest.mark.faults
 @pytest.mark.parametrize("number", CODES)
-def test_an_evaluation_stops_and_is_done_again(number, tmp_path, start, policy_learning, lingering, last_of, whole):
+def test_an_evaluation_stops_and_is_done_again(number, tmp_path, start, here, policy_learning, last_of, whole):
     """In the environments, after update 3: hundreds of episodes would take far longer than the stop may."""
     root, reached = tmp_path / "run", tmp_path / "reached"
     linger = {"phase": "validation_start", "updates": 3, "file": str(reached), "seconds": 0}
@@ -124,8 +119,7 @@ def test_an_evaluation_stops_and_is_done_again(number, tmp_path, start, policy_l
     assert last_of(root)["global_step"] == 3
     whole(root)
     argv = policy_learning(root, 6, 3, "--trainer.callbacks", evaluating(1))
-    again = start([*argv, "--ckpt_path", next(root.rglob("last.ckpt"))], tmp_path)
-    assert again.finish() == 0, again.stderr[-3000:]
+    here([*argv, "--ckpt_path", next(root.rglob("last.ckpt"))], tmp_path)
     rows = [
         row
         for path in root.rglob("metrics.csv")

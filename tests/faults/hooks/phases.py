@@ -12,12 +12,13 @@ class Linger(Callback):
     Args:
         phase: a hook's name without `on_`, for example `before_backward` (in an update) or `save_checkpoint`.
         updates: the first time after so many updates.
-        file: what is written.
+        file: what is written. Where it is there when the run begins, as it is when one goes on, nothing lingers.
         seconds: how long it lingers.
     """
 
     def __init__(self, phase: str, updates: int, file: str, seconds: float = 1.5) -> None:
-        self.updates, self.file, self.seconds, self.done = updates, Path(file), seconds, False
+        self.updates, self.file, self.seconds = updates, Path(file), seconds
+        self.done = self.file.exists()
         setattr(self, f"on_{phase}", self._linger)
 
     def _linger(self, trainer, *arguments):
