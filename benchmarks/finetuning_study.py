@@ -7,6 +7,8 @@
 For each seed one world model is pre-trained on the stores, and for each task one policy is trained by each arm:
 
 - frozen: on the pre-trained model as it is;
+- longer: on one that was pre-trained for as many more updates as a policy takes, and then frozen: what a tuned one has
+  seen, without the policy beside it;
 - tuned: the model is trained further in each update, by the objective that it was pre-trained by;
 - broken: by the same with only the reward's term replaced (`benchmarks.broken_reward`);
 - scratch: the model starts from fresh weights and is trained with the policy, for --scratch-updates.
@@ -26,7 +28,7 @@ from lit_pwm.experiments.recipes import DEMO_POLICY, WORLD_MODEL
 
 RESULTS = Path(__file__).parent / "results" / "finetuning"
 TASKS = ("cartpole-swingup", "cup-catch", "cartpole-balance")
-MODELS = {"model": WORLD_MODEL}
+MODELS = {"model": WORLD_MODEL, "longer-model": WORLD_MODEL}
 _ACTOR, _DEMO = "configs/policy/mlp_tiny.yaml", "configs/demo/policy.yaml"
 _TUNED = ("configs/finetune.yaml", _ACTOR, "configs/finetune_tiny.yaml", _DEMO)
 _BROKEN = {"class_path": "benchmarks.broken_reward.BroadcastRewardObjective", "init_args": {"rho": 0.9}}
@@ -36,6 +38,7 @@ _CALLBACKS = {"trainer.callbacks+": [{"class_path": "callbacks.FinetuneSchedule"
 _TUNING = _CALLBACKS | {"data.second.batch_size": 256}
 ARMS = {
     "frozen": Arm(DEMO_POLICY, {"trainer.callbacks+": [_LEDGER]}),
+    "longer": Arm(DEMO_POLICY, {"trainer.callbacks+": [_LEDGER]}, "longer-model"),
     "tuned": Arm(_TUNED, _TUNING),
     "broken": Arm(_TUNED, _TUNING | {"model.objective": _BROKEN}),
     "scratch": Arm(_JOINT, _CALLBACKS, model=None),
@@ -44,7 +47,7 @@ ARMS = {
 
 def main() -> None:
     given = parser_of(__doc__, "runs/finetuning", RESULTS, TASKS, ARMS).parse_args()
-    study = study_of(given, ARMS, MODELS)
+    study = study_of(given, ARMS, MODELS, longer=("longer-model",))
     if run_study(work_of(study, given.tasks, given.arms, seeds_of(given)), given.workers).failed:
         raise SystemExit(1)
 

@@ -61,6 +61,7 @@ class Study:
         scratch_updates: of a policy whose model is trained from scratch.
         episodes: behind each reported return.
         evaluations: of a policy while it trains: points of its learning curve, of which the best is chosen.
+        longer: names of `models` that are pre-trained for `updates` more, so many as a fine-tuned model has in all.
     """
 
     arms: Mapping[str, Arm]
@@ -70,9 +71,10 @@ class Study:
     results: Path
     model_updates: int = 2000
     updates: int = 400
-    scratch_updates: int = 2400
+    scratch_updates: int = 2000
     episodes: int = 20
     evaluations: int = 8
+    longer: tuple[str, ...] = ()
 
     def model(self, name: str, seed: int) -> Path:
         """Where the run of a pre-trained model of a seed is."""
@@ -88,18 +90,23 @@ class Study:
 
     def numbers(self, arm: str) -> dict[str, int]:
         """What records of this study's numbers say."""
-        fresh = self.arms[arm].model is None
-        updates = self.scratch_updates if fresh else self.updates
-        return {"updates": updates, "model_updates": 0 if fresh else self.model_updates}
+        name = self.arms[arm].model
+        updates = self.scratch_updates if name is None else self.updates
+        return {"updates": updates, "model_updates": 0 if name is None else self.updates_of(name)}
+
+    def updates_of(self, model: str) -> int:
+        """Of a pre-training."""
+        return self.model_updates + (self.updates if model in self.longer else 0)
 
 
 def pretrain(study: Study, name: str, seed: int) -> str:
     """Train a seed's world model; returns what to tell of it."""
     cpu, folder = time.process_time(), study.model(name, seed)
-    plan = WorldModelPlan(study.model_updates, configs=study.models[name])
+    updates = study.updates_of(name)
+    plan = WorldModelPlan(updates, configs=study.models[name])
     trained = train_world_model(study.stores, str(folder), plan, seed, progress=False)
     cost = {"flops": flops_in(folder), "cpu_seconds": time.process_time() - cpu}
-    write_record(study.pretrained(name, seed), {"updates": study.model_updates, "checkpoint": trained.last} | cost)
+    write_record(study.pretrained(name, seed), {"updates": updates, "checkpoint": trained.last} | cost)
     return f"validation loss {trained.score:.3f}"
 
 
@@ -120,7 +127,7 @@ def run_arm(study: Study, arm: str, task: str, seed: int) -> str:
     pretraining, model = None, None
     if kind.model is not None:
         left = study.pretrained(kind.model, seed)
-        refuse_another(left, "a pre-training", {"updates": study.model_updates})
+        refuse_another(left, "a pre-training", {"updates": study.updates_of(kind.model)})
         pretraining = json.loads(left.read_text())
         model = pretraining.pop("checkpoint")
     folder = study.runs / f"{task}_{arm}_{seed}"
@@ -193,19 +200,19 @@ def parser_of(
     parser.add_argument("--first-seed", type=int, default=0, help="another than 0, and other --results, for trials")
     parser.add_argument("--model-updates", type=int, default=2000)
     parser.add_argument("--updates", type=int, default=400)
-    parser.add_argument("--scratch-updates", type=int, default=2400)
+    parser.add_argument("--scratch-updates", type=int, default=2000)
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)
     return parser
 
 
 def study_of(
-    given: argparse.Namespace, arms: Mapping[str, Arm], models: Mapping[str, tuple[str, ...]], **numbers: int
+    given: argparse.Namespace, arms: Mapping[str, Arm], models: Mapping[str, tuple[str, ...]], **others: Any
 ) -> Study:
-    """The study that the options of `parser_of` ask for; what these leave out is in `numbers`."""
+    """The study that the options of `parser_of` ask for; what these leave out is in `others`."""
     return Study(
         arms, models, tuple(given.stores), given.runs, given.results, given.model_updates, given.updates,
-        given.scratch_updates, given.episodes, **numbers,
+        given.scratch_updates, given.episodes, **others,
     )  # fmt: skip
 
 

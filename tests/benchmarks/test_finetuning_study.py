@@ -91,7 +91,7 @@ def test_the_study_runs(tmp_path):
 
     stores = (str(ROOT / "tests" / "fixtures_v1" / "collected.h5"),)
     study = Study(ARMS, MODELS, stores, tmp_path / "runs", tmp_path / "results", 4, 4, 4, episodes=1)
-    assert len(work_of(study, ["cartpole-swingup"], list(ARMS), range(7, 9))) == 2 * (1 + len(ARMS))
+    assert len(work_of(study, ["cartpole-swingup"], list(ARMS), range(7, 9))) == 2 * (len(MODELS) + len(ARMS))
     pretrain(study, "model", 0)
     for arm in ("tuned", "scratch"):
         run_arm(study, arm, "cartpole-swingup", 0)
