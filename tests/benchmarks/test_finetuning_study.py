@@ -53,12 +53,12 @@ KINDS = (WorldModelObjective, BroadcastRewardObjective)
 def test_arms_differ_by_what_their_names_say(arm):
     recipe = Recipe(ARMS[arm].configs, {"data.store": "x.h5", **ARMS[arm].options})
     kinds = [entry.class_path for entry in recipe.parsed.trainer.callbacks]
-    assert ("callbacks.FinetuneSchedule" in kinds) == (arm != "frozen")
+    assert ("callbacks.FinetuneSchedule" in kinds) == (arm not in ("frozen", "longer"))
     assert (recipe["model.world_model"] is not None) == (arm == "scratch")
     assert recipe["model.actor.hidden_dims"] == [128, 128]
     objective = recipe["model.objective"]
     assert ("Broadcast" in str(objective)) == (arm == "broken")
-    assert (objective is None) == (arm in ("frozen", "tuned")), "the model's own"
+    assert (objective is None) == (arm in ("frozen", "longer", "tuned")), "the model's own"
 
 
 def made(arm, error, entropy, correlation, seed):
