@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 _EXPORTS = {
     "EpisodeStore": "datamodules.store",
-    "Episode": "datamodules.store",
+    "Episode": "datamodules.episode",
     "EpisodeWriter": "datamodules.writer",
     "SliceSampler": "datamodules.sampler",
     "MultitaskDataModule": "datamodules.multitask",
@@ -20,9 +20,10 @@ __all__ = ["Episode", "EpisodeStore", "EpisodeWriter", "MultitaskDataModule", "S
 
 if TYPE_CHECKING:
     from datamodules.collecting import collect
+    from datamodules.episode import Episode
     from datamodules.multitask import MultitaskDataModule
     from datamodules.sampler import SliceSampler
-    from datamodules.store import Episode, EpisodeStore
+    from datamodules.store import EpisodeStore
     from datamodules.writer import EpisodeWriter
 
 

@@ -6,30 +6,18 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
-from numpy.typing import DTypeLike
 
 from datamodules.check import check
-from datamodules.layout import (
-    EPISODE_COLUMNS,
-    FORMAT,
-    FORMAT_VERSION,
-    ROW_COLUMNS,
-    attribute_checksum,
-    block_rows,
-    column_checksum,
-    observation_moments,
-    rows_checksum,
-)
+from datamodules.layout import ROW_COLUMNS, block_rows, column_checksum, observation_moments, rows_checksum
 from datamodules.shard_folder import ShardFolder
 from datamodules.shards import Record, read
 from datamodules.skeleton import PlainFile
+from datamodules.store_plan import SUMS, StorePlan
 from lit_pwm.errors import LitPWMError
 from lit_pwm.runtime.atomic import replacing
 
 _BLOCK_ROWS = 65_536
-_SUMS = ("obs_sum", "obs_m2")
 
 
 def finish(
@@ -63,56 +51,16 @@ def assemble(path: Path, tasks: Mapping[str, tuple[int, int]], action_repeat: in
         OSError: it cannot be written.
     """
     rows = np.array([record.length + 1 for record in records], np.int64)
-    obs_dim, action_dim = (max(dims[place] for dims in tasks.values()) for place in (0, 1))
-    widths = {"obs": (obs_dim,), "action": (action_dim,), "reward": (), "terminated": ()}
-    sources = [record.source for record in records]
-    table = {
-        "offset": np.cumsum(rows) - rows,
-        "length": rows,
-        "task": np.array([record.task for record in records], np.int32),
-        "source": _texts(sources),
-        "checksum": np.zeros(len(rows), np.uint32),
-        "obs_count": rows,
-    }
-    datasets: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
-        name: ((int(rows.sum()), *widths[name]), dtype) for name, dtype in ROW_COLUMNS.items()
-    }
-    datasets |= {f"episode/{name}": (values.shape, values.dtype) for name, values in table.items()}
-    datasets |= {f"episode/{name}": ((len(rows), obs_dim), np.float64) for name in _SUMS}
-    checksums = dict.fromkeys(EPISODE_COLUMNS[FORMAT_VERSION], 0)
-    with PlainFile(path, datasets, _attributes(tasks, action_repeat, records, checksums)) as file:
-        _write_rows(file, widths, records, table["checksum"], checksums)
+    task = np.array([record.task for record in records], np.int32)
+    plan = StorePlan(tasks, rows, task, [record.source for record in records], action_repeat)
+    table, checksums = plan.table(), plan.no_checksums()
+    moved = sum(record.clipped for record in records), sum(record.clamped for record in records)
+    with PlainFile(path, plan.datasets(table), plan.attributes(checksums, *moved)) as file:
+        _write_rows(file, plan.widths, records, table["checksum"], checksums)
         for name, values in table.items():
             file.put(f"episode/{name}", 0, values)
-            checksums[name] = column_checksum(sources if name == "source" else values)
-        file.put_attributes(_attributes(tasks, action_repeat, records, checksums))
-
-
-def _attributes(
-    tasks: Mapping[str, tuple[int, int]],
-    action_repeat: int,
-    records: Sequence[Record],
-    checksums: Mapping[str, int],
-) -> dict[str, object]:
-    """The file's attributes, as it holds them."""
-    attributes: dict[str, object] = {
-        "format_version": FORMAT_VERSION,
-        "task_names": list(tasks),
-        "obs_dims": [obs_dim for obs_dim, _ in tasks.values()],
-        "action_dims": [action_dim for _, action_dim in tasks.values()],
-        "action_repeat": action_repeat,
-        "clipped_actions": sum(record.clipped for record in records),
-        "clamped_rewards": sum(record.clamped for record in records),
-        "column_checksums": list(checksums.values()),
-    }
-    attributes["attribute_checksum"] = attribute_checksum(attributes)
-    return {"format": FORMAT, **attributes, "task_names": np.array(list(tasks), h5py.string_dtype())}
-
-
-def _texts(values: Sequence[str]) -> np.ndarray:
-    """Texts of one length, that of the longest."""
-    encoded = [value.encode() for value in values]
-    return np.array(encoded, h5py.string_dtype("utf-8", max(len(value) for value in encoded)))
+            checksums[name] = column_checksum(plan.sources if name == "source" else values)
+        file.put_attributes(plan.attributes(checksums, *moved))
 
 
 def _write_rows(
@@ -134,7 +82,7 @@ def _write_rows(
     start = number = 0
     for block in _blocks(records, block_rows(max(*widths["obs"], *widths["action"]), _BLOCK_ROWS)):
         arrays, first = _padded(block, widths), 0
-        sums = {name: np.zeros((len(block), *widths["obs"])) for name in _SUMS}
+        sums = {name: np.zeros((len(block), *widths["obs"])) for name in SUMS}
         for place, record in enumerate(block):
             rows = {name: array[first : first + record.length + 1] for name, array in arrays.items()}
             row_checksums[number + place] = rows_checksum(rows)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 
 import h5py
 import numpy as np
 
-from datamodules.layout import LONGEST_NAME, text_fault
+from datamodules.layout import LONGEST_NAME, LONGEST_SPEC, text_fault
 from datamodules.probing import Fault, require_readable
 
 
@@ -90,6 +91,25 @@ def names_attribute(file: h5py.File, name: str) -> list[str]:
     names = text_attribute(file, name)
     require_texts(names, LONGEST_NAME)
     return names
+
+
+def specs_attribute(file: h5py.File, name: str) -> list[str]:
+    """An attribute of one or more JSON objects, as texts.
+
+    Raises:
+        Fault: it is none.
+    """
+    specs = text_attribute(file, name)
+    for text in specs:
+        if len(text) > LONGEST_SPEC:
+            raise Fault(f"holds a text of {len(text):,} characters, more than {LONGEST_SPEC:,}")
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise Fault(f"holds {text[:80]!r}, which is no JSON ({error})") from None
+        if not isinstance(found, dict):
+            raise Fault(f"holds {text[:80]!r}, and each of its texts should be a JSON object")
+    return specs
 
 
 def require_texts(values: Sequence[str], longest: int) -> None:

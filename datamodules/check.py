@@ -107,5 +107,7 @@ class _Kept:
 
     def faults(self) -> list[str]:
         """Columns of statistics that are not what was written."""
-        written = dict(zip(EPISODE_COLUMNS[2], self._found.attributes.get("column_checksums", ()), strict=False))
+        written = dict(
+            zip(EPISODE_COLUMNS[self._found.version], self._found.attributes.get("column_checksums", ()), strict=False)
+        )
         return [checksum_fault(f"episode/{name}") for name, value in self._checksums.items() if value != written[name]]

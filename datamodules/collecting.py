@@ -16,8 +16,9 @@ from rich.text import Text
 from datamodules.assembling import finish
 from datamodules.behaviours import behaviour_identity, check_behaviour, trained_tasks
 from datamodules.rolling import EPISODE_KEYS, Collector, Diverged, Rolled, Work
-from datamodules.shard_folder import ShardFolder, refuse_existing
+from datamodules.shard_folder import ShardFolder
 from datamodules.store import EpisodeStore
+from datamodules.working_folder import refuse_existing
 from datamodules.writer import store_settings
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, Seed, Workers, checked

@@ -1,4 +1,4 @@
-"""The layout of an episode store's file, format version 2, and what its checksums are made of.
+"""The layout of an episode store's file, format versions 1 to 3, and what its checksums are made of.
 
 Rows of all episodes one after another: `obs [N, O] f4`, `action [N, A] f4`, `reward [N] f4`, `terminated [N] u1`. An
 episode of T actions has T + 1 rows: row t holds the observation o_t, the action a_t taken there and the reward r_t that
@@ -15,7 +15,11 @@ into range), `column_checksums` (CRC-32 of each column of `episode`, in the orde
 `attribute_checksum` (CRC-32 of all others). Checksums are of what is read and not of the file's bytes, so that a copy
 in chunks, compressed or with text stored otherwise keeps them; each is covered by one above it, up to the last.
 
-Version 1 had no checksums, sums and counts of moved numbers.
+Version 1 had no checksums, sums and counts of moved numbers. Version 3 adds what imported data needs: of each episode
+`last_obs_known` (0 where its last observation was not recorded, and the one before it stands in its place); of each
+task `task_specs` (a JSON object: how its environment is made, bounds of its actions, action repeat, length of episodes,
+order of its observation's parts, as far as they are known) and `whole_episodes` (0 where its episodes are pieces, whose
+sums of rewards are no returns). A file has the lowest version that says all there is to say, for older readers.
 """
 
 from __future__ import annotations
@@ -29,14 +33,22 @@ import numpy as np
 
 FORMAT = "lit_pwm episode store"
 FORMAT_VERSION = 2
-READ_VERSIONS = (1, 2)
+"""Of stores that are written of episodes that we rolled ourselves."""
+IMPORTED_VERSION = 3
+"""Of stores with specs of tasks, pieces, or episodes without a last observation."""
+READ_VERSIONS = (1, 2, 3)
 
 ROW_COLUMNS = {"obs": "<f4", "action": "<f4", "reward": "<f4", "terminated": "|u1"}
 TEXT = "text"
 """In place of a type: UTF-8 of fixed or variable length."""
 _TABLE = {"offset": "<i8", "length": "<i8", "task": "<i4", "source": TEXT}
 _OF_VERSION_2 = {"checksum": "<u4", "obs_count": "<i8", "obs_sum": "<f8", "obs_m2": "<f8"}
-EPISODE_COLUMNS = {1: _TABLE, 2: {**_TABLE, **_OF_VERSION_2}}
+_OF_VERSION_3 = {"last_obs_known": "|u1"}
+EPISODE_COLUMNS = {
+    1: _TABLE,
+    2: {**_TABLE, **_OF_VERSION_2},
+    3: {**_TABLE, **_OF_VERSION_2, **_OF_VERSION_3},
+}
 """Columns of the group `episode` by version: name → type."""
 WIDE_COLUMNS = ("obs", "action", "episode/obs_sum", "episode/obs_m2")
 """Those of two dimensions."""
@@ -44,12 +56,18 @@ MOMENTS = ("obs_count", "obs_sum", "obs_m2")
 
 _TASK_ATTRIBUTES = ("task_names", "obs_dims", "action_dims", "action_repeat")
 CHECKSUM_ATTRIBUTES = ("clipped_actions", "clamped_rewards", "column_checksums", "attribute_checksum")
-ATTRIBUTES = {1: _TASK_ATTRIBUTES, 2: (*_TASK_ATTRIBUTES, *CHECKSUM_ATTRIBUTES)}
+SPEC_ATTRIBUTES = ("task_specs", "whole_episodes")
+ATTRIBUTES = {
+    1: _TASK_ATTRIBUTES,
+    2: (*_TASK_ATTRIBUTES, *CHECKSUM_ATTRIBUTES),
+    3: (*_TASK_ATTRIBUTES, *SPEC_ATTRIBUTES, *CHECKSUM_ATTRIBUTES),
+}
 """Attributes by version, beside `format` and `format_version`."""
 
 _BLOCK_NUMBERS = 2**25
 LONGEST_NAME = 1024
 LONGEST_SOURCE = 255
+LONGEST_SPEC = 2**20
 
 
 def attribute_checksum(attributes: Mapping[str, object]) -> int:

@@ -14,7 +14,7 @@ import h5py
 import hdf5plugin  # noqa: F401  (registers Blosc, Zstandard and others, as which an archive may be compressed)
 
 from datamodules.attributes import text_attribute, whole_numbers
-from datamodules.layout import FORMAT, FORMAT_VERSION, READ_VERSIONS
+from datamodules.layout import FORMAT, READ_VERSIONS
 from datamodules.probing import Fault
 from datamodules.structure import one_line
 from lit_pwm.errors import LitPWMError
@@ -43,7 +43,7 @@ def open_store(path: str | os.PathLike[str]) -> Generator[tuple[h5py.File, int],
         ) from error
     with file:
         version = _version(path, file)
-        if version < FORMAT_VERSION:
+        if version == 1:
             _notice(path, version)
         yield file, version
 
@@ -85,7 +85,7 @@ def _version(path: Path, file: h5py.File) -> int:
     if version not in READ_VERSIONS:
         raise LitPWMError(
             f"The episode store {str(path)!r} has format_version {version}; this version of lit_pwm reads "
-            f"{' and '.join(map(str, READ_VERSIONS))}. Read it with the version of lit_pwm that wrote it, or write it "
+            f"{', '.join(map(str, READ_VERSIONS))}. Read it with the version of lit_pwm that wrote it, or write it "
             f"anew."
         )
     return version
@@ -97,10 +97,9 @@ def _notice(path: Path, version: int) -> None:
     if place not in _noticed and os.environ.get("LOCAL_RANK", "0") == "0":
         _LOG.warning(
             "The episode store %r has format version %d, which has no checksums: `data check` sees impossible values, "
-            "but not changed ones. Stores written from now on have them (version %d).",
+            "but not changed ones. Stores written from now on have them.",
             str(path),
             version,
-            FORMAT_VERSION,
         )
     _noticed.add(place)
 

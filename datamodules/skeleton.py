@@ -86,27 +86,51 @@ class PlainFile:
     """An HDF5 file of contiguous datasets and of attributes that are known only when all data has been written.
 
     Args:
-        path: where; must not exist.
+        path: where; must not exist, but for a file that is continued.
         datasets: shape and type by name, such as `obs` or `episode/offset`, in the file's order.
         attributes: name → a value of the shape and type that it will have.
+        continued: go on with a file of the same datasets and attributes.
 
     Raises:
         OSError: as all methods do, where the file cannot be written.
     """
 
     def __init__(
-        self, path: Path, datasets: Mapping[str, tuple[tuple[int, ...], DTypeLike]], attributes: Mapping[str, object]
+        self,
+        path: Path,
+        datasets: Mapping[str, tuple[tuple[int, ...], DTypeLike]],
+        attributes: Mapping[str, object],
+        continued: bool = False,
     ) -> None:
         self._datasets = datasets
         extents, self._places = _structures(datasets, attributes)
-        self._file = path.open("xb")
+        self.size = extents.size
+        self._file = path.open("r+b" if continued else "x+b")
         self._file.truncate(extents.size)
+
+    def allocate(self) -> None:
+        """Have the disk set aside room for the whole file now, so that it cannot fill up on the way."""
+        os.posix_fallocate(self._file.fileno(), 0, self.size)
+
+    def to_disk(self) -> None:
+        """Return when what was written is on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def put(self, name: str, start: int, rows: np.ndarray) -> None:
         """Write rows of a dataset, in its type, from row `start` on."""
         data = np.ascontiguousarray(rows)
         self._file.seek(self._places[name] + start * (data.nbytes // max(len(data), 1)))
         self._file.write(data.data)
+
+    def get(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows start to stop - 1 of a dataset, as they were written."""
+        (_, *width), dtype = self._datasets[name]
+        rows = np.empty((stop - start, *width), dtype)
+        self._file.seek(self._places[name] + start * (rows.nbytes // max(len(rows), 1)))
+        if self._file.readinto(rows.reshape(-1).view(np.uint8).data) != rows.nbytes:
+            raise OSError(f"the file ends within the rows of {name}")
+        return rows
 
     def put_attributes(self, attributes: Mapping[str, object]) -> None:
         """Write the file's structures, with attributes of the promised shapes and types."""

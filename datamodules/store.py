@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import h5py
 import numpy as np
 
 from datamodules.columns import ArrayColumn, ChunkedColumn, Column, LargeMappedColumn, is_cached, mapped
+from datamodules.episode import Episode
 from datamodules.layout import EPISODE_COLUMNS, MOMENTS, block_rows, column_checksum
 from datamodules.opening import Identity, open_store, require_unchanged
 from datamodules.probing import Fault
@@ -20,31 +21,7 @@ from lit_pwm.paths import absolute
 
 _SHOWN_FAULTS = 3
 _BLOCK_EPISODES = 65_536
-
-
-@dataclass(frozen=True, eq=False)
-class Episode:
-    """One episode of T actions, in the true widths of its task.
-
-    Attributes:
-        task: the task's name.
-        obs: observations, float32 [T+1, O].
-        action: actions, float32 [T, A].
-        reward: rewards, float32 [T].
-        terminated: whether it ended by termination rather than by its time limit.
-        source: what acted.
-    """
-
-    task: str
-    obs: np.ndarray
-    action: np.ndarray
-    reward: np.ndarray
-    terminated: bool
-    source: str
-
-    def __len__(self) -> int:
-        """The number of actions T."""
-        return len(self.reward)
+__all__ = ["Episode", "EpisodeStore"]
 
 
 class EpisodeStore:
@@ -67,6 +44,10 @@ class EpisodeStore:
         action_repeat: control steps for each action, over which a reward sums.
         clipped_actions: actions that were beyond ±1 by rounding and that the writer clipped.
         clamped_rewards: rewards that were beyond the range of a model's bins and that the writer was told to clamp.
+        task_specs: task name → what the store says of its environment, as read from JSON; empty before version 3.
+        whole_episodes: whether the episodes of each task are whole, bool [number of tasks]; sums of rewards of pieces
+            are no returns.
+        last_obs_known: whether each episode's last observation was recorded, bool [E].
         offset: first row of each episode, int64 [E].
         length: actions T of each episode, one less than its rows, int64 [E].
         task: index of each episode's task, int64 [E].
@@ -99,6 +80,10 @@ class EpisodeStore:
         self.offset: np.ndarray = found.table["offset"].astype(np.int64)
         self.length: np.ndarray = found.table["length"].astype(np.int64) - 1
         self.task: np.ndarray = found.table["task"].astype(np.int64)
+        specs = attributes.get("task_specs", ["{}"] * len(self.tasks))
+        self.task_specs: dict[str, dict[str, Any]] = dict(zip(self.tasks, map(json.loads, specs), strict=True))
+        self.whole_episodes = np.array(attributes.get("whole_episodes", [1] * len(self.tasks)), bool)
+        self.last_obs_known = np.asarray(found.table.get("last_obs_known", np.ones(len(self.offset)))).astype(bool)
         self.obs_dim, self.action_dim = found.shapes["obs"][1], found.shapes["action"][1]
         self._shapes = found.shapes
 
@@ -203,7 +188,7 @@ class EpisodeStore:
             if other.any():
                 raise self._damaged(f"episode/obs_count is not the rows of episode {first + int(np.argmax(other))}")
             yield first, *block
-        written = dict(zip(EPISODE_COLUMNS[2], (self.content or ())[1:], strict=True))
+        written = dict(zip(EPISODE_COLUMNS[self.version], (self.content or ())[1:], strict=True))
         for name, checksum in checksums.items():
             if checksum != written[name]:
                 raise self._damaged(checksum_fault(f"episode/{name}"))
@@ -234,6 +219,7 @@ class EpisodeStore:
             reward=self.column("reward").read(start, stop).copy(),
             terminated=bool(self.column("terminated").read(stop, stop + 1)[0]),
             source=source,
+            last_obs_known=bool(self.last_obs_known[index]),
         )
 
     def __iter__(self) -> Iterator[Episode]:

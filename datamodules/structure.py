@@ -14,15 +14,15 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from datamodules.attributes import names_attribute, require_texts, texts, whole_number, whole_numbers
+from datamodules.attributes import names_attribute, require_texts, specs_attribute, texts, whole_number, whole_numbers
 from datamodules.datasets import look_at_data, look_at_shape, look_at_type, own_dataset
 from datamodules.layout import (
     ATTRIBUTES,
-    CHECKSUM_ATTRIBUTES,
     EPISODE_COLUMNS,
     LONGEST_SOURCE,
     MOMENTS,
     ROW_COLUMNS,
+    SPEC_ATTRIBUTES,
     alike_names,
     attribute_checksum,
     column_checksum,
@@ -101,6 +101,8 @@ def _attributes(file: h5py.File, found: Structure) -> None:
         "obs_dims": whole_numbers,
         "action_dims": whole_numbers,
         "column_checksums": whole_numbers,
+        "task_specs": specs_attribute,
+        "whole_episodes": whole_numbers,
     }
     for name in ATTRIBUTES[found.version]:
         reader = readers.get(name, whole_number)
@@ -112,10 +114,12 @@ def _attributes(file: h5py.File, found: Structure) -> None:
 
 def _require_nothing_later(file: h5py.File) -> None:
     """A version 2 that says it were 1 would be read without its checksums."""
-    columns = [f"episode/{name}" for name in EPISODE_COLUMNS[2] if name not in EPISODE_COLUMNS[1]]
-    later = [name for name in CHECKSUM_ATTRIBUTES if name in file.attrs] + [name for name in columns if name in file]
+    latest = max(EPISODE_COLUMNS)
+    columns = [f"episode/{name}" for name in EPISODE_COLUMNS[latest] if name not in EPISODE_COLUMNS[1]]
+    names = [name for name in ATTRIBUTES[latest] if name not in ATTRIBUTES[1]]
+    later = [name for name in names if name in file.attrs] + [name for name in columns if name in file]
     if later:
-        raise Fault(f"there are parts of version 2: {', '.join(later)}")
+        raise Fault(f"there are parts of a later version: {', '.join(later)}")
 
 
 # -- datasets ---------------------------------------------------------------------------------------------------------
@@ -141,13 +145,18 @@ def _datasets(file: h5py.File, found: Structure) -> None:
 def _tasks(file: h5py.File, found: Structure) -> None:
     """Names, and widths that fit the rows'."""
     names, faults = found.attributes["task_names"], found.faults
-    counts = {name: len(found.attributes[name]) for name in ("task_names", "obs_dims", "action_dims")}
+    of_tasks = [
+        name for name in ("task_names", "obs_dims", "action_dims", *SPEC_ATTRIBUTES) if name in found.attributes
+    ]
+    counts = {name: len(found.attributes[name]) for name in of_tasks}
     if len(set(counts.values())) > 1:
         faults.append(f"the attributes of the tasks differ in length: {counts}")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         faults.append(f"task names occur twice: {', '.join(n if n.isprintable() else repr(n) for n in twice)}")
     elif alike := alike_names(names):
         faults.append(f"task names differ in Unicode normalisation alone: {alike[0]!r} and {alike[1]!r}")
+    if set(found.attributes.get("whole_episodes", ())) - {0, 1}:
+        faults.append("the attribute 'whole_episodes' holds other numbers than 0 and 1")
     if faults:
         return
     for name, attribute in (("obs", "obs_dims"), ("action", "action_dims")):
@@ -194,6 +203,7 @@ def _table(file: h5py.File, found: Structure) -> None:
         ("episode/length holds episodes of fewer than 2 rows", length < 2),
         ("episode/length holds episodes of more rows than there are", length > rows),
         ("episode/offset is not where the episode before ends", offset != expected),
+        ("episode/last_obs_known is neither 0 nor 1", found.table.get("last_obs_known", np.zeros(1)) > 1),
         ("episode/task points to no task", (task < 0) | (task >= len(found.attributes["task_names"]))),
     ):
         if wrong.any():
@@ -207,7 +217,7 @@ def _checksums(file: h5py.File, found: Structure) -> None:
     """Whether attributes and the table of episodes are what was written; statistics are verified when they are read."""
     if found.version == 1:
         return
-    for name, written in zip(EPISODE_COLUMNS[2], found.attributes["column_checksums"], strict=True):
+    for name, written in zip(EPISODE_COLUMNS[found.version], found.attributes["column_checksums"], strict=True):
         if name not in MOMENTS and column_checksum(found.table[name]) != written:
             found.faults.append(checksum_fault(f"episode/{name}"))
     if attribute_checksum(found.attributes) != found.attributes["attribute_checksum"]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lit_pwm.cli.data_import import add_import_parser
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, Seed, Workers, argument
 from lit_pwm.paths import path_argument
@@ -72,8 +73,10 @@ def run_collect(arguments: argparse.Namespace) -> int:
 
 
 def add_data_parser(verbs: argparse._SubParsersAction) -> None:
-    """Register the verb `data` with its own verbs `info` and `check`."""
-    parser = verbs.add_parser("data", help="look into an episode store", description="Look into an episode store.")
+    """Register the verb `data` with its own verbs `info`, `check` and `import`."""
+    parser = verbs.add_parser(
+        "data", help="import episodes, look into an episode store", description="Make and look into episode stores."
+    )
     own = parser.add_subparsers(dest="data_verb", metavar="VERB", required=True)
     info = own.add_parser(
         "info",
@@ -88,6 +91,7 @@ def add_data_parser(verbs: argparse._SubParsersAction) -> None:
     for verb, run in ((info, run_info), (checking, run_check)):
         verb.add_argument("store", type=path_argument, metavar="F.h5", help="the episode store")
         verb.set_defaults(run=run)
+    add_import_parser(own)
 
 
 def run_info(arguments: argparse.Namespace) -> int:

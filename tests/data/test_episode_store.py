@@ -160,7 +160,7 @@ def test_another_version_names_both(make_store):
     path = make_store([("cup-catch", 3)])
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = 7
-    with pytest.raises(LitPWMError, match=r"format_version 7.*reads 1 and 2"):
+    with pytest.raises(LitPWMError, match=r"format_version 7.*reads 1, 2, 3"):
         EpisodeStore(path)
 
 

@@ -1,0 +1,1 @@
+"""Importers: one module for each format of other projects' data, and the frame that they share."""
