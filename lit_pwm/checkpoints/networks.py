@@ -113,8 +113,10 @@ def building(path: str | Path) -> Generator[None, None, None]:
     """
     try:
         yield
-    except LitPWMError:
-        raise
+    except LitPWMError as error:
+        if str(path) in str(error):
+            raise
+        raise LitPWMError(f"The networks in the checkpoint {str(path)!r} cannot be built: {error}") from error
     except Exception as error:
         raise LitPWMError(
             f"The networks that the checkpoint {str(path)!r} describes cannot be built "

@@ -202,3 +202,55 @@ def test_all_sizes_are_read_off_the_tensors(size, rows):
     assert encoder == {"hidden_dim": size.encoder_dim, "layers": size.encoder_layers}
     assert dynamics == {"hidden_dim": size.dynamics_dim, "layers": 2, "rescale_inputs": False}
     assert reward == {"hidden_dim": size.reward_dim, "layers": 2, "num_bins": 101}
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module."])
+def test_keys_under_a_wrappers_name_are_told_from_those_of_no_format(kind, prefix, saved):
+    weights = FILES[kind](world_model_weights())["model"]
+    path = saved({"model": {f"{prefix}{key}": value for key, value in weights.items()}})
+    with pytest.raises(LitPWMError, match=rf"begin with '{prefix}'.*those of (TD-MPC2|PWM)'s .*save the weights of"):
+        load_world_model(path)
+
+
+def odd_masks(value):
+    content = current_file(world_model_weights())
+    content["model"]["_action_masks"] = content["model"]["_action_masks"] * value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (odd_masks(float("nan")), None),
+        (odd_masks(1e30), None),
+        ({"model": world_model_weights(bins=1)}, "num_bins 1"),
+        ({"model": world_model_weights(latent=12)}, "latent_dim 12"),
+        ({"model": world_model_weights() | {"_reward.2.bias": torch.zeros(101, device="meta")}}, "device meta"),
+        ({"model": world_model_weights() | {"_reward.2.bias": torch.zeros(101).to_sparse()}}, "sparse"),
+    ],
+    ids=["masks of NaN", "masks of 1e30", "one bin", "latent 12", "meta", "sparse"],
+)
+def test_values_that_no_model_has_are_refused_with_the_files_name(content, said, saved):
+    """Masks that are none say nothing of widths, which are the tasks' own."""
+    path = saved(content)
+    if said is None:
+        assert load_world_model(path).tasks["cup-catch"] == (8, 2)
+        return
+    with pytest.raises(LitPWMError, match=rf"foreign\.pt.*{said}"):
+        load_world_model(path)
+
+
+def test_what_lies_beside_the_weights_is_said_not_to_be_read(saved, capsys):
+    load_world_model(saved({"model": world_model_weights(), "metadata": {"date": "today"}}))
+    assert "also holds 'metadata'" in capsys.readouterr().err
+
+
+def test_an_error_that_nobody_foresaw_is_told_as_ours(saved, monkeypatch):
+    def fail(*_):
+        raise ValueError("an odd value")
+
+    path = saved({"model": world_model_weights()})
+    monkeypatch.setattr("lit_pwm.checkpoints.formats.pwm_model.PWMModel.refuse", fail)
+    with pytest.raises(LitPWMError, match=r"foreign\.pt.*ValueError: an odd value"):
+        load_world_model(path)

@@ -71,7 +71,7 @@ def _misshapen(key: str, value: Any, shape: Sequence[int] | None) -> str | None:
         return (
             f"{key!r} is {str(value.dtype).removeprefix('torch.')} in {value.layout}, where real numbers are expected"
         )
-    return None
+    return f"{key!r} has a shape and no values (device meta)" if value.is_meta else None
 
 
 def _nearest(key: str, others: Iterable[str]) -> str | None:

@@ -10,7 +10,15 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lit_pwm.checkpoints.formats.base import FOREIGN_KEY, WORLD_MODEL, Format, TaskNames, native_checkpoint, part_of
+from lit_pwm.checkpoints.formats.base import (
+    FOREIGN_KEY,
+    WORLD_MODEL,
+    Format,
+    TaskNames,
+    native_checkpoint,
+    notice,
+    part_of,
+)
 from lit_pwm.checkpoints.formats.folding import folded
 from lit_pwm.checkpoints.formats.key_check import check_keys, shape_of
 from lit_pwm.checkpoints.formats.key_map import KeyMap
@@ -49,6 +57,11 @@ class MLPWorldModelFormat(Format):
     def read(self, raw: Mapping[Any, Any], path: str | Path, tasks: TaskNames | None) -> dict[str, Any]:
         """As `Format`; sizes come from the tensors."""
         layout, weights = self.unwrap(raw)
+        if weights is not raw and (beside := [f"{key!r:.60}" for key, value in raw.items() if value is not weights]):
+            notice(
+                f"The checkpoint {path} also holds {', '.join(beside[:8])}, which {self.title} does not: not read.",
+                True,
+            )
         self.refuse(weights, path)
         carried = {key: value for key, value in weights.items() if self.is_optional(key)}
         own = {key: value for key, value in weights.items() if key not in carried}

@@ -75,6 +75,8 @@ class TDMPC2Current(MLPWorldModelFormat):
         masks = carried.get(_MASKS)
         if not isinstance(masks, Tensor) or masks.ndim != 2 or len(masks) != tasks:
             return None
+        if masks.layout is not torch.strided or masks.is_meta or not ((masks == 0) | (masks == 1)).all():
+            return None
         dims = [int(row.sum()) for row in masks]
         is_mask = all(dims) and torch.equal(
             masks, (torch.arange(masks.shape[1]) < torch.tensor(dims)[:, None]).to(masks)
