@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from finetuning_figure import figure
 from finetuning_study import ARMS, MODELS
-from finetuning_table import criteria, rows
+from finetuning_table import criteria, sections
 from policy_study import Study, pretrain, run_arm, work_of
 
 from benchmarks.broken_reward import BroadcastRewardObjective
@@ -62,27 +63,79 @@ def test_arms_differ_by_what_their_names_say(arm):
 
 
 def made(arm, error, entropy, correlation, seed):
-    after = {"decoded_error": error, "reward_cross_entropy": entropy, "reward_correlation": correlation}
-    numbers = {"flops": 1e9, "cpu_seconds": 60.0}
-    return {"arm": arm, "seed": seed, "last": [100.0 + seed, 200.0], "after": after, **numbers}
+    before, after = (
+        {"decoded_error": e, "reward_cross_entropy": c, "reward_correlation": r}
+        for e, c, r in ((0.2, 1.0, 0.9), (error, entropy, correlation))
+    )
+    numbers = {
+        "updates": 400,
+        "model_updates": 2000,
+        "flops": 1e9,
+        "cpu_seconds": 60.0,
+        "last": [100.0 + seed, 200.0],
+        "best": [200.0],
+    }
+    return {"arm": arm, "seed": seed, "before": None if arm == "scratch" else before, "after": after} | numbers
+
+
+def arms_of(values):
+    return {arm: {seed: made(arm, *numbers, seed) for seed in range(3)} for arm, numbers in values.items()}
+
+
+VALUES = {"frozen": (0.2, 1.0, 0.9), "tuned": (0.208, 1.04, 0.82), "broken": (0.21, 4.6, 0.1)}
 
 
 def test_criteria_hold_and_fail_one_by_one():
-    values = {"frozen": (0.2, 1.0, 0.9), "tuned": (0.208, 1.04, 0.82), "broken": (0.21, 4.6, 0.1)}
-    arms = {arm: {seed: made(arm, *numbers, seed) for seed in range(3)} for arm, numbers in values.items()}
-    assert all(criteria(arms).values())
-    assert [row[1] for row in rows("a", arms)] == ["frozen", "tuned", "broken"]
-    for arm, measure, value, says in (
-        ("tuned", "decoded_error", 0.22, "tuned keeps the decoded error"),
-        ("tuned", "reward_cross_entropy", 1.1, "tuned keeps the cross-entropy"),
-        ("tuned", "reward_correlation", 0.8, "tuned keeps the correlation"),
-        ("broken", "reward_cross_entropy", 1.04, "broken loses the cross-entropy"),
-        ("broken", "reward_correlation", 0.85, "broken loses the correlation"),
+    arms = arms_of(VALUES)
+    assert all(one.holds for one in criteria(arms))
+    for arm, measure, value, says, ratio in (
+        ("tuned", "decoded_error", 0.22, "tuned keeps the decoded error at 16 steps", 1.1),
+        ("tuned", "reward_cross_entropy", 1.1, "tuned keeps the reward cross-entropy", 1.1),
+        ("tuned", "reward_correlation", 0.81, "tuned keeps the reward correlation", 0.9),
+        ("broken", "reward_cross_entropy", 1.05, "broken loses the reward cross-entropy", 1.05),
+        ("broken", "reward_correlation", 0.85, "broken loses the reward correlation", 0.85 / 0.9),
     ):
         changed = copy.deepcopy(arms)
         for record in changed[arm].values():
             record["after"][measure] = value
-        assert [name for name, ok in criteria(changed).items() if not ok] == [says]
+        (failed,) = [one for one in criteria(changed) if not one.holds]
+        assert failed.name == says
+        assert failed.value == pytest.approx(ratio)
+
+
+def cells_of(table, *start):
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    (found,) = [row[len(start) :] for row in rows if row[: len(start)] == [*start]]
+    return found
+
+
+def test_tables_show_what_the_records_say_at_equal_seeds():
+    arms = arms_of(VALUES | {"scratch": (0.1, 2.0, -0.9)})
+    arms["tuned"] = {seed: made("tuned", 0.25, 1.0, 0.9, seed) | {"last": [160.0 + seed]} for seed in (1, 2)}
+    made_of = sections({"a": arms})
+    assert cells_of(made_of["returns"], "a", "frozen")[:3] == ["3", "2000 + 400", "150 (149 to 152)"]
+    difference, detectable = cells_of(made_of["returns"], "a", "tuned − frozen")[:2]  # 161 and 162 − 150.5 and 151
+    assert difference == "+11 (+8 to +14)"
+    assert int(detectable) > 0
+    assert "tuned − longer" not in made_of["returns"], "which there are no records of"
+    assert "These 11 policies took 11 CPU minutes" in made_of["returns"]
+    assert "what other pre-trainings took was not recorded." in made_of["returns"]
+    assert cells_of(made_of["models"], "a", "scratch")[:2] == ["–", "0.100 (0.100 to 0.100)"]
+    assert cells_of(made_of["ratios"], "a", "tuned ÷ frozen")[0] == "1.250 (1.250 to 1.250)"
+    assert cells_of(made_of["ratios"], "a", "scratch ÷ frozen")[2] == "-1.000 (-1.000 to -1.000)"
+    assert cells_of(made_of["criteria"], "a", "tuned keeps the decoded error at 16 steps")[2] == "NO"
+    assert cells_of(made_of["criteria"], "a", "tuned keeps the reward cross-entropy")[2] == "yes"
+    arms["longer"] = {seed: made("longer", 0.125, 1.0, 0.9, seed) for seed in (0, 1, 2)}
+    assert cells_of(sections({"a": arms})["ratios"], "a", "tuned ÷ longer")[0] == "2.000 (2.000 to 2.000)"
+    assert "NO" not in sections({"a": arms_of({"frozen": VALUES["frozen"]})})["criteria"], "nothing is compared yet"
+
+
+def test_the_figure_has_a_dot_for_each_seed_and_a_row_for_each_task():
+    drawn = figure({"a": arms_of(VALUES), "b": arms_of(VALUES)})
+    assert len(drawn.axes) == 2 * 4
+    dots = [line for line in drawn.axes[1].lines if line.get_marker() == "o"]
+    assert [list(line.get_xdata()) for line in dots] == [[VALUES[arm][0]] * 3 for arm in VALUES]
+    assert drawn.axes[2].get_xscale() == "log"
 
 
 @pytest.mark.long

@@ -5,14 +5,21 @@ from pathlib import Path
 
 import cuda_graphs_speed
 import factorial_table
+import finetuning_figure
+import finetuning_table
 import flow_cost
 import flow_cost_gpu
 import formulation_table
+import joint_figure
+import joint_table
 import negative_controls
+import policy_records
 import pytest
 import stochastic_contrasts
 import stochastic_table
 from pages import DOCS, FLOW_PAGE
+
+from lit_pwm.experiments.report.figures import as_svg
 
 README = Path(__file__).parents[2] / "README.md"
 RESULTS = Path(formulation_table.__file__).parent / "results"
@@ -138,3 +145,19 @@ def test_the_readme_tells_what_is_left_of_the_stochastic_study_after_correction(
     assert at_16["flow-matching"] == "-0.021 (-0.034 to -0.008)"  # the README's, not bold: not after correction
     assert sum(line.split("|")[4].strip().startswith("**") for line in samplers.splitlines()[2:]) == 4
     assert at_16["refinement-residuals"].startswith("**")
+
+
+def test_the_fine_tuning_studys_page_is_that_of_the_records():
+    records = policy_records.read(finetuning_table.RESULTS)
+    for name, text in finetuning_table.sections(records).items():
+        assert section(finetuning_table.PAGE, name) == text
+    if records:
+        assert finetuning_table.FIGURE.read_text() == as_svg(finetuning_figure.figure(records))
+
+
+def test_the_page_on_joint_training_is_that_of_the_records():
+    for name, text in joint_table.sections(joint_table.RESULTS).items():
+        assert section(joint_table.PAGE, name) == text
+    if records := policy_records.read(joint_table.RESULTS):
+        drawn = joint_figure.figure(records[joint_table.TASK], joint_table.read_controls(joint_table.RESULTS))
+        assert joint_table.FIGURE.read_text() == as_svg(drawn)
