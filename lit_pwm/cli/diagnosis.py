@@ -123,6 +123,9 @@ def owners_of(options: list[Option]) -> Owners:
                 default = inspect.signature(above.__init__).parameters.get(path[-1])
                 named = find_class(option.value) if option.path == path and _takes_class(above, path[-1]) else None
                 settings = _settings(above, path[-1])
+                if settings is not None and _is_mapping(above, path[-1]):  # whose names are the user's
+                    owners.update({option.path[: length + 1]: settings} if option.path[length:] else {})
+                    continue
                 if named is not None or settings is not None:
                     owners[path] = named or settings
                 elif default is not None and isinstance(default.default, type):
@@ -134,6 +137,11 @@ def _settings(owner: type, name: str) -> type | None:
     """The dataclass that an option is, whose fields are options by themselves."""
     found = (one for one in _parts(hints_of(owner.__init__).get(name)) if isinstance(one, type))
     return next((one for one in found if dataclasses.is_dataclass(one)), None)
+
+
+def _is_mapping(owner: type, name: str) -> bool:
+    hint = hints_of(owner.__init__).get(name)
+    return any(get_origin(one) is dict for one in (hint, *get_args(hint)))
 
 
 def find_class(name: Any) -> type | None:

@@ -33,6 +33,9 @@ _FREE = re.compile(
     r"|model\.save_world_model"
     rf"|data\.(num_workers|storage)|{'|'.join(map(re.escape, BATCH_SIZES))}|{RANKS}"
 )
+# Below these, names are the user's own: which there are is a setting too.
+_NAMES = re.compile(r"(.+\.(?:FinetuneSchedule(?:_\d+)?\.parts|new_tasks|heads|coefficients))\.([^.]+).*")
+_CLASH = "\u200b"  # before names that jsonargparse's own methods have, such as `update`
 # Where the networks come from; a resumed run has the checkpoint's.
 ORIGINS = ("model.initial_checkpoint", "model.initial_policy_checkpoint", "model.world_model_checkpoint")
 
@@ -40,7 +43,7 @@ ORIGINS = ("model.initial_checkpoint", "model.initial_policy_checkpoint", "model
 def plain(value: Any) -> Any:
     """Tuples as lists, namespaces as dictionaries and paths as text, for comparing and keeping."""
     if isinstance(value, argparse.Namespace):
-        return {key: plain(item) for key, item in vars(value).items()}
+        return {key.removeprefix(_CLASH): plain(item) for key, item in vars(value).items()}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -119,12 +122,25 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[Diff
         sides = [settings.get(key, _given_below(key, settings)) for settings in (theirs, ours)]
         if (key in theirs) != (key in ours) and _NOTHING not in sides and sides[0] != sides[1]:
             found.append(Difference(key, *sides, is_free=bool(_FREE.fullmatch(key))))
+    found += _other_names(theirs, ours)
     for stream in BATCH_SIZES:
         counts = [(settings.get(stream), settings.get(RANKS)) for settings in (theirs, ours)]
         whole = [size * ranks for size, ranks in counts if isinstance(size, int) and isinstance(ranks, int)]
         if len(whole) == 2 and whole[0] != whole[1]:
             found.append(Difference(f"{stream} × ranks", whole[0], whole[1], is_free=False))
     return found + _other_callbacks(theirs, ours)
+
+
+def _other_names(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[Difference]:
+    """Mappings in which they do not give the same names, such as parts of a schedule."""
+    names: list[dict[str, set[str]]] = []
+    for settings in (theirs, ours):
+        names.append({})
+        for match in filter(None, map(_NAMES.fullmatch, settings)):
+            names[-1].setdefault(match[1], set()).add(match[2])
+    both = [option for option in names[0] if option in names[1]]
+    pairs = ((option, sorted(names[0][option]), sorted(names[1][option])) for option in both)
+    return [Difference(option, *pair, is_free=False) for option, *pair in pairs if pair[0] != pair[1]]
 
 
 _NOTHING = "\0nothing"
@@ -155,7 +171,7 @@ def _other_callbacks(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list
 def settings_in(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a checkpoint holds; of one without, its module's options."""
     if SETTINGS_KEY in checkpoint:
-        return dict(checkpoint[SETTINGS_KEY])
+        return {str(key).replace(_CLASH, ""): value for key, value in checkpoint[SETTINGS_KEY].items()}
     flat: dict[str, Any] = {}
     held = {key: value for key, value in checkpoint.get("hyper_parameters", {}).items() if not key.startswith("_")}
     _flatten(plain(held), "model", flat)

@@ -30,6 +30,22 @@ def test_wrong_type(refused, store):
     assert "latent_dim" in refused(*PRETRAIN, "--data.store", store, "--model.latent_dim", "many")
 
 
+@pytest.mark.parametrize(
+    ("opening", "said"),
+    [
+        ("{update: 1.5}", "parts.encoder.update"),
+        ("{updat: 1}", "Did you mean 'update'"),
+        ("{lr: x}", "parts.encoder.lr"),
+    ],
+)
+def test_a_wrong_option_of_an_opening_is_named_and_no_part_is(refused, store, opening, said):
+    """Names of a mapping are the user's; options are below them."""
+    argv = ["--trainer.callbacks", "callbacks.FinetuneSchedule", "--trainer.callbacks.parts", f"{{encoder: {opening}}}"]
+    error = refused("fit", "--config", "configs/policy_learning.yaml", "--data.store", store, *argv)
+    assert said in error
+    assert "Accepted: lr, update" not in error
+
+
 def test_missing_config(refused):
     text = refused("fit", "--config", "configs/pretrian.yaml")
     assert "configs/pretrian.yaml" in text

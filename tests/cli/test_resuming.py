@@ -7,9 +7,10 @@ import shutil
 
 import pytest
 import torch
+from jsonargparse import Namespace, dict_to_namespace
 
 from lit_pwm.cli.main import run
-from lit_pwm.cli.run_settings import differences
+from lit_pwm.cli.run_settings import differences, settings_of
 
 TINY = [
     "--config", "configs/world_model/mlp_tiny.yaml", "--model.latent_dim", "32", "--model.encoder_dim", "32",
@@ -145,6 +146,37 @@ def test_an_interval_that_changes_what_is_computed_is_no_interval():
         option = f"trainer.callbacks.{callback}.every_n_updates"
         (found,) = differences({option: 1, "ranks": 1}, {option: 2, "ranks": 1})
         assert found.is_free == is_free
+
+
+def as_settings(**options):
+    """What checkpoints keep of options that a command line was given, with jsonargparse's marks in their names."""
+    parts = dict_to_namespace({name: {"update": update, "lr": None} for name, update in options["parts"].items()})
+    schedule = Namespace(class_path="callbacks.FinetuneSchedule", init_args=Namespace(parts=parts, pull=None))
+    model = Namespace(class_path="lit_pwm.PolicyLearning", init_args=Namespace(new_tasks=options.get("new_tasks")))
+    return settings_of(Namespace(model=model, trainer=Namespace(callbacks=[schedule])), ranks=1)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "option"),
+    [
+        ({"reward": 1}, {"reward": 1, "encoder": 5}, "trainer.callbacks.FinetuneSchedule.parts"),
+        ({"reward": 1, "encoder": 5}, {"reward": 1}, "trainer.callbacks.FinetuneSchedule.parts"),
+        ({"reward": 1}, {"encoder": 1}, "trainer.callbacks.FinetuneSchedule.parts"),
+        ({"reward": 1}, {"reward": 2}, "trainer.callbacks.FinetuneSchedule.parts.reward.update"),
+        ({"reward": 1}, {"reward": 1}, None),
+    ],
+)
+def test_a_schedule_of_other_parts_is_another_configuration(theirs, ours, option):
+    found = differences(as_settings(parts=theirs), as_settings(parts=ours))
+    assert [one.option for one in found] == ([] if option is None else [option])
+    assert not any(one.is_free for one in found)
+
+
+def test_other_new_tasks_are_another_configuration():
+    theirs, ours = (as_settings(parts={"all": 0}, new_tasks=named) for named in ({"a": "b"}, {"a": "b", "c": "b"}))
+    assert [(one.option, one.theirs, one.ours) for one in differences(theirs, ours)] == [
+        ("model.new_tasks", ["a"], ["a", "c"])
+    ]
 
 
 @pytest.fixture(scope="module")
