@@ -165,15 +165,17 @@ def _loss(
 ) -> Callable[..., dict[str, Tensor]]:
     """A loss with its parts, of slices and noise, recorded."""
     drawn, parts = list(noise), list[str]()
+    fields = [name for name in ("obs", "action", "reward", "task", "consistent") if name in batch]
 
-    def function(obs: Tensor, action: Tensor, reward: Tensor, task: Tensor, *noise: Tensor) -> tuple[Tensor, ...]:
-        slices: Batch = {"obs": obs, "action": action, "reward": reward, "task": task}
-        found = own(slices, dict(zip(drawn, noise, strict=True)))
+    def function(*inputs: Tensor) -> tuple[Tensor, ...]:
+        slices = cast("Batch", dict(zip(fields, inputs, strict=False)))
+        found = own(slices, dict(zip(drawn, inputs[len(fields) :], strict=True)))
         parts[:] = found
         return tuple(part if name == "total" else part.detach() for name, part in found.items())
 
     def tensors(batch: Batch, noise: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        return batch["obs"], batch["action"], batch["reward"], batch["task"], *(noise[name] for name in drawn)
+        held = cast("dict[str, Tensor]", batch)
+        return *(held[name] for name in fields), *(noise[name] for name in drawn)
 
     replay = record(function, modules, tensors(batch, noise))
     return lambda batch, noise: dict(zip(parts, replay(*tensors(batch, noise)), strict=True))

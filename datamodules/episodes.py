@@ -24,6 +24,7 @@ class EpisodeTable:
         offset: first row of each episode in its store [E].
         length: actions T of each episode [E].
         task: index of each episode's task in `tasks` [E].
+        last_obs_known: whether each episode's last observation was recorded, bool [E].
     """
 
     tasks: dict[str, tuple[int, int]]
@@ -32,6 +33,7 @@ class EpisodeTable:
     offset: np.ndarray
     length: np.ndarray
     task: np.ndarray
+    last_obs_known: np.ndarray
 
     def __len__(self) -> int:
         """The number of episodes."""
@@ -92,7 +94,8 @@ def choose(stores: Sequence[EpisodeStore], names: Sequence[str] | None) -> Episo
         lookup = np.array([numbers.get(name, -1) for name in store.tasks])
         task = lookup[store.task]
         number = np.flatnonzero(task >= 0)
-        parts.append((np.full(len(number), index), number, store.offset[number], store.length[number], task[number]))
+        own = store.offset, store.length, task, store.last_obs_known
+        parts.append((np.full(len(number), index), number, *(column[number] for column in own)))
     return EpisodeTable(chosen, *(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 

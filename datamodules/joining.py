@@ -62,7 +62,7 @@ def join(
     if not new.any():
         return Joined(whole, table, places)
     places[new] = len(table) + np.arange(int(new.sum()))
-    added = (origin, second.number, second.offset, second.length, task)
-    own = (table.store, table.number, table.offset, table.length, table.task)
+    added = (origin, second.number, second.offset, second.length, task, second.last_obs_known)
+    own = (table.store, table.number, table.offset, table.length, table.task, table.last_obs_known)
     columns = (np.concatenate([one, other[new]]) for one, other in zip(own, added, strict=True))
     return Joined(whole, EpisodeTable(tasks, *columns), places)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from datamodules.episodes import EpisodeTable
 from datamodules.guarding import Guard
 from datamodules.numbering import Binding
 from datamodules.sampler import SliceSampler, Windows
@@ -75,7 +76,7 @@ class SliceDataset(IterableDataset[Batch]):
 
     Args:
         storage: where the rows live.
-        tasks: task of each episode [E].
+        table: the episodes.
         batches: step → windows.
         horizon: transitions of a slice.
         binding: numbering of tasks and widths.
@@ -87,7 +88,7 @@ class SliceDataset(IterableDataset[Batch]):
     def __init__(
         self,
         storage: Storage,
-        tasks: np.ndarray,
+        table: EpisodeTable,
         batches: Callable[[int], Windows],
         horizon: int,
         binding: Binding,
@@ -96,7 +97,8 @@ class SliceDataset(IterableDataset[Batch]):
         every: int = 1,
     ) -> None:
         self.first_step, self.length = 0, length
-        self._storage, self._tasks, self._batches = storage, tasks, batches
+        self._storage, self._table, self._batches = storage, table, batches
+        self._all_known = bool(table.last_obs_known.all())
         self._horizon, self._binding, self._second, self._every = horizon, binding, second, every
 
     def __len__(self) -> int:
@@ -113,11 +115,20 @@ class SliceDataset(IterableDataset[Batch]):
         """The batch of a step."""
         windows, binding = self._batches(step), self._binding
         obs, action, reward = self._storage.slices(windows, self._horizon, binding.obs_dim, binding.action_dim)
-        task = torch.from_numpy(binding.task_ids[self._tasks[windows.episode]]).to(obs.device)
+        task = torch.from_numpy(binding.task_ids[self._table.task[windows.episode]]).to(obs.device)
         batch = Batch(obs=obs, action=action, reward=reward, task=task)
+        if not self._all_known:
+            batch["consistent"] = self._consistent(windows).to(obs.device)
         if self._second is not None and step % self._every == 0:
             batch["second"] = self._second.batch(step)
         return batch
+
+    def _consistent(self, windows: Windows) -> torch.Tensor:
+        """Whether the observation after each transition was recorded, bool [H, B]; only an episode's last may not."""
+        table, consistent = self._table, np.ones((self._horizon, len(windows.episode)), bool)
+        at_end = windows.start + self._horizon == table.length[windows.episode]
+        consistent[-1] = ~at_end | table.last_obs_known[windows.episode]
+        return torch.from_numpy(consistent)
 
 
 class SliceLoader:

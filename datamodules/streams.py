@@ -47,7 +47,7 @@ class Stream:
     def _dataset(self, length: int) -> SliceDataset:
         second = None if self.second is None else self.second._dataset(length)
         return SliceDataset(
-            self.storage, self.table.task, self.batches, self.horizon, self.binding, length, second, self.every
+            self.storage, self.table, self.batches, self.horizon, self.binding, length, second, self.every
         )
 
     def _guard(self) -> Guard:

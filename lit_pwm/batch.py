@@ -17,7 +17,9 @@ class Batch(TypedDict):
 
     `obs[t]` is followed by `action[t]`, which earned `reward[t]` and led to `obs[t + 1]`. `task` indexes the task names
     the batches were bound to (`DataSource.bind_tasks`), else the data's own. `second` is the batch of a second stream
-    with its own H and B, at the updates that have one.
+    with its own H and B, at the updates that have one. `consistent` is there where some episode of the data ended
+    without its last observation having been recorded: it is 0 for a transition to one, where `obs[t + 1]` repeats
+    `obs[t]`, and nothing may be learned or measured of what followed.
     """
 
     obs: Tensor  # [H+1, B, O] float32, zero-padded on the right to the bound width
@@ -25,6 +27,7 @@ class Batch(TypedDict):
     reward: Tensor  # [H, B] float32
     task: Tensor  # [B] int64
     second: NotRequired[Batch]
+    consistent: NotRequired[Tensor]  # [H, B] bool
 
 
 @runtime_checkable

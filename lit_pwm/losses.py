@@ -35,6 +35,23 @@ def discounted_mean(per_step: Tensor, rho: float) -> Tensor:
     return (weights * per_step.flatten(1).mean(1)).mean()
 
 
+def where_known(per_step: Tensor, batch: Batch) -> Tensor:
+    """An error of next observations [H, ..., B], 0 where the next observation was not recorded."""
+    if (consistent := batch.get("consistent")) is None:
+        return per_step
+    between = (1,) * (per_step.ndim - 2)
+    return per_step.where(consistent.view(len(consistent), *between, -1), 0.0)
+
+
+def _variance(latents: Tensor, known: Tensor | None) -> Tensor:
+    """Population variance over the batch [B, Z] of those that are known [B], averaged over entries."""
+    if known is None:
+        return latents.var(0, unbiased=False).mean()
+    weight = (known / known.sum().clamp_min(1)).to(latents.dtype)
+    mean = weight @ latents
+    return (weight @ (latents - mean).square()).mean()
+
+
 @dataclass(frozen=True)
 class Rollout:
     """What the objective's terms are made of.
@@ -127,7 +144,8 @@ class WorldModelObjective(Component):
 
         Args:
             world_model: the model in training.
-            batch: slices `obs [H+1, B, O]`, `action [H, B, A]`, `reward [H, B]`, `task [B]`.
+            batch: slices `obs [H+1, B, O]`, `action [H, B, A]`, `reward [H, B]`, `task [B]`; where `consistent` is 0,
+                there is no error of the next observation.
             noise: the draws of `noise_shapes`, each [B, *shape]. Without it components draw from their own generators.
 
         Returns:
@@ -141,7 +159,7 @@ class WorldModelObjective(Component):
         noise = noise or {}
         self._require_heads(world_model)
         rollout = self._roll_out(world_model, batch, noise)
-        parts = {"consistency": discounted_mean(rollout.consistency, self.rho)}
+        parts = {"consistency": discounted_mean(where_known(rollout.consistency, batch), self.rho)}
         total = self.consistency_coef * parts["consistency"]
         for name, module in world_model.heads.items():
             head = cast("Head", module)
@@ -151,7 +169,8 @@ class WorldModelObjective(Component):
         extra = self.extra_terms(world_model, batch, noise)
         for term in extra.values():
             total = total + term
-        variance = rollout.targets[0].var(0, unbiased=False).mean()
+        consistent = batch.get("consistent")
+        variance = _variance(rollout.targets[0], None if consistent is None else consistent[0])
         return {"total": total, **parts, **extra, "latent_variance": variance}
 
     def _require_heads(self, world_model: WorldModel) -> None:
@@ -180,7 +199,7 @@ class WorldModelObjective(Component):
             step = {_OF_DYNAMICS[name]: value[t] for name, value in drawn.items()}
             target = LatentTarget(
                 targets[t], target_logits[t], targets[t - 1] if t else latents[0].detach(), step=t,
-                steps=(targets, target_logits), **step,
+                steps=(targets, target_logits), known=batch.get("consistent"), **step,
             )  # fmt: skip
             z, error = dynamics.predict_with_loss(latents[-1], action, embedding, target)
             latents.append(z)

@@ -67,8 +67,11 @@ class DecodedError(Metric):
 
     @torch.no_grad()
     def update(self, world_model: WorldModel, batch: Batch) -> None:
-        """Add a batch of slices `obs [H+1, B, O]`, `action [H, B, A]`, `task [B]`."""
-        actions, task = batch["action"], batch["task"]
+        """Add a batch of slices `obs [H+1, B, O]`, `action [H, B, A]`, `task [B]`.
+
+        Predictions count only where the observation was recorded (`consistent`).
+        """
+        actions, task, consistent = batch["action"], batch["task"], batch.get("consistent")
         truth = world_model.encode(batch["obs"], task)
         observed = world_model.standardise(batch["obs"], task)
         runs = [world_model.rollout(truth[0], actions, task)[0] for _ in range(self.samples)]
@@ -78,7 +81,8 @@ class DecodedError(Metric):
             self._add(row, 0, truth[:, mine].flatten(0, 1), observed[:, mine].flatten(0, 1))
             for column, k in enumerate(self.steps, start=1):
                 if k <= len(actions):
-                    self._add(row, column, predicted[k, mine], observed[k, mine])
+                    counted = mine if consistent is None else mine & consistent[k - 1]
+                    self._add(row, column, predicted[k, counted], observed[k, counted])
 
     def _add(self, row: int, column: int, latents: Tensor, observed: Tensor) -> None:
         x = with_one(latents, self.pp.dtype)

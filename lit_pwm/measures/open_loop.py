@@ -32,6 +32,7 @@ class OpenLoopError(Metric):
     full_state_update = False
     # States, declared for type checkers: [N, K], and the last two [N, K, Z].
     count: Tensor
+    known: Tensor
     latent: Tensor
     latent_copy: Tensor
     reward: Tensor
@@ -41,7 +42,7 @@ class OpenLoopError(Metric):
     r_squared: Tensor
     z: Tensor
     z_squared: Tensor
-    _sums = ("count", "latent", "latent_copy", "reward", "reward_copy", "residual", "r", "r_squared")
+    _sums = ("count", "known", "latent", "latent_copy", "reward", "reward_copy", "residual", "r", "r_squared")
 
     @checked
     def __init__(
@@ -61,8 +62,11 @@ class OpenLoopError(Metric):
 
     @torch.no_grad()
     def update(self, world_model: WorldModel, batch: Batch) -> None:
-        """Add a batch of slices `obs [H+1, B, O]`, `action [H, B, A]`, `reward [H, B]`, `task [B]`."""
-        actions, task = batch["action"], batch["task"]
+        """Add a batch of slices `obs [H+1, B, O]`, `action [H, B, A]`, `reward [H, B]`, `task [B]`.
+
+        Latents count only where the observation was recorded (`consistent`).
+        """
+        actions, task, consistent = batch["action"], batch["task"], batch.get("consistent")
         truth = world_model.encode(batch["obs"], task)
         latents, rewards = world_model.rollout(truth[0], actions, task)
         for column, k in enumerate(self.steps):
@@ -70,16 +74,20 @@ class OpenLoopError(Metric):
                 continue
             reward, predicted = batch["reward"][k - 1], rewards[k - 1]
             held = world_model.reward(truth[0], actions[k - 1], task)
-            self._add("count", column, task, torch.ones_like(reward))
-            self._add("latent", column, task, (latents[k] - truth[k]).square().mean(-1))
-            self._add("latent_copy", column, task, (truth[0] - truth[k]).square().mean(-1))
+            counted = torch.ones_like(reward)
+            known = counted if consistent is None else consistent[k - 1].to(reward.dtype)
+            self._add("count", column, task, counted)
+            self._add("known", column, task, known)
+            self._add("latent", column, task, known * (latents[k] - truth[k]).square().mean(-1))
+            self._add("latent_copy", column, task, known * (truth[0] - truth[k]).square().mean(-1))
             self._add("reward", column, task, (predicted - reward).square())
             self._add("reward_copy", column, task, (held - reward).square())
             self._add("residual", column, task, predicted - reward)
             self._add("r", column, task, reward)
             self._add("r_squared", column, task, reward.to(self.r_squared.dtype).square())
-            self._add("z", column, task, truth[k])
-            self._add("z_squared", column, task, truth[k].to(self.z_squared.dtype).square())
+            z = known[:, None] * truth[k]
+            self._add("z", column, task, z)
+            self._add("z_squared", column, task, z.to(self.z_squared.dtype).square())
 
     def _add(self, name: str, column: int, task: Tensor, values: Tensor) -> None:
         sums: Tensor = getattr(self, name)
@@ -106,15 +114,15 @@ class OpenLoopError(Metric):
 
     def _ratios(self) -> dict[str, Tensor]:
         """Each entry for each task [N]; not a number where there is no data or no variance."""
-        count = self.count.masked_fill(self.count == 0, torch.nan)
-        latent_variance = (self.z_squared / count[..., None] - (self.z / count[..., None]).square()).mean(-1)
+        count, known = (seen.masked_fill(seen == 0, torch.nan) for seen in (self.count, self.known))
+        latent_variance = (self.z_squared / known[..., None] - (self.z / known[..., None]).square()).mean(-1)
         reward_variance = self.r_squared / count - (self.r / count).square()
         latent_scale = latent_variance.masked_fill(~(latent_variance > 1e-12), torch.nan)
         reward_scale = reward_variance.masked_fill(~(reward_variance > 1e-10), torch.nan)
         residual_variance = self.reward / count - (self.residual / count).square()
         columns = {
-            "latent_error": self.latent / count / latent_scale,
-            "latent_error_copy_last": self.latent_copy / count / latent_scale,
+            "latent_error": self.latent / known / latent_scale,
+            "latent_error_copy_last": self.latent_copy / known / latent_scale,
             "latent_variance": latent_variance,
             "reward_error": self.reward / count / reward_scale,
             "reward_error_copy_last": self.reward_copy / count / reward_scale,

@@ -177,7 +177,8 @@ class FlowDynamics(Dynamics):
         if self.training and target.step == 0 and self.loss.relative:
             pooled = target.pooled()
             variances = self.latent_variance, self.state_variance
-            update_together(variances, (pooled.latent, self.space.of_target(pooled)))
+            known = None if target.known is None else target.known.flatten()
+            update_together(variances, (pooled.latent, self.space.of_target(pooled)), known)
         condition, start = self.condition(z, action, embedding), self.start(z, self.noise_for(z, target.noise))
         return self.loss.step(self, FlowStep(z, action, embedding, condition, start, target))
 

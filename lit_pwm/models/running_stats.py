@@ -101,12 +101,35 @@ class RunningVariance(nn.Module):
 
 
 @torch.no_grad()
-def update_together(variances: Sequence[RunningVariance], batches: Sequence[Tensor]) -> None:
-    """Merge into each variance its batch [..., D], with one reduction over ranks for all of them."""
+def update_together(
+    variances: Sequence[RunningVariance], batches: Sequence[Tensor], known: Tensor | None = None
+) -> None:
+    """Merge into each variance its batch [..., D], with one reduction over ranks for all of them.
+
+    Args:
+        variances: those that are moved.
+        batches: of each.
+        known: which of a batch's values count, bool [N] of N values [N, D]; all if not given.
+    """
+    if known is not None:
+        _update_by_known(variances, batches, known)
+        return
     moments = torch.stack([_moments(x) for x in batches])
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(moments)
         moments /= torch.distributed.get_world_size()
+    for variance, moment in zip(variances, moments, strict=True):
+        variance.merge(moment)
+
+
+def _update_by_known(variances: Sequence[RunningVariance], batches: Sequence[Tensor], known: Tensor) -> None:
+    """As `update_together`, where ranks may know different numbers of their values: sums and counts are added up."""
+    share = known.to(torch.float32).mean()
+    moments = torch.stack([_moments(x * known[:, None]) for x in batches])
+    everything = torch.cat([moments.flatten(), share[None]])
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(everything)
+    moments = (everything[:-1] / everything[-1].clamp_min(1e-12)).view_as(moments)
     for variance, moment in zip(variances, moments, strict=True):
         variance.merge(moment)
 
