@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lit_pwm.errors import LitPWMError
+from lit_pwm.errors import LitPWMError, escaped
 from lit_pwm.options import Count, CountOrZero, argument
 from lit_pwm.paths import path_argument
 
@@ -76,19 +76,21 @@ def run_prune(arguments: argparse.Namespace) -> int:
     keeping = Keeping(arguments.best, arguments.every, arguments.newest, arguments.budget)
     pruning = plan_pruning(root, keeping)
     for run, why in sorted(pruning.running.items()):
-        print(f"left alone: {run} is in progress ({why})")
-    gone = pruning.gone
-    if not arguments.dry_run:
-        try:
-            gone = carry_out(pruning, root)
-        except OSError as error:
-            raise LitPWMError(f"{error.filename!r} could not be deleted: {error.strerror}. See who owns it.") from error
+        print(escaped(f"left alone: {run} is in progress ({why})"))
+    gone, failed = (pruning.gone, {}) if arguments.dry_run else carry_out(pruning, root)
     for found in gone:
-        print(f"{'would delete' if arguments.dry_run else 'deleted'}: {found.path} ({shown(found.size)}; {found.why})")
+        does = "would delete" if arguments.dry_run else "deleted"
+        print(escaped(f"{does}: {found.path} ({shown(found.size)}; {found.why})"))
     freed = sum(found.size for found in gone)
     verb = "would free" if arguments.dry_run else "freed"
     of = f"{shown(freed)} of {shown(pruning.size)}"
     print(f"{len(gone)} files, which {verb} {of}; {len(pruning.kept)} checkpoints stay.")
+    if failed:
+        first, why = next(iter(failed.items()))
+        raise LitPWMError(
+            f"{len(failed)} files could not be deleted, first {str(first)!r}: {why}. See who owns them and their "
+            f"folders, and run the command again."
+        )
     return _over(pruning, freed)
 
 

@@ -150,17 +150,26 @@ def plan_pruning(root: Path, keeping: Keeping, now: float | None = None, looks_f
     return result
 
 
-def carry_out(pruning: Pruning, root: Path) -> list[Found]:
-    """Delete what was planned, but for files of runs that have begun meanwhile; returns what was deleted."""
-    deleted, busy = [], {}
+def carry_out(pruning: Pruning, root: Path) -> tuple[list[Found], dict[Path, str]]:
+    """Delete what was planned, but for files of runs that have begun meanwhile.
+
+    Returns:
+        What was deleted; and the files that could not be, with the system's reason. The others go all the same.
+    """
+    deleted, failed, busy = [], {}, {}
     for found in pruning.gone:
         run = found.path.parent.parent if found.path.parent.name == "checkpoints" else found.path.parent
         if run not in busy:
             busy[run] = in_progress(run, root, time.time()) is not None
-        if not busy[run]:
+        if busy[run]:
+            continue
+        try:
             found.path.unlink(missing_ok=True)
+        except OSError as error:
+            failed[found.path] = str(error.strerror)
+        else:
             deleted.append(found)
-    return deleted
+    return deleted, failed
 
 
 def _files(root: Path) -> Iterable[tuple[Path, int, float]]:

@@ -1,5 +1,6 @@
 """What `lit-pwm runs prune` deletes, and what it never touches; the checkpoints are real runs'."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -93,6 +94,37 @@ def test_what_is_listed_is_deleted_and_best_and_last_are_kept(folder, capsys):
     assert set(best) | {"last.ckpt"} <= set(names(folder))
     assert not [name for name in names(folder) if name.startswith("at-") and name != "at-6.ckpt"]
     assert prune(capsys, folder)[1].startswith("0 files")
+
+
+@contextlib.contextmanager
+def unchangeable(folder):
+    """Nothing in it can be deleted, by root neither."""
+    folder.chmod(0o555)
+    made = os.geteuid() != 0 or subprocess.run(["chattr", "+i", folder], check=False).returncode == 0
+    try:
+        if not made:
+            pytest.skip("root deletes files here in any folder")
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", folder], check=False, stderr=subprocess.DEVNULL)
+        folder.chmod(0o755)
+
+
+def test_a_file_that_cannot_be_deleted_keeps_no_other(folder, capsys):
+    """And what was deleted is told; names of folders steer no terminal."""
+    shutil.copytree(folder / "one", folder / "an\nother")
+    aged(folder)
+    with unchangeable(version(folder) / "checkpoints"):
+        assert run(["runs", "prune", str(folder)]) == 2
+    said = capsys.readouterr()
+    kept = names(folder / "one")
+    assert len(kept) > len(names(folder / "an\nother"))
+    assert "Operation not permitted" in said.err or "Permission denied" in said.err
+    deleted = [line for line in said.out.splitlines() if line.startswith("deleted: ")]
+    assert len(deleted) == len(kept) - len(names(folder / "an\nother"))
+    assert all("an\\nother" in line for line in deleted)
+    assert run(["runs", "prune", str(folder)]) == 0
+    assert names(folder / "one") == names(folder / "an\nother")
 
 
 def test_files_of_other_formats_go_with_the_checkpoint_beside_which_they_lie(folder, capsys):
