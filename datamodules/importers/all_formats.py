@@ -8,13 +8,14 @@ from typing import Any
 
 from datamodules.importers.d4rl import D4RL
 from datamodules.importers.importer import Importer, ImportOption
+from datamodules.importers.lerobot import LeRobot
 from datamodules.importers.minari import Minari
 from datamodules.importers.ogbench import OGBench
 from datamodules.importers.tdmpc2 import TDMPC2
 from lit_pwm.errors import LitPWMError, did_you_mean
 
 # Their modules load what they read with (torch, pyarrow) only when they read.
-IMPORTERS: tuple[Importer, ...] = (TDMPC2(), Minari(), D4RL(), OGBench())
+IMPORTERS: tuple[Importer, ...] = (TDMPC2(), Minari(), LeRobot(), D4RL(), OGBench())
 
 
 def format_names() -> tuple[str, ...]:

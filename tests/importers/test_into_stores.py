@@ -103,11 +103,24 @@ def test_minari(into, tmp_path, storage):
     assert actions.max(axis=0).min() > 0.5
 
 
+def test_lerobot(into, tmp_path):
+    with tarfile.open(FIXTURES / "fixtures_lerobot/data_sets.tar.xz") as file:
+        file.extractall(tmp_path, filter="data")
+    options = ("--obs-columns", "observation.state,observation.goal", "--done", "terminated")
+    store = into(tmp_path / "v3", "--task", "t", "--action-bounds", "-1,-2:1,2", *options)
+    assert store.tasks == {"t": (3, 2)}
+    assert [episode.last_obs_known for episode in store] == [True, False] * 6
+    assert store.task_specs["t"]["obs_order"] == ["observation.state", "observation.goal"]
+    row = 1100 + np.arange(5)
+    np.testing.assert_array_equal(store[11].action, np.stack([row / 2048, -row / 4096], axis=1).astype(np.float32))
+    assert store[11].terminated
+
+
 def test_of_no_format(into, tmp_path, capsys):
     (tmp_path / "text").write_text("text")
     into(tmp_path / "text", code=2)
     message = capsys.readouterr().err
-    assert all(name in message for name in ("tdmpc2", "minari", "d4rl", "ogbench"))
+    assert all(name in message for name in ("tdmpc2", "minari", "lerobot", "d4rl", "ogbench"))
 
 
 # -- in training -------------------------------------------------------------------------------------------------------
