@@ -27,7 +27,7 @@ def imported(sources, out, **options):
 
 def test_there_are_chunks_of_all_versions():
     assert {path.stem for path in MADE_BY_TENSORDICT} == {
-        f"tensordict_{version}_{kind}" for version in ("01", "15") for kind in ("zip", "legacy")
+        f"tensordict_{version}_{kind}" for version in ("01", "03", "15") for kind in ("zip", "legacy")
     }
 
 

@@ -1,7 +1,7 @@
 """Makes the chunks beside it with tensordict itself, each version in an environment of its own.
 
 uv venv td01 && uv pip install --python td01/bin/python torch==2.1.0 tensordict==0.1.2 "numpy<2"
-uv venv td03 && uv pip install --python td03/bin/python torch==2.2.0 tensordict==0.3.0 "numpy<2"
+uv venv td03 && uv pip install --python td03/bin/python torch==2.2.0 tensordict==0.3.0 packaging "numpy<2"
 uv venv td15 && uv pip install --python td15/bin/python torch==2.13.0 tensordict==0.15.3 numpy
 for v in 01 03 15; do td$v/bin/python tests/data/chunks/make.py $v; done
 """
