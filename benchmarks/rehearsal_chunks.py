@@ -3,10 +3,10 @@
     python benchmarks/rehearsal_chunks.py walker.h5 --out chunks                  # the episodes of a store of collect's
     python benchmarks/rehearsal_chunks.py --synthetic 8 --out chunks              # 8 GB in chunks of 1 GB
 
-A row holds an observation and the action and reward that led to it; row 0's action is what was in memory before (finite
-garbage) and its reward NaN; rows are padded with zeros to the set's widths. `--task-set mt80` cuts dm_control's episodes
-into pieces of 100 steps, each with a row 0 of its own. Episodes of all tasks are mixed, by `--seed`. tensordict itself
-loads the files, without lit_pwm:
+A row holds an observation and the action and reward that led to it; row 0's action is what was in memory before
+(finite garbage) and its reward NaN; rows are padded with zeros to the set's widths. `--task-set mt80` cuts episodes of
+dm_control's into pieces of 100 steps, each with a row 0 of its own. Episodes of all tasks are mixed, by `--seed`.
+tensordict itself loads the files, without lit_pwm:
 
     python -c "import torch, tensordict; print(torch.load('chunks/chunk_0.pt', weights_only=False))"
 """

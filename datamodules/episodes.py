@@ -103,8 +103,12 @@ def _listed(stores: Sequence[EpisodeStore]) -> str:
     return ", ".join(repr(str(store.path)) for store in stores)
 
 
-def open_all(paths: Sequence[str]) -> list[EpisodeStore]:
+def open_all(paths: Sequence[str], option: str = "data.store") -> list[EpisodeStore]:
     """Open stores that are used together.
+
+    Args:
+        paths: their files.
+        option: where they are named, for errors.
 
     Raises:
         LitPWMError: one cannot be read, or two are the same file, whose episodes would count twice, and be on both
@@ -116,7 +120,7 @@ def open_all(paths: Sequence[str]) -> list[EpisodeStore]:
         for other in stores:
             if store.identity[:2] == other.identity[:2]:
                 raise LitPWMError(
-                    f"The stores {str(other.path)!r} and {str(store.path)!r} of data.store are the same file, which "
+                    f"The stores {str(other.path)!r} and {str(store.path)!r} of {option} are the same file, which "
                     f"would be used twice. Name each store once."
                 )
         stores.append(store)

@@ -77,7 +77,7 @@ def info(path: str | os.PathLike[str]) -> StoreInfo:
         LitPWMError: there is no such file, or it is no sound episode store.
     """
     store = EpisodeStore(path)
-    returns = _returns(store)
+    returns = episode_returns(store)
     terminated, sources = store.terminated(), np.array(store.sources, dtype=object)
     tasks = {}
     for number, (name, (obs_dim, action_dim)) in enumerate(store.tasks.items()):
@@ -99,7 +99,7 @@ def info(path: str | os.PathLike[str]) -> StoreInfo:
     )
 
 
-def _returns(store: EpisodeStore) -> np.ndarray:
+def episode_returns(store: EpisodeStore) -> np.ndarray:
     """Sum of rewards of each episode, float64 [E]."""
     returns, reward = np.empty(len(store)), store.column("reward")
     for first, last in runs(store.length + 1):

@@ -118,11 +118,11 @@ class PartialStore:
         with replacing(self._progress, "How far the import is") as beside:
             beside.write_text(json.dumps(noted))
 
-    def publish(self) -> None:
-        """Complete the file, check it, and give it its final name.
+    def complete(self) -> None:
+        """Complete the file, and check it.
 
         Raises:
-            LitPWMError: it has faults, or a file of that name has appeared meanwhile.
+            LitPWMError: it has faults.
         """
         checksums = self._plan.no_checksums()
         with self._explained():
@@ -139,6 +139,13 @@ class PartialStore:
                 f"The store written for {str(self._folder.final)!r} has faults: {'; '.join(faults)}. Run the command "
                 f"again, which starts anew."
             )
+
+    def publish(self) -> None:
+        """Give the completed file its final name.
+
+        Raises:
+            LitPWMError: a file of that name has appeared meanwhile.
+        """
         self._folder.publish(self._path)
 
     def _checksum(self, name: str) -> int:

@@ -35,6 +35,7 @@ class StorePlan:
         action_repeat: control steps for each action.
         specs: task name → what is known of its environment, plain JSON. With it the store is of version 3.
         whole_episodes: whether each task's episodes are whole, in the order of the tasks; all are if not given.
+        moved: actions that were clipped, and rewards clamped, before.
     """
 
     tasks: Mapping[str, tuple[int, int]]
@@ -44,6 +45,7 @@ class StorePlan:
     action_repeat: int
     specs: Mapping[str, Mapping[str, Any]] | None = None
     whole_episodes: Sequence[bool] | None = None
+    moved: tuple[int, int] = (0, 0)
 
     @property
     def version(self) -> int:
@@ -105,8 +107,8 @@ class StorePlan:
             attributes |= {"task_specs": specs, "whole_episodes": whole}
             held["task_specs"] = np.array(specs, text)
         attributes |= {
-            "clipped_actions": clipped,
-            "clamped_rewards": clamped,
+            "clipped_actions": self.moved[0] + clipped,
+            "clamped_rewards": self.moved[1] + clamped,
             "column_checksums": list(checksums.values()),
         }
         attributes["attribute_checksum"] = attribute_checksum(attributes)

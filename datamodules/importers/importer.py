@@ -89,6 +89,8 @@ class Plan:
         action_repeat: control steps for each action.
         files: what is read. An import that is continued makes sure that they are the same.
         notices: sentences that the user is told, such as how many episodes had nothing left.
+        has_specs: whether it says more than a store of version 2 can hold.
+        moved: actions that were clipped, and rewards clamped, before.
         episode_name: number → what an episode is called in errors, such as its file and place in it.
     """
 
@@ -101,6 +103,8 @@ class Plan:
     files: Sequence[Path]
     notices: Sequence[str] = ()
     episode_name: Callable[[int], str] = "episode {}".format
+    has_specs: bool = True
+    moved: tuple[int, int] = (0, 0)
 
 
 class Importer(Protocol):

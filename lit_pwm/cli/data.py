@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lit_pwm.cli.data_import import add_import_parser
+from lit_pwm.cli.data_rework import add_rework_parsers
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, Seed, Workers, argument
 from lit_pwm.paths import path_argument
@@ -73,9 +74,9 @@ def run_collect(arguments: argparse.Namespace) -> int:
 
 
 def add_data_parser(verbs: argparse._SubParsersAction) -> None:
-    """Register the verb `data` with its own verbs `info`, `check` and `import`."""
+    """Register the verb `data` with its own verbs."""
     parser = verbs.add_parser(
-        "data", help="import episodes, look into an episode store", description="Make and look into episode stores."
+        "data", help="import, merge, choose and look into episodes", description="Make and look into episode stores."
     )
     own = parser.add_subparsers(dest="data_verb", metavar="VERB", required=True)
     info = own.add_parser(
@@ -92,6 +93,7 @@ def add_data_parser(verbs: argparse._SubParsersAction) -> None:
         verb.add_argument("store", type=path_argument, metavar="F.h5", help="the episode store")
         verb.set_defaults(run=run)
     add_import_parser(own)
+    add_rework_parsers(own)
 
 
 def run_info(arguments: argparse.Namespace) -> int:

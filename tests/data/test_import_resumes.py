@@ -26,8 +26,8 @@ def folder(tmp_path) -> Path:
 
 
 def in_small_blocks(monkeypatch, rows=600):
-    monkeypatch.setattr("datamodules.importing._BLOCK_ROWS", rows)
-    monkeypatch.setattr("datamodules.importing._NOTE_SECONDS", 0.0)
+    monkeypatch.setattr("datamodules.plan_writing._BLOCK_ROWS", rows)
+    monkeypatch.setattr("datamodules.plan_writing._NOTE_SECONDS", 0.0)
 
 
 @pytest.mark.parametrize("stop_at", [1, 4])

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.faults
 
 IMPORT = """
 import sys, time
-from datamodules import importing, partial_store
-importing._BLOCK_ROWS, importing._NOTE_SECONDS = 300, 0.0
+from datamodules import importing, partial_store, plan_writing
+plan_writing._BLOCK_ROWS, plan_writing._NOTE_SECONDS = 300, 0.0
 append = partial_store.PartialStore.append
 partial_store.PartialStore.append = lambda self, block: (time.sleep(0.02), append(self, block))
 print("ready", flush=True)
