@@ -2,67 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any, get_args, get_origin
+from collections.abc import Iterable
+from typing import Any
 
-import lightning.pytorch.callbacks
-import lightning.pytorch.loggers
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
-import callbacks
 import datamodules
 import lit_pwm
 import lit_pwm.models
 from lit_pwm.cli.given import BESIDE, COMMAND_LINE, SECTIONS, Option
-from lit_pwm.errors import LitPWMError, did_you_mean
-from lit_pwm.options import Count, CountOrZero, Range, Seed, hints_of, refusal
+from lit_pwm.cli.option_owners import (
+    HOMES,
+    Owners,
+    can_import,
+    classes_of,
+    find_class,
+    kind_of,
+    names_of,
+    owners_of,
+    parts_of,
+    takes_class,
+)
+from lit_pwm.errors import did_you_mean
+from lit_pwm.options import hints_of, refusal
 from lit_pwm.options.moves import MOVED
 
-Owners = dict[tuple[str, ...], type | None]
-_HOMES = (lit_pwm, lit_pwm.models, datamodules, callbacks, lightning.pytorch.callbacks, lightning.pytorch.loggers)
-"""Where the classes are that a config may name without their module."""
-_UNCHECKED: dict[str, Any] = {
-    "trainer.check_val_every_n_epoch": Count | None,
-    "trainer.log_every_n_steps": CountOrZero | None,
-    "trainer.num_sanity_val_steps": Annotated[int, Range(-1)] | None,
-    "trainer.min_steps": CountOrZero | None,
-    "trainer.min_epochs": CountOrZero | None,
-    "trainer.val_check_interval": Count | Annotated[float, Range(0, 1, open_least=True)] | str | None,
-    "seed_everything": bool | Seed,
-}
-"""Ranges of the Trainer's own options that Lightning does not check, or checks in words that name no option."""
-_PLAIN = ("builtins", "types", "datetime", "typing")
 _TOP: dict[str, type] = {"model": LightningModule, "data": LightningDataModule}
 """What the sections that are objects are."""
 _HELP = "See `lit-pwm fit --help` for the options."
-
-
-def check_ranges(options: list[Option]) -> None:
-    """Refuse values of options that would fail late, or in words that name no option.
-
-    Raises:
-        LitPWMError: a value of the Trainer's is out of its range; or a text holds NUL, which no path or name can.
-    """
-    for option in options:
-        if _holds_nul(option.value):
-            raise LitPWMError(
-                f"The option {option.name!r} is {option.value!r} {option.source}, which holds a NUL character (\\0). "
-                f"Write it without."
-            )
-        hint = _UNCHECKED.get(option.name)
-        if hint is not None and (accepted := refusal(hint, option.value)) is not None:
-            raise LitPWMError(f"The option {option.name!r} is {option.value!r} {option.source}; give {accepted}.")
-
-
-def _holds_nul(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\0" in value
-    items = [*value, *value.values()] if isinstance(value, dict) else value
-    return isinstance(items, list) and any(map(_holds_nul, items))
 
 
 def diagnose(options: list[Option]) -> str | None:
@@ -84,7 +54,7 @@ def names_beside(name: str) -> list[str]:
         f"{section}.{place}"
         for section, classes in owners.items()
         for one in classes
-        for place in ([name] if name in _names(one) else _moved_to(one, name))
+        for place in ([name] if name in names_of(one) else _moved_to(one, name))
     ]
     return list(dict.fromkeys(found))
 
@@ -108,62 +78,6 @@ def top_level_fault(option: Option) -> str | None:
     return f"There is no option {option.name!r}, which was given {option.source}. {advice} {_HELP}"
 
 
-def owners_of(options: list[Option]) -> Owners:
-    """The class whose options stand at each path, by the last `class_path` that was given there."""
-    owners: Owners = {("trainer",): Trainer, ("data",): datamodules.MultitaskDataModule}
-    for option in options:
-        path, value = option.path, option.value
-        if path[-1] == "class_path":
-            owners[path[:-1]] = find_class(value)
-    for option in options:  # a component may be named without `class_path`, or be a default
-        for length in range(2, len(option.path) + 1):
-            path = option.path[:length]
-            above = owners.get(path[:-1])
-            if path not in owners and path[-1] != "class_path" and above is not None:
-                default = inspect.signature(above.__init__).parameters.get(path[-1])
-                named = find_class(option.value) if option.path == path and _takes_class(above, path[-1]) else None
-                settings = _settings(above, path[-1])
-                if settings is not None and _is_mapping(above, path[-1]):  # whose names are the user's
-                    owners.update({option.path[: length + 1]: settings} if option.path[length:] else {})
-                    continue
-                if named is not None or settings is not None:
-                    owners[path] = named or settings
-                elif default is not None and isinstance(default.default, type):
-                    owners[path] = default.default
-    return owners
-
-
-def _settings(owner: type, name: str) -> type | None:
-    """The dataclass that an option is, whose fields are options by themselves."""
-    found = (one for one in _parts(hints_of(owner.__init__).get(name)) if isinstance(one, type))
-    return next((one for one in found if dataclasses.is_dataclass(one)), None)
-
-
-def _is_mapping(owner: type, name: str) -> bool:
-    hint = hints_of(owner.__init__).get(name)
-    return any(get_origin(one) is dict for one in (hint, *get_args(hint)))
-
-
-def find_class(name: Any) -> type | None:
-    """The class of a path such as `lit_pwm.models.MLPDynamics`, or of its last part where it is one of ours."""
-    if not isinstance(name, str):
-        return None
-    module, _, last = name.rpartition(".")
-    homes = [importlib.import_module(module)] if module and _can_import(module) else []
-    if not module:
-        homes = list(_HOMES)
-    found = next((getattr(home, last) for home in homes if hasattr(home, last)), None)
-    return found if isinstance(found, type) else None
-
-
-def _can_import(module: str) -> bool:
-    try:
-        importlib.import_module(module)
-    except Exception:  # a user's module may fail in any way; that it cannot be imported is what counts
-        return False
-    return True
-
-
 def _wrong_section(option: Option, owners: Owners) -> str | None:
     """A section that is given a value of its own, where it has options or, but for the Trainer, a class."""
     section = option.path[0]
@@ -181,14 +95,14 @@ def _wrong_class(option: Option, owners: Owners) -> str | None:
     is_class = option.path[-1] == "class_path"
     above = owners.get(option.path[:-1])
     if not is_class and not (
-        isinstance(option.value, str) and above is not None and _takes_class(above, option.path[-1])
+        isinstance(option.value, str) and above is not None and takes_class(above, option.path[-1])
     ):
         return None
     value = option.value
     if not isinstance(value, str):
         return None
     place = option.path[:-1] if is_class else option.path
-    kind = _TOP.get(place[0]) if len(place) == 1 else _kind(owners.get(place[:-1]), place[-1])
+    kind = _TOP.get(place[0]) if len(place) == 1 else kind_of(owners.get(place[:-1]), place[-1])
     if (found := find_class(value)) is not None:
         if kind is None or issubclass(found, kind):
             return None
@@ -198,19 +112,13 @@ def _wrong_class(option: Option, owners: Owners) -> str | None:
         )
     module, _, last = value.rpartition(".")
     said = f"The class {value!r}, given as {option.name!r} {option.source}, cannot be imported"
-    if module and not _can_import(module):
+    if module and not can_import(module):
         return (
             f"{said}: there is no module {module!r}, or importing it fails. Run from the folder that holds it, install "
             f"it, or put its folder on PYTHONPATH. See `lit-pwm fit --help` for the classes that there are."
         )
-    known = _classes([importlib.import_module(module)] if module else _HOMES, kind) or _classes(_HOMES, kind)
+    known = classes_of([importlib.import_module(module)] if module else HOMES, kind) or classes_of(HOMES, kind)
     return f"{said}: there is none of this name. {did_you_mean(last, known)}"
-
-
-def _classes(homes: Iterable[Any], kind: type | None) -> list[str]:
-    """Names of the classes of a kind that are to be had from some modules."""
-    names = {name: getattr(home, name, None) for home in homes for name in getattr(home, "__all__", dir(home))}
-    return [name for name, one in names.items() if isinstance(one, type) and issubclass(one, kind or object)]
 
 
 def _wrong_name(option: Option, owners: Owners) -> str | None:
@@ -220,7 +128,7 @@ def _wrong_name(option: Option, owners: Owners) -> str | None:
         owner, name = owners.get(option.path[: length - 1]), option.path[length - 1]
         if owner is None or name == "class_path" or "@" in name:  # an entry of a list that was replaced by an object
             continue
-        known = _names(owner)
+        known = names_of(owner)
         if name not in known:
             beside = [other for other in names_beside(name) if other != option.name]
             advice = f"Did you mean {beside[0]!r}?" if beside else _nearest(option, name, owner, sorted(known))
@@ -243,21 +151,21 @@ def _nearest(option: Option, name: str, owner: type, known: list[str]) -> str:
 def _wrong_object(option: Option, owners: Owners) -> str | None:
     """A number, or a mapping that names no class, where a class is named; texts by themselves are `_wrong_class`'s."""
     owner, name, value = owners.get(option.path[:-1]), option.path[-1], option.value
-    if owner is None or isinstance(value, str) or not _takes_class(owner, name):
+    if owner is None or isinstance(value, str) or not takes_class(owner, name):
         return None
     hint = hints_of(owner.__init__).get(name)
-    if value is None and type(None) in _parts(hint):
+    if value is None and type(None) in parts_of(hint):
         return None
-    plain = tuple(one for one in _parts(hint) if one in (bool, int, float, str))
+    plain = tuple(one for one in parts_of(hint) if one in (bool, int, float, str))
     for entry in value if isinstance(value, list) else [value]:
         if isinstance(entry, plain) or (isinstance(entry, str) and find_class(entry) is not None):
             continue
         if isinstance(entry, dict) and "class_path" in entry:
             continue
-        kind = _kind(owner, name)
+        kind = kind_of(owner, name)
         return (
             f"The option {option.name!r} was given {entry!r:.80} {option.source}, where the name of a class is "
-            f"expected. {did_you_mean(str(entry), _classes(_HOMES, kind), shown=8)} With options of its own it is "
+            f"expected. {did_you_mean(str(entry), classes_of(HOMES, kind), shown=8)} With options of its own it is "
             f"written {{class_path: NAME, init_args: {{OPTION: VALUE}}}}, and several in a list."
         )
     return None
@@ -322,36 +230,3 @@ def _is_a_number_in_text(hint: Any, option: Option) -> bool:
         return isinstance(option.value, str) and refusal(hint, float(option.value)) is None
     except ValueError:
         return False
-
-
-def _takes_class(owner: type, name: str) -> bool:
-    """Whether an option is a class, a factory of one, or an object: named by a class path, and by no other text."""
-    found = _parts(hints_of(owner.__init__).get(name))
-    return any(map(_made, found)) and str not in found
-
-
-def _parts(hint: Any) -> list[Any]:
-    """The hints that unions and lists are made of."""
-    if get_origin(hint) is Callable or not get_args(hint):
-        return [hint]
-    return [one for part in get_args(hint) for one in _parts(part)]
-
-
-def _made(hint: Any) -> type | None:
-    """The class of the objects that are made for a hint, of a factory or of a class that is no plain value."""
-    made = get_args(hint)[-1] if get_origin(hint) is Callable and get_args(hint) else hint
-    return made if isinstance(made, type) and made.__module__ not in _PLAIN else None
-
-
-def _kind(owner: type | None, name: str) -> type | None:
-    """The class of what an option's factory makes, where its type hint says."""
-    found = [] if owner is None else _parts(hints_of(owner.__init__).get(name))
-    return next((made for hint in found if (made := _made(hint)) is not None), None)
-
-
-def _names(owner: type) -> set[str]:
-    parameters = inspect.signature(owner.__init__).parameters.values()
-    own = {one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)} - {"self"}
-    if any(one.kind is one.VAR_KEYWORD for one in parameters):
-        own |= {name for base in owner.__mro__[1:] if base is not object for name in _names(base)}
-    return own

@@ -9,8 +9,8 @@ from typing import Any
 
 from jsonargparse import get_loader, set_loader
 
-from lit_pwm.cli.diagnosis import find_class, owners_of
 from lit_pwm.cli.given import COMMAND_LINE, SECTIONS, Option, pairs_of, read_value
+from lit_pwm.cli.option_owners import find_class, owners_of
 from lit_pwm.options.moves import Moved
 from lit_pwm.options.renamed import gathering_spellings, old_among, spelled_anew, tell
 

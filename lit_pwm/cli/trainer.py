@@ -8,59 +8,27 @@ import warnings
 from functools import partial
 from typing import Any, cast
 
-from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.trainer.states import TrainerStatus
 
 import lit_pwm.models
 from callbacks import RunLock
 from lit_pwm.cli.continued_log import ContinuedCSVLogger, WholeCSVLogger
-from lit_pwm.cli.diagnosis import check_ranges, diagnose
+from lit_pwm.cli.diagnosis import diagnose
 from lit_pwm.cli.explain import explain, own_error, parser_error
 from lit_pwm.cli.given import given_options
 from lit_pwm.cli.old_spellings import renewed_argv, renewed_options, renewing_configs
 from lit_pwm.cli.ranks import agreed_with_rank_zero, end_ranks, shield_ranks, was_restarted
 from lit_pwm.cli.resuming import FOUND_BY_NAME, Resumption, resolve, resolve_restarted
 from lit_pwm.cli.run_settings import KeepSettings, place_of, planned_ranks, settings_of
+from lit_pwm.cli.saved_config import SaveConfigWhenTrainingStarts
 from lit_pwm.cli.switches import check_strategy, default_callbacks, without_what_is_off
+from lit_pwm.cli.trainer_ranges import check_ranges
 from lit_pwm.errors import LitPWMError, RunStopped
 from lit_pwm.paths import absolute, find_config
-from lit_pwm.runtime.atomic import replacing
 from lit_pwm.runtime.outputs import NewFolders
 from lit_pwm.updates.precision import require_supported_option
-
-
-class SaveConfigWhenTrainingStarts(SaveConfigCallback):
-    """Writes config.yaml once everything has been checked, so that a run refused at its start leaves nothing behind."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write nothing yet."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the config beside the logs."""
-        self.overwrite = bool(trainer.ckpt_path)  # a run that goes on in its own folder
-        self.parser = cast("LightningArgumentParser", _SavesWhole(self.parser))
-        try:
-            super().setup(trainer, pl_module, "fit")
-        except RuntimeError as error:
-            raise LitPWMError(
-                f"The folder {trainer.log_dir!r} holds the config of another run, which is not overwritten. Name "
-                f"another trainer.default_root_dir, go on with that run by --ckpt_path last, or let trainer.logger "
-                f"number runs."
-            ) from error
-
-
-class _SavesWhole:
-    """A parser as Lightning uses it to write a config, which is written beside its place and renamed."""
-
-    def __init__(self, parser: LightningArgumentParser) -> None:
-        self._parser = parser
-
-    def save(self, config: Namespace, path: str, **options: Any) -> None:
-        """Write the config, whole or not at all."""
-        with replacing(path, "The run's config") as beside:
-            self._parser.save(config, beside, **options | {"overwrite": True})
 
 
 class CLI(LightningCLI):
