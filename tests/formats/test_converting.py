@@ -279,3 +279,23 @@ def test_metadata_of_any_kind_end_in_our_error(description, tmp_path):
     torch.save(state, tmp_path / "weights.pt")
     with pytest.raises(LitPWMError):
         load_world_model(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize(("mean", "deviation", "said"), [(1.0, 2.0, False), (1e4, 1.0, True), (0.5, 1e-6, True)])
+def test_statistics_that_single_precision_cannot_fold_are_said(mean, deviation, said, tmp_path, capsys):
+    """Their weights are as good as none of W o − W μ is left when o is all but μ."""
+    model = own_model({"walker-walk": (24, 6)})
+    model.set_observation_statistics({"walker-walk": ([mean] * 24, [deviation] * 24)})
+    convert(save_own(model, tmp_path / "own.ckpt"), "pwm-model", tmp_path / "folded.pt")
+    assert ("are rounded by" in capsys.readouterr().err) == said
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_half_precision_are_folded_in_single(dtype, tmp_path):
+    model = own_model({"walker-walk": (24, 6)}).to(dtype)
+    model.set_observation_statistics({"walker-walk": ([0.5] * 24, [2.0] * 24)})
+    path = save_own(model, tmp_path / "own.ckpt")
+    ours = load_world_model(path)
+    folded = load_world_model(convert(path, "pwm-model", tmp_path / "folded.pt"), tasks=["walker-walk"])
+    for own, other in zip(outputs(ours), outputs(folded), strict=True):
+        torch.testing.assert_close(own, other, atol=1e-5, rtol=0)

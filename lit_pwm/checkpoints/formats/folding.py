@@ -21,6 +21,9 @@ from lit_pwm.models.named_classes import known_class
 from lit_pwm.models.world_model import WorldModel
 
 _KINDS = {"encoder": MLPEncoder, "dynamics": MLPDynamics, "reward": TwoHotReward}
+_DRAWN = 256
+_ROUNDING = 1e-5
+"""Of a first layer's outputs by folding: what is more is said."""
 _TO_NATIVE = "convert it --to native, which holds any networks"
 
 
@@ -111,17 +114,45 @@ def _with_statistics(
             f"{title} has no place for them: only one task's, or those that all tasks share, can be folded into the "
             f"encoder. Train with `standardise_observations: false`, or {_TO_NATIVE}."
         )
-    weight, bias = state["encoder.net.0.weight"], state["encoder.net.0.bias"]
+    weight, bias = (_single(state[f"encoder.net.0.{name}"]) for name in ("weight", "bias"))
     width = mean.shape[1]
-    of_obs = weight[:, :width].double() / std[0]
-    return {
-        "encoder.net.0.weight": torch.cat([of_obs.to(weight), weight[:, width:]], dim=1),
-        "encoder.net.0.bias": (bias.double() - of_obs @ mean[0]).to(bias),
+    of_obs = (weight[:, :width].double() / std[0]).to(weight)  # whose rounding the bias makes good at the mean
+    found = {
+        "encoder.net.0.weight": torch.cat([of_obs, weight[:, width:]], dim=1),
+        "encoder.net.0.bias": (bias.double() - of_obs.double() @ mean[0]).to(bias),
     }
+    rounding = _rounding(weight[:, :width], bias, of_obs, found["encoder.net.0.bias"], mean[0], std[0])
+    if not rounding <= _ROUNDING:
+        notice(
+            f"The observations of {path} have means of up to {float((mean[0] / std[0]).abs().max()):.1e} deviations: "
+            f"folded into the encoder's first layer, as {title} needs, the outputs of that layer are rounded by "
+            f"{rounding:.0e} of their deviation, and latents by as much.",
+            once=True,
+        )
+    return found
+
+
+def _rounding(
+    weight: Tensor, bias: Tensor, folded_weight: Tensor, folded_bias: Tensor, mean: Tensor, std: Tensor
+) -> float:
+    """The largest difference that folding makes in the encoder's first layer, of the deviation over its outputs.
+
+    It is taken in single precision, in which the layers run, at observations of the mean and deviation that are folded.
+    """
+    drawn = torch.randn(_DRAWN, len(mean), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    obs = (mean + std * drawn).float()
+    own = torch.nn.functional.linear((obs - mean.float()) / std.float(), weight.float(), bias.float())
+    other = torch.nn.functional.linear(obs, folded_weight.float(), folded_bias.float())
+    return float(((own - other).abs() / own.std(1, correction=0, keepdim=True).clamp(min=1e-6)).max())
+
+
+def _single(value: Tensor) -> Tensor:
+    """In single precision, where it is in less: half of it has no room for what is folded."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
 def _with_rescaled_inputs(state: Mapping[str, Tensor], latent_dim: int) -> dict[str, Tensor]:
-    weight, bias = state["dynamics.net.0.weight"], state["dynamics.net.0.bias"]
+    weight, bias = (_single(state[f"dynamics.net.0.{name}"]) for name in ("weight", "bias"))
     of_z = weight[:, :latent_dim]
     return {
         "dynamics.net.0.weight": torch.cat([SIMNORM_GROUP * of_z, weight[:, latent_dim:]], dim=1),
