@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-def _pyarrow() -> Any:
+def pyarrow_or_error() -> Any:
+    """The package.
+
+    Raises:
+        LitPWMError: it is not installed.
+    """
     try:
         import pyarrow.dataset
     except ImportError as error:
@@ -35,7 +40,7 @@ def own_table(files: Sequence[Path], kind: str, columns: Sequence[str] | None = 
     Raises:
         LitPWMError: a file cannot be read, or a column is not there.
     """
-    arrow = _pyarrow()
+    arrow = pyarrow_or_error()
     try:
         found = arrow.dataset.dataset([str(file) for file in files], format=kind)
         for name in columns or ():
@@ -61,7 +66,7 @@ def values_of(table: pyarrow.Table, keys: Sequence[str], path: Path) -> np.ndarr
     Raises:
         LitPWMError: there is no such field, a value is missing, lists differ in length, or it holds no numbers.
     """
-    arrow, name = _pyarrow(), "/".join(keys)
+    arrow, name = pyarrow_or_error(), "/".join(keys)
     if keys[0] not in table.column_names:
         raise LitPWMError(
             f"{str(path)!r} has no column {keys[0]!r}; it has {', '.join(table.column_names)}. The data set is "

@@ -73,7 +73,7 @@ class Minari:
             source=[one.source for one in sets for _ in one.lengths],
             episodes=episodes,
             action_repeat=1,
-            files=[file for one in sets for file in one.storage.files],
+            files=[file for one in sets for file in (one.path / _METADATA, *one.storage.files)],
             episode_name=called,
         )
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lit_pwm.cli.data_export import add_export_parser
 from lit_pwm.cli.data_import import add_import_parser
 from lit_pwm.cli.data_rework import add_rework_parsers
 from lit_pwm.errors import LitPWMError
@@ -94,6 +95,7 @@ def add_data_parser(verbs: argparse._SubParsersAction) -> None:
         verb.set_defaults(run=run)
     add_import_parser(own)
     add_rework_parsers(own)
+    add_export_parser(own)
 
 
 def run_info(arguments: argparse.Namespace) -> int:
