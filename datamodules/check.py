@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import h5py
 import numpy as np
@@ -29,10 +30,14 @@ _CHANGED = "rows have possible values, but not the checksum of what was written"
 _OTHER_STATISTICS = "episode/obs_count, obs_sum and obs_m2 are not those of the rows"
 
 
-def check(path: str | os.PathLike[str]) -> list[str]:
+def check(path: str | os.PathLike[str], advance: Callable[[int], None] = lambda rows: None) -> list[str]:
     """All faults of a store, those of one kind grouped into one sentence; none means that it is sound.
 
     Reads everything once, a block at a time.
+
+    Args:
+        path: the store's file.
+        advance: takes the number of rows of each block that has been looked at.
 
     Raises:
         LitPWMError: there is no such file, or it is no episode store of a version that is read.
@@ -44,11 +49,11 @@ def check(path: str | os.PathLike[str]) -> list[str]:
             return faults  # without sound structure the rest cannot be read
         # A task index that points nowhere has been reported; clipping it lets the rest be looked at.
         found.table["task"] = np.clip(found.table["task"], 0, len(found.tasks) - 1)
-        attempt(faults, "the rows", lambda: faults.extend(_rows(file, found)))
+        attempt(faults, "the rows", lambda: faults.extend(_rows(file, found, advance)))
         return faults
 
 
-def _rows(file: h5py.File, found: Structure) -> list[str]:
+def _rows(file: h5py.File, found: Structure, advance: Callable[[int], None]) -> list[str]:
     """Faults of all rows, and of what version 2 says of them beside."""
     offset, length = found.table["offset"], found.table["length"]
     tallies: dict[str, Tally] = {}
@@ -60,6 +65,7 @@ def _rows(file: h5py.File, found: Structure) -> list[str]:
         faulty = tally_rows(tallies, block)
         if found.version > 1:
             kept.compare(tallies, block, faulty, first, last)
+        advance(stop - start)
     return [tally.describe(kind) for kind, tally in tallies.items()] + kept.faults()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import TracebackType
 
@@ -118,8 +118,11 @@ class PartialStore:
         with replacing(self._progress, "How far the import is") as beside:
             beside.write_text(json.dumps(noted))
 
-    def complete(self) -> None:
+    def complete(self, advance: Callable[[int], None] = lambda rows: None) -> None:
         """Complete the file, and check it.
+
+        Args:
+            advance: takes the number of rows of each block that has been checked.
 
         Raises:
             LitPWMError: it has faults.
@@ -133,7 +136,7 @@ class PartialStore:
             self._file.put_attributes(self._plan.attributes(checksums, self.clipped, self.clamped))
             self._file.to_disk()
         self.close()
-        if faults := check(self._path):
+        if faults := check(self._path, advance):
             self._progress.unlink(missing_ok=True)  # the next run starts anew
             raise LitPWMError(
                 f"The store written for {str(self._folder.final)!r} has faults: {'; '.join(faults)}. Run the command "

@@ -15,6 +15,7 @@ from datamodules.import_progress import progress_bar
 from datamodules.importers.importer import ImportedTask, Plan
 from datamodules.incoming import checked_action_repeat, checked_tasks
 from datamodules.layout import block_rows
+from datamodules.origin import write_origin
 from datamodules.partial_store import ImportFolder, PartialStore
 from datamodules.store import EpisodeStore
 from datamodules.store_plan import StorePlan
@@ -52,15 +53,18 @@ def write_stores(outputs: Sequence[Output], progress: bool) -> list[EpisodeStore
         LitPWMError: an episode cannot be stored, or a file cannot be written.
     """
     with contextlib.ExitStack() as opened:
-        partials = []
+        partials, made_of = [], []
         for output in outputs:
             settings = {**output.settings, "files": [_file_settings(path) for path in output.plan.files]}
             folder = opened.enter_context(ImportFolder(output.final, settings))
             store_plan = _store_plan(output.plan, output.numbers, _kept(output.plan, output.numbers))
             partials.append(opened.enter_context(PartialStore(folder, store_plan)))
             _write(output, store_plan, partials[-1], progress)
-            partials[-1].complete()
-        for partial in partials:
+            with progress_bar(f"Checking {output.final.name}", int(store_plan.rows.sum()), 0, progress) as advance:
+                partials[-1].complete(advance)
+            made_of.append(settings)
+        for output, partial, settings in zip(outputs, partials, made_of, strict=True):
+            write_origin(output.final, settings)
             partial.publish()
     return [EpisodeStore(output.final) for output in outputs]
 
@@ -102,7 +106,7 @@ def _write(output: Output, store_plan: StorePlan, partial: PartialStore, progres
     most = block_rows(max(*widths["obs"], *widths["action"]), _BLOCK_ROWS)
     builder = BlockBuilder(kept, widths, most, output.clip_actions, output.clamp_rewards)
     total, noted = int(store_plan.rows.sum()), time.monotonic()
-    with progress_bar(partial.name, total, partial.rows_done, progress) as advance:
+    with progress_bar(f"Writing {partial.name}", total, partial.rows_done, progress) as advance:
         episodes = plan.episodes(numbers[first:])
         for place, number in enumerate(numbers[first:].tolist(), first):
             episode = next(episodes, None)

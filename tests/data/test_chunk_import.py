@@ -1,5 +1,6 @@
 """TD-MPC2's chunks in: every episode once, rows shifted, the task set told by the data, nothing in a file run."""
 
+import json
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tensordict_pickles import save_tensordict
 
 from datamodules import EpisodeStore
 from datamodules.check import check
+from datamodules.importers.tdmpc2_chunk import read_chunk
 from datamodules.importing import import_data
 from lit_pwm.cli.main import run
 from lit_pwm.errors import LitPWMError
@@ -249,6 +251,39 @@ def test_the_verb_imports_and_says_what_there_is(tmp_path, capsys):
     assert "2 of 4 chunks hold 8 of the 690,000 episodes of mt30" in said.err
     assert run(words) == 2
     assert "exists already" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["s.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.h5", "s.json"]
+    made = json.loads((tmp_path / "s.json").read_text())
+    assert [Path(name).name for name, _, _ in made["files"]] == [path.name for path in MADE_BY_TENSORDICT[:2]]
+    assert (made["importer"], made["options"], made["limit"]) == ("tdmpc2", {"task_set": "mt30"}, 6)
+    assert all(words in said.err for words in ("Writing s.h5", "Checking s.h5", "24/24 rows"))
     assert EpisodeStore(out).tasks == {"walker-stand": (24, 6), "reacher-easy": (6, 2), "cartpole-balance": (5, 1)}
     assert task_spec("walker-stand").episode_length == 500
+
+
+def anonymous_mb():
+    """Memory of this process that is no file's."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) / 1e3
+
+
+@pytest.mark.parametrize(("zipped", "most"), [(True, 25), (False, 75)])
+def test_one_chunk_at_most_is_in_memory_and_a_zip_file_is_mapped(tmp_path, monkeypatch, zipped, most):
+    size = 600 * 501 * 4 * (24 + 6 + 1 + 2) / 1e6  # 40 MB
+    for number in range(3):
+        save_tensordict(tmp_path / f"chunk_{number}.pt", chunk_arrays([0, 4, 8] * 200, 501, seed=number), zipped)
+    before, seen = [], []
+
+    def looked_at(path):
+        before.append(anonymous_mb())
+        chunk = read_chunk(path)
+        seen.append(anonymous_mb())
+        return chunk
+
+    monkeypatch.setattr("datamodules.importers.tdmpc2.read_chunk", looked_at)
+    monkeypatch.setattr("datamodules.plan_writing._BLOCK_ROWS", 2000)
+    imported([tmp_path / "chunk_0.pt"], tmp_path / "warm.h5", limit=1)  # what torch and h5py need once
+    before.clear(), seen.clear()
+    assert len(imported([tmp_path], tmp_path / "s.h5")) == 1800
+    assert len(seen) == 6  # each twice: to plan, and to read
+    assert max(seen) - before[0] < most
+    assert not zipped or max(seen) - before[0] < size

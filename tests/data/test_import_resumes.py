@@ -50,7 +50,9 @@ def test_an_interrupted_import_goes_on_where_it_was(folder, tmp_path, monkeypatc
     import_data([folder], tmp_path / "s.h5", progress=False)
     assert written[0] == calls[-1]  # not from the beginning
     assert (tmp_path / "s.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["chunks", "s.h5", "whole.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "chunks", "s.h5", "s.json", "whole.h5", "whole.json",
+    ]  # fmt: skip
     assert len(whole) == 120
 
 

@@ -1,5 +1,7 @@
 """Stores merged, chosen from and split: what is kept is what the result reports."""
 
+import json
+
 import numpy as np
 import pytest
 from chunk_files import chunk_arrays
@@ -160,3 +162,15 @@ def test_the_verbs_say_what_there_is(store, tmp_path, capsys):
     assert "--shares is 'half,half'" in capsys.readouterr().err
     assert run(["data", "subset", path, "--out", out]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_what_a_store_was_made_of_lies_beside_it(store, tmp_path, caplog):
+    (tmp_path / "mine.json").write_text('{"kind": "mine"}')
+    subset(store.path, tmp_path / "mine.h5", progress=False)
+    assert (tmp_path / "mine.json").read_text() == '{"kind": "mine"}'
+    assert "mine.json' is another file" in caplog.text
+    for limit in (2, 3):
+        subset(store.path, tmp_path / "s.h5", episodes=limit, progress=False)
+        made = json.loads((tmp_path / "s.json").read_text())
+        assert (made["verb"], made["episodes"], made["files"][0][0]) == ("subset", limit, str(store.path))
+        (tmp_path / "s.h5").unlink()

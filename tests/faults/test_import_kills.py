@@ -48,4 +48,6 @@ def test_ten_kills_at_random_moments(tmp_path):
         subprocess.run(command, env=environment, check=True, timeout=120)
     assert kills
     assert out.read_bytes() == (tmp_path / "whole.h5").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["chunks", "s.h5", "whole.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "chunks", "s.h5", "s.json", "whole.h5", "whole.json",
+    ]  # fmt: skip
