@@ -12,7 +12,7 @@ import numpy as np
 from datamodules.importers.arrow_arrays import pyarrow_or_error
 
 if TYPE_CHECKING:
-    from datamodules.exporting import Exported
+    from datamodules.store_export import Exported
 
 _FPS = 1
 _FILE_NUMBERS = 2**24

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 if TYPE_CHECKING:
-    from datamodules.exporting import Exported
+    from datamodules.store_export import Exported
 
 _VERSION = "0.5.4"
 

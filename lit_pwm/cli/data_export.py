@@ -25,7 +25,7 @@ def add_export_parser(own: argparse._SubParsersAction) -> None:
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Export, then say where it is."""
-    from datamodules.exporting import export_store
+    from datamodules.store_export import export_store
 
     export_store(
         arguments.store,
