@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from chunk_files import chunk_arrays
+from tensordict_pickles import save_tensordict
 
 OLD = Path(__file__).parents[1] / "fixtures_v1"
 
@@ -102,6 +104,19 @@ def test_collecting_without_room(kilobytes, tmp_path, disk, start, here, refused
     # The sound episodes are kept: with room, it goes on.
     subprocess.run(["mount", "-o", "remount,size=4m", str(room)], check=True)
     here([*argv, room / "new.h5"], tmp_path)
+    here(["data", "check", room / "new.h5"], tmp_path)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kilobytes", [4, 12, 40])
+def test_importing_without_room(kilobytes, tmp_path, disk, start, here, refused):
+    room, chunk = disk(kilobytes), tmp_path / "chunk_0.pt"
+    save_tensordict(chunk, chunk_arrays([0, 4, 8] * 4, 40))
+    argv = ["data", "import", chunk, "--out", room / "new.h5"]
+    assert_out_of_room(start(argv, tmp_path), refused)
+    assert not (room / "new.h5").exists()
+    subprocess.run(["mount", "-o", "remount,size=4m", str(room)], check=True)
+    here(argv, tmp_path)
     here(["data", "check", room / "new.h5"], tmp_path)
 
 
