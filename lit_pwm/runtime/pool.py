@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import multiprocessing.connection
-import pickle
 import signal
-import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
@@ -19,11 +15,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.runtime.processes import become_worker
+from lit_pwm.runtime.pool_worker import work_on_calls
 from lit_pwm.runtime.stopping import shielded_workers
 
-BEAT = 5.0
-"""Seconds between the signs of life of a worker."""
 SILENCE = 120.0
 """Seconds without a sign of life after which a worker counts as stopped."""
 _SLICE = 0.5
@@ -173,7 +167,7 @@ class Pool:
     def _started(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, *self._start))
+        process = context.Process(target=work_on_calls, args=(theirs, *self._start))
         with shielded_workers():
             process.start()
             self._workers.append(_Worker(process, ours))
@@ -254,42 +248,3 @@ def ending(code: int | None) -> str:
 def _named(worker: _Worker) -> str:
     assert worker.call is not None
     return f"The worker process {worker.process.pid}, which worked on {worker.call.what},"
-
-
-# -- in the worker ----------------------------------------------------------------------------------------------------
-def _work(connection: Connection, start: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
-    become_worker()
-    lock = threading.Lock()
-
-    def send(kind: str, value: object = None) -> None:
-        with lock, contextlib.suppress(OSError):  # a parent that is gone needs no answer
-            connection.send((kind, value))
-
-    def beat() -> None:
-        while True:
-            time.sleep(BEAT)
-            send("alive")
-
-    threading.Thread(target=beat, daemon=True).start()
-    started = False
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            function, given, tells = connection.recv()
-            try:
-                if start is not None and not started:
-                    start(*arguments)
-                started = True
-                options = {"tell": lambda *message: send("told", message)} if tells else {}
-                send("returned", function(*given, **options))
-            except BaseException as error:
-                send("raised", _portable(error))
-
-
-def _portable(error: BaseException) -> BaseException:
-    """The exception as another process can raise it, with the traceback of this one as a note."""
-    error.add_note(f"In a worker process:\n{traceback.format_exc()}")
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(traceback.format_exc())
-    return error
