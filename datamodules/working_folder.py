@@ -46,8 +46,8 @@ class WorkingFolder:
         self.final = final
         self.path = final.with_name(final.name + self.suffix)
         refuse_existing(final)
-        self._made = not self.path.exists()
         try:
+            self._made = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open_lock(self.path / _LOCK)
         except (OSError, ValueError) as error:

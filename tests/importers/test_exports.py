@@ -97,7 +97,7 @@ def test_one_task_of_several_and_actions_without_bounds_as_they_are(tmp_path, ca
             writer.append(task=task, obs=arrays[0], action=arrays[1], reward=arrays[2])
     store = EpisodeStore(tmp_path / "s.h5")
     exported(store, tmp_path / "set", "minari", code=2)
-    assert "has 2 tasks" in capsys.readouterr().err
+    assert "has 2 tasks" in " ".join(capsys.readouterr().err.split())
     exported(store, tmp_path / "set", "minari", "--task", "c", code=2)
     assert "no episodes of 'c'" in " ".join(capsys.readouterr().err.split())
     exported(store, tmp_path / "set", "minari", "--task", "b")
@@ -107,5 +107,5 @@ def test_one_task_of_several_and_actions_without_bounds_as_they_are(tmp_path, ca
         np.testing.assert_array_equal(one.action, other.action)
         np.testing.assert_array_equal(one.obs, other.obs)
     exported(store, tmp_path / "set", "minari", "--task", "b", code=2)
-    assert "exists already" in capsys.readouterr().err
+    assert "exists already" in " ".join(capsys.readouterr().err.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.h5", "s.h5", "set"]
