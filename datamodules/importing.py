@@ -10,7 +10,6 @@ import numpy as np
 
 from datamodules.importers.all_formats import find_importer, option_values
 from datamodules.importers.importer import Plan
-from datamodules.partial_store import ImportFolder
 from datamodules.plan_writing import Output, write_stores
 from datamodules.store import EpisodeStore
 from lit_pwm.errors import LitPWMError, did_you_mean
@@ -67,8 +66,6 @@ def import_data(
         "clip_actions": clip_actions,
         "clamp_rewards": clamp_rewards,
     }
-    if ImportFolder.finish_publishing(final):
-        return EpisodeStore(final)
     plan = importer.plan(paths, values)
     for notice in plan.notices:
         say(notice)

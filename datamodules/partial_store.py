@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from types import TracebackType
 
 from datamodules.check import check
 from datamodules.episode_block import EpisodeBlock
 from datamodules.layout import EPISODE_COLUMNS, column_checksum
 from datamodules.skeleton import PlainFile
 from datamodules.store_plan import SUMS, StorePlan
-from datamodules.working_folder import WorkingFolder, remove
+from datamodules.working_folder import SETTINGS, WorkingFolder, remove
 from lit_pwm.errors import LitPWMError
 from lit_pwm.runtime.atomic import replacing
 
@@ -33,20 +32,26 @@ class ImportFolder(WorkingFolder):
         return (self.path / _PARTIAL).is_file() and (self.path / _PROGRESS).is_file()
 
     @classmethod
-    def finish_publishing(cls, final: Path) -> bool:
-        """Remove what is left where a kill came after the finished file had got its name; whether that was so."""
+    def finish_publishing(cls, final: Path, settings: Mapping[str, object]) -> bool:
+        """Remove what is left where a kill came after the finished file had got its name; whether that was so.
+
+        Args:
+            final: the store's final name.
+            settings: what it depends on; a store of others is not the one that is wanted.
+        """
         folder = final.with_name(final.name + cls.suffix)
         try:
-            if not (folder / _PARTIAL).samefile(final):
+            held = json.loads((folder / SETTINGS).read_bytes())
+            if not (folder / _PARTIAL).samefile(final) or held != json.loads(json.dumps(settings)):
                 return False
-        except OSError:
+        except (OSError, ValueError, RecursionError):
             return False
         remove(folder, cls.own)
         return True
 
 
 class PartialStore:
-    """Writes a store of known layout, episode after episode, in a `with` statement.
+    """Writes a store of known layout, episode after episode; to be closed.
 
     Blocks of rows are on the disk before it is noted how many episodes they hold, so that a kill at any moment, and a
     crash of the machine, loses at most the episodes after the last note. What is written again is what was written
@@ -176,13 +181,3 @@ class PartialStore:
     def close(self) -> None:
         """Close the file."""
         self._opening.close()
-
-    def __enter__(self) -> PartialStore:
-        """The store itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close it."""
-        self.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,18 +54,20 @@ def write_stores(outputs: Sequence[Output], progress: bool) -> list[EpisodeStore
         LitPWMError: an episode cannot be stored, or a file cannot be written.
     """
     with contextlib.ExitStack() as opened:
-        partials, made_of = [], []
+        finished: list[tuple[Path, Mapping[str, object], PartialStore]] = []
         for output in outputs:
             settings = {**output.settings, "files": [_file_settings(path) for path in output.plan.files]}
+            if ImportFolder.finish_publishing(output.final, settings):
+                continue
             folder = opened.enter_context(ImportFolder(output.final, settings))
             store_plan = _store_plan(output.plan, output.numbers, _kept(output.plan, output.numbers))
-            partials.append(opened.enter_context(PartialStore(folder, store_plan)))
-            _write(output, store_plan, partials[-1], progress)
+            partial = opened.enter_context(contextlib.closing(PartialStore(folder, store_plan)))
+            _write(output, store_plan, partial, progress)
             with progress_bar(f"Checking {output.final.name}", int(store_plan.rows.sum()), 0, progress) as advance:
-                partials[-1].complete(advance)
-            made_of.append(settings)
-        for output, partial, settings in zip(outputs, partials, made_of, strict=True):
-            write_origin(output.final, settings)
+                partial.complete(advance)
+            finished.append((output.final, settings, partial))
+        for final, settings, partial in finished:
+            write_origin(final, settings)
             partial.publish()
     return [EpisodeStore(output.final) for output in outputs]
 
@@ -113,7 +116,7 @@ def _write(output: Output, store_plan: StorePlan, partial: PartialStore, progres
             if episode is None:
                 raise LitPWMError(f"The data ends before {plan.episode_name(number)}, which it said it holds.")
             length = int(store_plan.rows[place]) - 1
-            name = _Named(plan, number)
+            name = functools.partial(plan.episode_name, number)  # found out only for an error
             if not builder.add(episode, int(store_plan.task[place]), length, name) and place + 1 < len(numbers):
                 continue
             count = len(builder)
@@ -127,16 +130,6 @@ def _write(output: Output, store_plan: StorePlan, partial: PartialStore, progres
                 partial.note()
                 noted = time.monotonic()
         partial.note()
-
-
-class _Named:
-    """What an episode is called, found out only for an error."""
-
-    def __init__(self, plan: Plan, number: int) -> None:
-        self._plan, self._number = plan, number
-
-    def __call__(self) -> str:
-        return self._plan.episode_name(self._number)
 
 
 def _beyond(plan: Plan, numbers: np.ndarray, kept: Mapping[str, ImportedTask]) -> LitPWMError:

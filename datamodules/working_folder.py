@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +16,11 @@ from lit_pwm.errors import LitPWMError
 from lit_pwm.paths import absolute, holds_current
 from lit_pwm.runtime.atomic import open_lock, replacing
 
-_SETTINGS, _LOCK = "settings.json", "lock"
-_SETTINGS_FILES = (".settings.*.json", _SETTINGS, _LOCK)
+SETTINGS, _LOCK = "settings.json", "lock"
+_SETTINGS_FILES = (".settings.*.json", SETTINGS, _LOCK)
 
 
-class WorkingFolder:
+class WorkingFolder(ABC):
     """A folder beside a store's final name, locked for one writing command at a time; its kinds say what it holds.
 
     Args:
@@ -70,11 +71,11 @@ class WorkingFolder:
             raise
 
     def _agree_on(self, settings: dict[str, object]) -> None:
-        path = self.path / _SETTINGS
+        path = self.path / SETTINGS
         if not path.exists():
             if self._has_episodes():
                 raise LitPWMError(
-                    f"The folder {str(self.path)!r} holds episodes without the {_SETTINGS} that says what they depend "
+                    f"The folder {str(self.path)!r} holds episodes without the {SETTINGS} that says what they depend "
                     f"on, so that it is not known whether they belong to this store. Remove the folder to start anew."
                 )
             with replacing(path, "What an unfinished store depends on") as beside:
@@ -100,9 +101,9 @@ class WorkingFolder:
                 + ". Continue with the former settings, or remove the folder to start anew."
             )
 
+    @abstractmethod
     def _has_episodes(self) -> bool:
         """Whether any was begun."""
-        raise NotImplementedError
 
     def publish(self, whole: Path) -> None:
         """Give the finished file its final name, never in the place of another, and remove the folder.

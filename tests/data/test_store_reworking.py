@@ -174,3 +174,23 @@ def test_what_a_store_was_made_of_lies_beside_it(store, tmp_path, caplog):
         made = json.loads((tmp_path / "s.json").read_text())
         assert (made["verb"], made["episodes"], made["files"][0][0]) == ("subset", limit, str(store.path))
         (tmp_path / "s.h5").unlink()
+
+
+def test_a_split_that_is_killed_between_its_stores_goes_on(store, tmp_path, monkeypatch):
+    whole = [tmp_path / "c.h5", tmp_path / "d.h5"]
+    split(store.path, whole, progress=False)
+    outs = [tmp_path / "a.h5", tmp_path / "b.h5"]
+
+    def killed(self, **_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("datamodules.partial_store.ImportFolder._remove", killed)
+    with pytest.raises(KeyboardInterrupt):
+        split(store.path, outs, progress=False)
+    monkeypatch.undo()
+    assert [out.exists() for out in outs] == [True, False]
+    with pytest.raises(LitPWMError, match="exists already"):  # a store of other settings is not this one
+        split(store.path, outs, seed=1, progress=False)
+    split(store.path, outs, progress=False)
+    assert [out.read_bytes() for out in outs] == [out.read_bytes() for out in whole]
+    assert not list(tmp_path.glob("*.importing"))
