@@ -17,16 +17,18 @@ class ImportOption:
     Attributes:
         flag: as it is written, such as `--task-set`.
         help: what it says.
-        metavar: its value in the help; None for one without a value.
+        metavar: its value in the help.
         parse: text → value; raises argparse.ArgumentTypeError where it is none.
         default: where it is not given.
+        choices: values that are accepted, where these are few.
     """
 
     flag: str
     help: str
-    metavar: str | None = None
+    metavar: str
     parse: Callable[[str], Any] = str
     default: Any = None
+    choices: tuple[str, ...] | None = None
 
     @property
     def key(self) -> str:

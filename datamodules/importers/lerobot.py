@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from datamodules.importers.arrow_arrays import own_table, values_of
-from datamodules.importers.choices import one_of
 from datamodules.importers.flat_columns import flags, task_name
 from datamodules.importers.importer import ImportedTask, ImportOption, Plan
 from datamodules.importers.json_files import json_object
@@ -25,28 +24,25 @@ from datamodules.importers.lerobot_episodes import episode_pieces, in_order_of_i
 from datamodules.importers.row_files import Pieces, ReadRows, RowFile, row_plan
 from datamodules.importers.shared_options import ACTION_BOUNDS, TASK, bounds_of
 from lit_pwm.errors import LitPWMError
+from lit_pwm.options.names import names_in
 
 DONE = ImportOption(
     "--done",
     "what `next.done` means: `terminated`; it often means success or the end, so that without the option no episode "
     "terminates",
     "terminated",
-    one_of("terminated"),
+    choices=("terminated",),
 )
 REWARD_ROW = ImportOption(
     "--reward-row",
     "where a column `reward` has what action t earned: in row t (`same`) or in row t + 1 (`next`)",
     "same|next",
-    one_of("same", "next"),
+    choices=("same", "next"),
 )
 
 
-def _columns(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
 OBS_COLUMNS = ImportOption(
-    "--obs-columns", "columns of observations, side by side", "A,B", _columns, ("observation.state",)
+    "--obs-columns", "columns of observations, side by side", "A,B", names_in, ("observation.state",)
 )
 _INFO = "meta/info.json"
 
@@ -152,7 +148,7 @@ class _DataSet:
         what = f"LeRobot's data set {str(self.path)!r}"
         found = np.unique(np.concatenate([*task_of.values(), np.zeros(0, np.int64)]))
         given = task_name(self.options, what)
-        names = [given] if len(found) <= 1 else [name.strip() for name in given.split(",")]
+        names = [given] if len(found) <= 1 else names_in(given)
         if len(names) != max(len(found), 1) or len(set(names)) < len(names):
             raise LitPWMError(
                 f"{what} has {len(found)} tasks (task_index {', '.join(map(str, found[:8].tolist()))}"

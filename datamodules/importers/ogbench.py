@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.importers.choices import one_of
 from datamodules.importers.flat_columns import Shapes, flags, named_task, require_columns, require_files
 from datamodules.importers.importer import ImportOption, Plan
 from datamodules.importers.npz_files import NpzFile, npz_members
@@ -27,7 +26,7 @@ MASKS = ImportOption(
     "--masks",
     "what a mask of 0 means: `terminated` cuts the piece there; without the option masks are not looked at",
     "terminated",
-    one_of("terminated"),
+    choices=("terminated",),
 )
 
 

@@ -13,6 +13,7 @@ from lit_pwm.cli.data_import import add_import_parser
 from lit_pwm.cli.data_rework import add_rework_parsers
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, Seed, Workers, argument
+from lit_pwm.options.names import names_in
 from lit_pwm.paths import path_argument
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def add_collect_parser(verbs: argparse._SubParsersAction) -> None:
 
 def run_collect(arguments: argparse.Namespace) -> int:
     """Collect, then say what there is."""
-    names = [name.strip() for name in arguments.tasks.split(",") if name.strip()]
+    names = names_in(arguments.tasks)
     if not names:
         raise LitPWMError("The option --tasks names no task. Write names separated by commas: --tasks A,B.")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 
+from lit_pwm.cli.negative_values import take_negative_values
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, argument
+from lit_pwm.options.names import names_in
 from lit_pwm.paths import path_argument
 
 
@@ -22,8 +23,7 @@ def add_import_parser(own: argparse._SubParsersAction) -> None:
         + "; ".join(f"{importer.name}: {importer.title}" for importer in IMPORTERS)
         + ". Killed at any moment, it goes on where it was when it is run again.",
     )
-    # An argument that begins with a negative number is a value (--action-bounds -2,2), not an option.
-    parser._negative_number_matcher = re.compile(r"-[\d.]")
+    take_negative_values(parser)  # --action-bounds -2,2
     parser.add_argument("sources", nargs="+", type=path_argument, metavar="SRC", help="a file or a data set's folder")
     parser.add_argument(
         "--out", required=True, type=path_argument, metavar="F.h5", help="the new store; it must not exist"
@@ -45,8 +45,13 @@ def add_import_parser(own: argparse._SubParsersAction) -> None:
     )
     for option in all_options():
         takers = ", ".join(importer.name for importer in IMPORTERS if option in importer.options)
-        kind = {"action": "store_true"} if option.metavar is None else {"type": option.parse, "metavar": option.metavar}
-        parser.add_argument(option.flag, default=None, help=f"{option.help} ({takers})", **kind)
+        parser.add_argument(
+            option.flag,
+            type=option.parse,
+            choices=option.choices,
+            metavar=option.metavar,
+            help=f"{option.help} ({takers})",
+        )
     parser.set_defaults(run=run_import)
 
 
@@ -58,7 +63,7 @@ def run_import(arguments: argparse.Namespace) -> int:
 
     tasks = None
     if arguments.tasks is not None:
-        tasks = [name.strip() for name in arguments.tasks.split(",") if name.strip()]
+        tasks = names_in(arguments.tasks)
         if not tasks:
             raise LitPWMError("The option --tasks names no task. Write names separated by commas: --tasks A,B.")
     given = {option.key: getattr(arguments, option.key) for option in all_options()}

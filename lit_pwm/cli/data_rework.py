@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 
+from lit_pwm.cli.negative_values import take_negative_values
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, Finite, Seed, argument
+from lit_pwm.options.names import names_in
 from lit_pwm.paths import path_argument
 
 
@@ -31,7 +32,7 @@ def add_rework_parsers(own: argparse._SubParsersAction) -> None:
         parser.add_argument("store", type=path_argument, metavar="F.h5", help="the store")
     for parser in (merging, choosing):
         parser.add_argument("--out", required=True, type=path_argument, metavar="G.h5", help="the new store")
-    choosing._negative_number_matcher = re.compile(r"-[\d.]")
+    take_negative_values(choosing)  # --min-return -1e3
     choosing.add_argument("--tasks", metavar="A,B", help="of these tasks only")
     choosing.add_argument(
         "--episodes", type=argument(Count), metavar="N", help="the first N of each task, of those that the others leave"
@@ -62,7 +63,7 @@ def run_subset(arguments: argparse.Namespace) -> int:
 
     tasks = None
     if arguments.tasks is not None:
-        tasks = [name.strip() for name in arguments.tasks.split(",") if name.strip()]
+        tasks = names_in(arguments.tasks)
     subset(
         arguments.store,
         arguments.out,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, Positive, Seed, argument
+from lit_pwm.options.names import names_in
 from lit_pwm.paths import checkpoint_argument, is_url, path_argument
 from lit_pwm.runtime.outputs import check_file, check_folder
 from lit_pwm.tasks.registry import task_spec
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"The checkpoint {arguments.checkpoint!r} given by --checkpoint does not exist. Name a file such as "
             f"RUN/lightning_logs/version_0/checkpoints/last.ckpt."
         )
-    named = [name.strip() for name in (arguments.tasks or "").split(",") if name.strip()]
+    named = names_in(arguments.tasks)
     if arguments.tasks is not None and not named:
         raise LitPWMError(
             "The option --tasks names no task. Write names separated by commas, --tasks A,B, or leave it out for all "

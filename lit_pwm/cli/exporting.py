@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import CountOrZero, Positive, Seed, argument
+from lit_pwm.options.names import names_in
 from lit_pwm.paths import checkpoint_argument, path_argument
 from lit_pwm.runtime.outputs import check_file
 
@@ -59,7 +60,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     from lit_pwm.checkpoints.exported_policy import require_format
 
     require_format(arguments.to)
-    named = [name.strip() for name in (arguments.tasks or "").split(",") if name.strip()]
+    named = names_in(arguments.tasks)
     if arguments.tasks is not None and not named:
         raise LitPWMError("The option --tasks names no task. Write names separated by commas: --tasks A,B.")
     read = [arguments.checkpoint] if Path(arguments.checkpoint).exists() else []
