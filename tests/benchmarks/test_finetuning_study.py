@@ -82,6 +82,12 @@ def arms_of(values):
     return {arm: {seed: made(arm, *numbers, seed) for seed in range(3)} for arm, numbers in values.items()}
 
 
+def test_the_longer_arm_has_made_as_many_updates_of_its_model_as_the_tuned_one(tmp_path):
+    study = Study(ARMS, MODELS, (), tmp_path, tmp_path, 20, 4, 12, longer=("longer-model",))
+    assert [study.numbers(arm)["model_updates"] for arm in ("frozen", "longer", "tuned", "scratch")] == [20, 24, 20, 0]
+    assert [study.numbers(arm)["updates"] for arm in ("longer", "tuned", "scratch")] == [4, 4, 12]
+
+
 VALUES = {"frozen": (0.2, 1.0, 0.9), "tuned": (0.208, 1.04, 0.82), "broken": (0.21, 4.6, 0.1)}
 
 

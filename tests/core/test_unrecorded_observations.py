@@ -147,3 +147,19 @@ def test_measures_leave_it_out(metric):
     for key in ("reward_error_3", "latent_error_2"):
         if key in found["whole"]:
             assert found["marked"][key] == found["whole"][key]
+
+
+def test_decoded_errors_sum_over_what_was_recorded_alone():
+    """The probe is fitted on all observations there are, so that sums, and not figures, are those of the rest."""
+    torch.manual_seed(0)
+    model = WorldModel(TASKS, KINDS["mlp"], latent_dim=16, encoder_dim=16, reward_dim=16, task_dim=4).eval()
+    marked, sums = batch_of(size=12), []
+    others = [b for b in range(12) if b not in (1, 4)]
+    rest = {name: value[..., others] if name == "task" else value[:, others] for name, value in marked.items()}
+    for batch in (marked, rest):
+        one = DecodedError(list(TASKS), 16, 5, steps=(2, 3))
+        one.update(model, batch)
+        sums.append(one)
+    assert [one.count[:, 1].sum() for one in sums] == [12, 10]
+    for name in ("count", "pp", "po", "o", "oo"):
+        torch.testing.assert_close(getattr(sums[0], name)[:, 2], getattr(sums[1], name)[:, 2])

@@ -61,6 +61,7 @@ def assert_holds(made, episodes):
         ({"tasks": ["walker-run"]}, [1, 3, 5, 7, 9, 11]),
         ({"source": "b"}, [2, 3, 6, 7, 10, 11]),
         ({"min_return": 2.5, "max_return": 7.5}, [3, 4, 5, 6, 7]),
+        ({"min_return": 0.0, "max_return": 0.0}, [0]),  # both ends count
         ({"min_return": 3.5, "tasks": ["cup-catch"], "episodes": 2}, [4, 6]),
         ({"episodes": 1}, [0, 1]),
         ({"source": "a", "episodes": 2}, [0, 1, 4, 5]),

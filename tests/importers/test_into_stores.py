@@ -64,6 +64,19 @@ def test_bounds_are_applied_and_what_lies_beyond_is_refused_or_clipped(into, d4r
     assert store[7].action.min() == -1
 
 
+def test_rewards_that_a_model_cannot_tell_apart_are_refused_or_clamped(into, d4rl, capsys):
+    with h5py.File(d4rl, "r+") as file:
+        file["rewards"][[3, 12]] = 3e4, -1e9
+    arguments = d4rl, "--task", "t", "--action-bounds", "-2,2"
+    into(*arguments, code=2)
+    assert "is 30000 in row 3, beyond ±22,025.5" in " ".join(capsys.readouterr().err.split())
+    store = into(*arguments, "--clamp-rewards")
+    assert store.clamped_rewards == 2
+    assert [store[number].reward[row] for number, row in ((0, 3), (2, 2))] == pytest.approx(
+        [22025.5, -22025.5], rel=1e-5
+    )
+
+
 def test_what_is_missing_is_asked_for(into, d4rl, capsys):
     into(d4rl, "--action-bounds", "-2,2", code=2)
     assert "--task NAME" in " ".join(capsys.readouterr().err.split())
