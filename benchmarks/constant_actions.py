@@ -11,7 +11,8 @@ import numpy as np
 from policy_study import REPORT_SEED
 from study_records import write_record
 
-from datamodules.info import info
+from datamodules import EpisodeStore
+from datamodules.info import episode_returns
 from lit_pwm.evaluation.evaluator import Evaluator
 from lit_pwm.tasks.registry import task_spec
 
@@ -53,8 +54,8 @@ def constant_returns(task: str, episodes: int, seed: int, most: int = 21) -> lis
 
 def data_returns(stores: Sequence[str], task: str) -> np.ndarray:
     """The return of each of a task's episodes, in the order of the stores: [episodes]."""
-    held = [info(store).tasks for store in stores]
-    return np.concatenate([tasks[task].returns for tasks in held if task in tasks])
+    held = [store for store in map(EpisodeStore, stores) if task in store.tasks]
+    return np.concatenate([episode_returns(store)[store.task == store.task_names.index(task)] for store in held])
 
 
 def record_controls(path: Path, stores: Sequence[str], task: str, episodes: int) -> str:

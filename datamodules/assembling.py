@@ -10,10 +10,11 @@ import numpy as np
 
 from datamodules.check import check
 from datamodules.layout import ROW_COLUMNS, block_rows, column_checksum, observation_moments, rows_checksum
+from datamodules.origin import write_origin
 from datamodules.shard_folder import ShardFolder
 from datamodules.shards import Record, read
 from datamodules.skeleton import PlainFile
-from datamodules.store_plan import SUMS, StorePlan
+from datamodules.store_plan import SUMS, StorePlan, written_statistics
 from lit_pwm.errors import LitPWMError
 from lit_pwm.runtime.atomic import replacing
 
@@ -21,7 +22,11 @@ _BLOCK_ROWS = 65_536
 
 
 def finish(
-    folder: ShardFolder, tasks: Mapping[str, tuple[int, int]], action_repeat: int, records: Sequence[Record]
+    folder: ShardFolder,
+    tasks: Mapping[str, tuple[int, int]],
+    action_repeat: int,
+    records: Sequence[Record],
+    settings: Mapping[str, object],
 ) -> None:
     """Assemble a store from shards, check it, give it its final name, and remove the shards.
 
@@ -30,6 +35,7 @@ def finish(
         tasks: task name → (obs_dim, action_dim).
         action_repeat: control steps for each action.
         records: the episodes in the store's order.
+        settings: how they were made, which is written beside the store.
 
     Raises:
         LitPWMError: a shard is damaged, or a file of that name has appeared meanwhile.
@@ -41,6 +47,7 @@ def finish(
             raise LitPWMError(f"The store assembled for {str(folder.final)!r} has faults: {'; '.join(faults)}.")
         with beside.open("rb") as file:
             os.fsync(file.fileno())
+    write_origin(folder.final, settings)
     folder.publish(folder.path / "assembled.h5")
 
 
@@ -55,12 +62,12 @@ def assemble(path: Path, tasks: Mapping[str, tuple[int, int]], action_repeat: in
     plan = StorePlan(tasks, rows, task, [record.source for record in records], action_repeat)
     table, checksums = plan.table(), plan.no_checksums()
     moved = sum(record.clipped for record in records), sum(record.clamped for record in records)
-    with PlainFile(path, plan.datasets(table), plan.attributes(checksums, *moved)) as file:
+    with PlainFile(path, plan.datasets(table), plan.promised_attributes()) as file:
         _write_rows(file, plan.widths, records, table["checksum"], checksums)
         for name, values in table.items():
             file.put(f"episode/{name}", 0, values)
             checksums[name] = column_checksum(plan.sources if name == "source" else values)
-        file.put_attributes(plan.attributes(checksums, *moved))
+        file.put_attributes(plan.attributes(checksums, *moved, written_statistics(file, plan).arrays()))
 
 
 def _write_rows(

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import h5py
 import numpy as np
 
-from datamodules.layout import LONGEST_NAME, LONGEST_SPEC, text_fault
+from datamodules.layout import (
+    COMPUTED_ATTRIBUTES,
+    CONTENT_HASH,
+    LONGEST_NAME,
+    LONGEST_SPEC,
+    STATISTICS,
+    STATISTICS_CHECKSUM,
+    content_hash,
+    statistics_checksum,
+    statistics_shapes,
+    text_fault,
+)
 from datamodules.probing import Fault, require_readable
+from datamodules.store_statistics import StoreStatistics
 
 
 def raw_attribute(file: h5py.File, name: str) -> tuple[np.ndarray, np.dtype]:
@@ -68,6 +80,20 @@ def whole_numbers(file: h5py.File, name: str) -> list[int]:
     return [int(value) for value in values]
 
 
+def numbers(file: h5py.File, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """An attribute of finite numbers of a type and shape.
+
+    Raises:
+        Fault: it is none.
+    """
+    values, found = raw_attribute(file, name)
+    if found != np.dtype(dtype) or values.shape != shape:
+        raise Fault(f"has type {found} and shape {list(values.shape)}, and should have {dtype} and {list(shape)}")
+    if not np.isfinite(values).all():
+        raise Fault("holds numbers that are not finite")
+    return values
+
+
 def whole_number(file: h5py.File, name: str) -> int:
     """An attribute of one whole number, positive where it is a repeat and otherwise not negative.
 
@@ -121,3 +147,32 @@ def require_texts(values: Sequence[str], longest: int) -> None:
     for text in set(values):
         if fault := text_fault(text, longest):
             raise Fault(f"holds {text[:80]!r}, which {fault}")
+
+
+def kept_statistics(file: h5py.File, attributes: Mapping[str, object], tasks: int, obs_dim: int) -> StoreStatistics:
+    """The statistics that a store keeps, of the right shapes and as they were written.
+
+    Args:
+        file: the store.
+        attributes: its other attributes, as plain values by name.
+        tasks: number of its tasks.
+        obs_dim: padded width of observations.
+
+    Raises:
+        Fault: one is missing or not what was written, or the hash is another.
+    """
+    if missing := [name for name in COMPUTED_ATTRIBUTES if name not in file.attrs]:
+        raise Fault(f"lack {', '.join(missing)}")
+    found, name = {}, ""
+    try:
+        for name, shape in statistics_shapes(tasks, obs_dim).items():
+            found[name] = numbers(file, name, STATISTICS[name], shape)
+        name = STATISTICS_CHECKSUM
+        if whole_number(file, name) != statistics_checksum(found):
+            raise Fault("is not the checksum of what was written")
+        name = CONTENT_HASH
+        if (held := "".join(text_attribute(file, name))) != (true := content_hash(attributes)):
+            raise Fault(f"is {held[:80]!r}, and that of the columns and attributes is {true!r}")
+    except Fault as fault:
+        raise Fault(f"are not as they were written: {name} {fault}") from None
+    return StoreStatistics(**found)

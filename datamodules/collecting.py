@@ -92,7 +92,8 @@ def collect(
         there = folder.records()
         _notice(diverged, len(wanted))
         left_out = {[*dims].index(one.task) * EPISODE_KEYS + one.number for one in diverged}
-        finish(folder, dims, action_repeat, [there[key] for key in wanted if key not in left_out])
+        made = {"verb": "collect", "episodes": episodes, "left_out": sorted(left_out), **settings}
+        finish(folder, dims, action_repeat, [there[key] for key in wanted if key not in left_out], made)
     return EpisodeStore(final)
 
 

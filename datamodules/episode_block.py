@@ -24,6 +24,7 @@ class EpisodeBlock:
     Attributes:
         rows: each column's rows.
         checksums: of each episode's rows [e].
+        counts: observations of each episode that are in its statistics, int64 [e].
         sums: sum and M2 of each episode's observations, float64 [e, O] each.
         last_obs_known: uint8 [e].
         clipped: actions that were moved into [-1, 1].
@@ -32,6 +33,7 @@ class EpisodeBlock:
 
     rows: Mapping[str, np.ndarray]
     checksums: np.ndarray
+    counts: np.ndarray
     sums: tuple[np.ndarray, np.ndarray]
     last_obs_known: np.ndarray
     clipped: int
@@ -110,6 +112,8 @@ class BlockBuilder:
             rows["terminated"][stop - 1] = episode.terminated
         self._require_finite(rows, starts)
         clipped, clamped = self._moved(rows, starts)
+        known_last = np.array([episode.last_obs_known for episode, _, _ in self._held], np.uint8)
+        counts = np.diff(starts) - (known_last == 0)  # a repeated observation would count twice
         last = starts[1:] - 1
         rows["reward"][last] = np.nan
         checksums = np.empty(len(self._held), np.uint32)
@@ -118,11 +122,11 @@ class BlockBuilder:
             known, start, stop = self._tasks[task][1], int(starts[place]), int(starts[place + 1])
             rows["action"][stop - 1, : known.action_dim] = np.nan
             checksums[place] = rows_checksum({name: array[start:stop] for name, array in rows.items()})
-            for own, values in zip(sums, observation_moments(rows["obs"][start:stop, : known.obs_dim]), strict=True):
+            recorded = rows["obs"][start : start + counts[place], : known.obs_dim]
+            for own, values in zip(sums, observation_moments(recorded), strict=True):
                 own[place, : known.obs_dim] = values
-        known_last = np.array([episode.last_obs_known for episode, _, _ in self._held], np.uint8)
         self._held, self._count = [], 0
-        return EpisodeBlock(rows, checksums, sums, known_last, clipped, clamped)
+        return EpisodeBlock(rows, checksums, counts, sums, known_last, clipped, clamped)
 
     def _require_finite(self, rows: Mapping[str, np.ndarray], starts: np.ndarray) -> None:
         for column in ("obs", "action", "reward"):

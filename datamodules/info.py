@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from datamodules.layout import observation_moments
 from datamodules.store import EpisodeStore
-
-_BLOCK_ROWS = 65_536
-_HISTOGRAM_BINS = 10
+from datamodules.store_statistics import MomentBlock, StoreStatistics, returns_of, statistics_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,22 +22,33 @@ class TaskInfo:
     Attributes:
         obs_dim: width of observations.
         action_dim: width of actions.
-        returns: sum of rewards of each episode [E].
         lengths: actions of each episode [E].
         terminated: episodes that ended by termination.
         sources: what acted → number of episodes.
+        whole_episodes: whether these are whole episodes and no pieces, whose sums of rewards are no returns.
+        mean: of the returns, as all that follows, of those that are finite; 0 where there are none.
+        std: their standard deviation, of all and not of a sample.
+        least: the smallest.
+        greatest: the largest.
+        histogram: episodes in equal ranges of return from the least to the greatest [bins].
     """
 
     obs_dim: int
     action_dim: int
-    returns: np.ndarray
     lengths: np.ndarray
     terminated: int
     sources: Counter[str]
+    whole_episodes: bool
+    mean: float
+    std: float
+    least: float
+    greatest: float
+    histogram: np.ndarray
 
-    def histogram(self, bins: int = _HISTOGRAM_BINS) -> tuple[np.ndarray, np.ndarray]:
-        """Episodes in each of `bins` equal ranges of return, and the bins + 1 edges; of returns that are finite."""
-        return np.histogram(self.returns[np.isfinite(self.returns)], bins=bins)
+    @property
+    def edges(self) -> np.ndarray:
+        """The ends of the histogram's ranges [bins + 1]."""
+        return np.histogram_bin_edges([self.least, self.greatest], len(self.histogram))
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +63,7 @@ class StoreInfo:
         num_transitions: actions of all episodes.
         action_repeat: control steps for each action.
         version: of the file's format.
+        hash: SHA-256 over the checksums of all it holds; None for version 1, which has no checksums.
         clipped_actions: actions that were beyond ±1 by rounding, and which the writer clipped.
         clamped_rewards: rewards that were beyond the range of a model's bins, and which the writer was told to clamp.
         tasks: name → what there is of it, in index order.
@@ -65,25 +76,32 @@ class StoreInfo:
     num_transitions: int
     action_repeat: int
     version: int
+    hash: str | None
     clipped_actions: int
     clamped_rewards: int
     tasks: dict[str, TaskInfo]
 
 
 def info(path: str | os.PathLike[str]) -> StoreInfo:
-    """What a store holds; reads its rewards once, a block at a time.
+    """What a store holds; reads rows only where it keeps no statistics.
 
     Raises:
         LitPWMError: there is no such file, or it is no sound episode store.
     """
     store = EpisodeStore(path)
-    returns = episode_returns(store)
-    terminated, sources = store.terminated(), np.array(store.sources, dtype=object)
+    kept, sources = statistics(store), np.array(store.sources, dtype=object)
     tasks = {}
     for number, (name, (obs_dim, action_dim)) in enumerate(store.tasks.items()):
         own = store.task == number
         tasks[name] = TaskInfo(
-            obs_dim, action_dim, returns[own], store.length[own], int(terminated[own].sum()), Counter(sources[own])
+            obs_dim,
+            action_dim,
+            store.length[own],
+            int(kept.task_terminated[number]),
+            Counter(sources[own]),
+            bool(store.whole_episodes[number]),
+            *kept.return_statistics[number].tolist(),
+            kept.return_histogram[number],
         )
     return StoreInfo(
         store.path,
@@ -93,26 +111,37 @@ def info(path: str | os.PathLike[str]) -> StoreInfo:
         store.num_transitions,
         store.action_repeat,
         store.version,
+        store.hash,
         store.clipped_actions,
         store.clamped_rewards,
         tasks,
     )
 
 
+def statistics(store: EpisodeStore) -> StoreStatistics:
+    """Those that a store keeps, or where it was written before they were kept, those of its rows."""
+    if store.statistics is not None:
+        return store.statistics
+    moments = _scanned(store) if store.version == 1 else store.moment_blocks()
+    return statistics_of(
+        lambda name, start, stop: store.column(name).read(start, stop),
+        moments, store.length + 1, store.task, len(store.tasks), store.obs_dim,
+    )  # fmt: skip
+
+
 def episode_returns(store: EpisodeStore) -> np.ndarray:
     """Sum of rewards of each episode, float64 [E]."""
-    returns, reward = np.empty(len(store)), store.column("reward")
-    for first, last in runs(store.length + 1):
-        start, stop = int(store.offset[first]), int(store.offset[last - 1] + store.length[last - 1] + 1)
-        values = reward.read(start, stop).astype(np.float64)
-        values[store.offset[first:last] + store.length[first:last] - start] = 0.0  # the last rows' NaN
-        with np.errstate(invalid="ignore"):  # infinities of both signs
-            returns[first:last] = np.add.reduceat(values, store.offset[first:last] - start)
-    return returns
+    reward = store.column("reward")
+    return returns_of(lambda _, start, stop: reward.read(start, stop), store.offset, store.length + 1)
 
 
-def runs(rows: np.ndarray, block_rows: int = _BLOCK_ROWS) -> list[tuple[int, int]]:
-    """Runs [first, last) of episodes of so many rows each that hold about a block of rows together."""
-    block = (np.cumsum(rows) - 1) // block_rows
-    edges = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(rows)]
-    return [(first, last) for first, last in itertools.pairwise(edges) if last > first]
+def _scanned(store: EpisodeStore) -> Iterator[MomentBlock]:
+    """The moments of the observations of a store that keeps none."""
+    for number, (start, rows) in enumerate(zip(store.offset.tolist(), (store.length + 1).tolist(), strict=True)):
+        width = store.tasks[store.task_names[store.task[number]]][0]
+        total, spread = np.zeros((2, 1, store.obs_dim))
+        with np.errstate(invalid="ignore"):
+            total[0, :width], spread[0, :width] = observation_moments(
+                store.column("obs").read(start, start + rows)[:, :width]
+            )
+        yield number, np.array([rows]), total, spread

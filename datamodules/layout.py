@@ -12,18 +12,28 @@ deviations from the episode's mean), in float64 over the unpadded entries.
 Attributes: `format`, `format_version`, `task_names`, `obs_dims` and `action_dims` (true widths of each task; narrower
 rows are padded with zeros), `action_repeat`, `clipped_actions` and `clamped_rewards` (how many numbers the writer moved
 into range), `column_checksums` (CRC-32 of each column of `episode`, in the order of `EPISODE_COLUMNS`) and
-`attribute_checksum` (CRC-32 of all others). Checksums are of what is read and not of the file's bytes, so that a copy
-in chunks, compressed or with text stored otherwise keeps them; each is covered by one above it, up to the last.
+`attribute_checksum` (CRC-32 of all others but those that follow). Checksums are of what is read and not of the file's
+bytes, so that a copy in chunks, compressed or with text stored otherwise keeps them; each is covered by one above it,
+up to the last.
+
+What can be computed from all that, and is kept so that nobody has to: `content_hash` (SHA-256 of the attributes before,
+and so of the columns whose checksums they hold), of each task `task_episodes`, `task_transitions`, `task_terminated`
+(counts), `return_statistics` (mean, standard deviation, least, greatest), `return_histogram` (episodes in equal ranges
+of return between the last two), `obs_mean` and `obs_std` (of all its observations that were recorded), all zeros for a
+task without episodes; and `statistics_checksum` (CRC-32 of these). Stores written before have none of these.
 
 Version 1 had no checksums, sums and counts of moved numbers. Version 3 adds what imported data needs: of each episode
 `last_obs_known` (0 where its last observation was not recorded, and the one before it stands in its place); of each
 task `task_specs` (a JSON object: how its environment is made, bounds of its actions, action repeat, length of episodes,
 order of its observation's parts, as far as they are known) and `whole_episodes` (0 where its episodes are pieces, whose
-sums of rewards are no returns). A file has the lowest version that says all there is to say, for older readers.
+sums of rewards are no returns). A last observation that was not recorded is in no statistics. A file has the lowest
+version that says all there is to say, for older readers.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import unicodedata
 import zlib
@@ -63,6 +73,19 @@ ATTRIBUTES = {
     3: (*_TASK_ATTRIBUTES, *SPEC_ATTRIBUTES, *CHECKSUM_ATTRIBUTES),
 }
 """Attributes by version, beside `format` and `format_version`."""
+HISTOGRAM_BINS = 10
+STATISTICS = {
+    "task_episodes": "<i8",
+    "task_transitions": "<i8",
+    "task_terminated": "<i8",
+    "return_statistics": "<f8",
+    "return_histogram": "<i8",
+    "obs_mean": "<f8",
+    "obs_std": "<f8",
+}
+"""Attributes of each task that are computed from the rest: name → type. All are there or none."""
+CONTENT_HASH, STATISTICS_CHECKSUM = "content_hash", "statistics_checksum"
+COMPUTED_ATTRIBUTES = (*STATISTICS, CONTENT_HASH, STATISTICS_CHECKSUM)
 
 _BLOCK_NUMBERS = 2**25
 LONGEST_NAME = 1024
@@ -72,8 +95,37 @@ LONGEST_SPEC = 2**20
 
 def attribute_checksum(attributes: Mapping[str, object]) -> int:
     """CRC-32 of a store's attributes, as plain Python values by name, but for itself."""
+    return zlib.crc32(_attribute_text(attributes))
+
+
+def content_hash(attributes: Mapping[str, object]) -> str:
+    """SHA-256 of a store's attributes, which hold the checksums of all of its columns: 64 hexadecimal digits.
+
+    It finds damage and tells stores apart; what it is made of, CRC-32, is no protection from forgery.
+
+    Args:
+        attributes: as plain Python values by name, without those that are computed.
+    """
+    return hashlib.sha256(_attribute_text(attributes)).hexdigest()
+
+
+def _attribute_text(attributes: Mapping[str, object]) -> bytes:
     kept = {name: value for name, value in attributes.items() if name != "attribute_checksum"}
-    return zlib.crc32(json.dumps({"format": FORMAT, **kept}, sort_keys=True).encode())
+    return json.dumps({"format": FORMAT, **kept}, sort_keys=True).encode()
+
+
+def statistics_shapes(tasks: int, obs_dim: int) -> dict[str, tuple[int, ...]]:
+    """Shape of each of the computed statistics of a store of so many tasks, whose observations have this width."""
+    widths = {"return_statistics": 4, "return_histogram": HISTOGRAM_BINS, "obs_mean": obs_dim, "obs_std": obs_dim}
+    return {name: (tasks, widths[name]) if name in widths else (tasks,) for name in STATISTICS}
+
+
+def statistics_checksum(statistics: Mapping[str, np.ndarray]) -> int:
+    """CRC-32 of the computed statistics, one after another."""
+    checksum = 0
+    for name, dtype in STATISTICS.items():
+        checksum = zlib.crc32(np.ascontiguousarray(statistics[name], dtype).data, checksum)
+    return checksum
 
 
 def column_checksum(values: np.ndarray | Sequence[str], before: int = 0) -> int:
@@ -107,6 +159,13 @@ def observation_moments(obs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def block_rows(width: int, most: int) -> int:
     """Rows of a width that are handled at once: `most`, or fewer so that they take about 100 MB."""
     return max(1, min(most, _BLOCK_NUMBERS // width))
+
+
+def runs(rows: np.ndarray, most: int = 65_536) -> list[tuple[int, int]]:
+    """Runs [first, last) of episodes of so many rows each that hold about `most` rows together."""
+    block = (np.cumsum(rows) - 1) // most
+    edges = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(rows)]
+    return [(first, last) for first, last in itertools.pairwise(edges) if last > first]
 
 
 def text_fault(text: object, longest: int) -> str | None:

@@ -11,7 +11,7 @@ from datamodules.check import check
 from datamodules.episode_block import EpisodeBlock
 from datamodules.layout import EPISODE_COLUMNS, column_checksum
 from datamodules.skeleton import PlainFile
-from datamodules.store_plan import SUMS, StorePlan
+from datamodules.store_plan import SUMS, StorePlan, written_statistics
 from datamodules.working_folder import SETTINGS, WorkingFolder, remove
 from lit_pwm.errors import LitPWMError
 from lit_pwm.runtime.atomic import replacing
@@ -83,9 +83,9 @@ class PartialStore:
         with self._explained():
             if not self.done:
                 self._path.unlink(missing_ok=True)
-            promised = plan.attributes(plan.no_checksums(), 0, 0)
+            datasets, promised = plan.datasets(self._table), plan.promised_attributes()
             self._file = self._opening.enter_context(
-                PlainFile(self._path, plan.datasets(self._table), promised, continued=bool(self.done))
+                PlainFile(self._path, datasets, promised, continued=bool(self.done))
             )
             if not self.done:
                 self._file.allocate()
@@ -108,6 +108,7 @@ class PartialStore:
             for name, rows in block.rows.items():
                 self._file.put(name, self.rows_done, rows)
             self._file.put("episode/checksum", first, block.checksums)
+            self._file.put("episode/obs_count", first, block.counts)
             if "last_obs_known" in self._table:
                 self._file.put("episode/last_obs_known", first, block.last_obs_known)
             for name, values in zip(SUMS, block.sums, strict=True):
@@ -134,11 +135,12 @@ class PartialStore:
         """
         checksums = self._plan.no_checksums()
         with self._explained():
-            for name in ("offset", "length", "task", "source", "obs_count"):
+            for name in ("offset", "length", "task", "source"):
                 self._file.put(f"episode/{name}", 0, self._table[name])
             for name in EPISODE_COLUMNS[self._plan.version]:
                 checksums[name] = self._checksum(name)
-            self._file.put_attributes(self._plan.attributes(checksums, self.clipped, self.clamped))
+            statistics = written_statistics(self._file, self._plan).arrays()
+            self._file.put_attributes(self._plan.attributes(checksums, self.clipped, self.clamped, statistics))
             self._file.to_disk()
         self.close()
         if faults := check(self._path, advance):

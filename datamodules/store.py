@@ -12,7 +12,7 @@ import numpy as np
 
 from datamodules.columns import ArrayColumn, ChunkedColumn, Column, LargeMappedColumn, is_cached, mapped
 from datamodules.episode import Episode
-from datamodules.layout import EPISODE_COLUMNS, MOMENTS, block_rows, column_checksum
+from datamodules.layout import EPISODE_COLUMNS, MOMENTS, block_rows, column_checksum, content_hash
 from datamodules.opening import Identity, open_store, require_unchanged
 from datamodules.probing import Fault
 from datamodules.structure import Structure, checksum_fault, one_line, read_column, read_structure
@@ -40,6 +40,9 @@ class EpisodeStore:
         identity: the file's device, number, size and time of change when it was opened.
         version: of the file's format.
         content: what tells the store from others, the same for all copies; None for version 1.
+        hash: SHA-256 over the checksums of all columns and attributes, 64 hexadecimal digits; None for version 1.
+        statistics: counts, returns and scales of observations of each task as the store keeps them; None for stores
+            written before they were kept, of which `datamodules.info.statistics` computes them.
         tasks: task name → (obs_dim, action_dim), unpadded, in index order.
         action_repeat: control steps for each action, over which a reward sums.
         clipped_actions: actions that were beyond ±1 by rounding and that the writer clipped.
@@ -75,7 +78,10 @@ class EpisodeStore:
         self.clipped_actions = attributes.get("clipped_actions", 0)
         self.clamped_rewards = attributes.get("clamped_rewards", 0)
         self.content: tuple[int, ...] | None = None
+        self.hash: str | None = None
+        self.statistics = found.statistics
         if self.version > 1:
+            self.hash = content_hash(attributes)
             self.content = (attributes["attribute_checksum"], *attributes["column_checksums"])
         self.offset: np.ndarray = found.table["offset"].astype(np.int64)
         self.length: np.ndarray = found.table["length"].astype(np.int64) - 1
@@ -184,7 +190,8 @@ class EpisodeStore:
             block = [self._episode_column(name, slice(first, first + step)) for name in MOMENTS]
             for name, values in zip(MOMENTS, block, strict=True):
                 checksums[name] = column_checksum(values, checksums[name])
-            other = block[0] != self.length[first : first + step] + 1
+            rows, known = self.length[first : first + step] + 1, self.last_obs_known[first : first + step]
+            other = (block[0] != rows) & (known | (block[0] != rows - 1))  # stores of long ago counted the repeated row
             if other.any():
                 raise self._damaged(f"episode/obs_count is not the rows of episode {first + int(np.argmax(other))}")
             yield first, *block

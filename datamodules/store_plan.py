@@ -17,8 +17,14 @@ from datamodules.layout import (
     FORMAT_VERSION,
     IMPORTED_VERSION,
     ROW_COLUMNS,
+    STATISTICS,
     attribute_checksum,
+    content_hash,
+    statistics_checksum,
+    statistics_shapes,
 )
+from datamodules.skeleton import PlainFile
+from datamodules.store_statistics import StoreStatistics, moment_blocks, statistics_of
 
 SUMS = ("obs_sum", "obs_m2")
 
@@ -84,13 +90,21 @@ class StorePlan:
         """0 for each column of the table of episodes, in the order in which they are kept."""
         return dict.fromkeys(EPISODE_COLUMNS[self.version], 0)
 
-    def attributes(self, checksums: Mapping[str, int], clipped: int, clamped: int) -> dict[str, object]:
+    def promised_attributes(self) -> dict[str, object]:
+        """Attributes of the shapes and types of those that the file will have, before what they say is known."""
+        shapes = statistics_shapes(len(self.tasks), *self.widths["obs"])
+        return self.attributes(self.no_checksums(), 0, 0, {n: np.zeros(shapes[n], t) for n, t in STATISTICS.items()})
+
+    def attributes(
+        self, checksums: Mapping[str, int], clipped: int, clamped: int, statistics: Mapping[str, np.ndarray]
+    ) -> dict[str, object]:
         """The file's attributes, as it holds them.
 
         Args:
             checksums: of each column of the table of episodes.
             clipped: actions that were moved into [-1, 1].
             clamped: rewards that were moved into the range of a model's bins.
+            statistics: those that are computed from the columns.
         """
         attributes: dict[str, object] = {
             "format_version": self.version,
@@ -111,5 +125,21 @@ class StorePlan:
             "clamped_rewards": self.moved[1] + clamped,
             "column_checksums": list(checksums.values()),
         }
+        held |= {
+            **statistics,
+            "statistics_checksum": statistics_checksum(statistics),
+            "content_hash": np.bytes_(content_hash(attributes)),
+        }
         attributes["attribute_checksum"] = attribute_checksum(attributes)
         return {"format": FORMAT, **attributes, **held}
+
+
+def written_statistics(file: PlainFile, plan: StorePlan) -> StoreStatistics:
+    """The statistics of a store whose columns have all been written.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    (obs_dim,) = plan.widths["obs"]
+    moments = moment_blocks(file.get, len(plan.rows), obs_dim)
+    return statistics_of(file.get, moments, plan.rows, plan.task, len(plan.tasks), obs_dim)

@@ -14,10 +14,19 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from datamodules.attributes import names_attribute, require_texts, specs_attribute, texts, whole_number, whole_numbers
+from datamodules.attributes import (
+    kept_statistics,
+    names_attribute,
+    require_texts,
+    specs_attribute,
+    texts,
+    whole_number,
+    whole_numbers,
+)
 from datamodules.datasets import look_at_data, look_at_shape, look_at_type, own_dataset
 from datamodules.layout import (
     ATTRIBUTES,
+    COMPUTED_ATTRIBUTES,
     EPISODE_COLUMNS,
     LONGEST_SOURCE,
     MOMENTS,
@@ -28,6 +37,7 @@ from datamodules.layout import (
     column_checksum,
 )
 from datamodules.probing import Fault, require_readable
+from datamodules.store_statistics import StoreStatistics
 
 R = TypeVar("R")
 
@@ -41,14 +51,18 @@ class Structure:
         attributes: plain Python values by name.
         shapes: shape of each dataset, by name such as `obs` or `episode/offset`.
         table: the per-episode columns, arrays [E] or lists of text, but for the statistics.
+        statistics: what the store keeps of its tasks; None in those that do not.
         faults: what is wrong, a sentence each.
+        rows_readable: whether all that is wrong leaves rows and episodes where they are.
     """
 
     version: int
     attributes: dict[str, Any] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     table: dict[str, Any] = field(default_factory=dict)
+    statistics: StoreStatistics | None = None
     faults: list[str] = field(default_factory=list)
+    rows_readable: bool = False
 
     @property
     def tasks(self) -> dict[str, tuple[int, int]]:
@@ -67,7 +81,7 @@ def read_structure(file: h5py.File, version: int) -> Structure:
         version: the format's version that it names.
     """
     found = Structure(version)
-    for stage in (_attributes, _datasets, _tasks, _table, _checksums):
+    for stage in (_attributes, _datasets, _tasks, _table, _checksums, _statistics):
         stage(file, found)
         if found.faults and stage is not _attributes:  # datasets can be looked at without attributes
             break
@@ -116,7 +130,7 @@ def _require_nothing_later(file: h5py.File) -> None:
     """A version 2 that says it were 1 would be read without its checksums."""
     latest = max(EPISODE_COLUMNS)
     columns = [f"episode/{name}" for name in EPISODE_COLUMNS[latest] if name not in EPISODE_COLUMNS[1]]
-    names = [name for name in ATTRIBUTES[latest] if name not in ATTRIBUTES[1]]
+    names = [name for name in (*ATTRIBUTES[latest], *COMPUTED_ATTRIBUTES) if name not in ATTRIBUTES[1]]
     later = [name for name in names if name in file.attrs] + [name for name in columns if name in file]
     if later:
         raise Fault(f"there are parts of a later version: {', '.join(later)}")
@@ -204,13 +218,18 @@ def _table(file: h5py.File, found: Structure) -> None:
         ("episode/length holds episodes of more rows than there are", length > rows),
         ("episode/offset is not where the episode before ends", offset != expected),
         ("episode/last_obs_known is neither 0 nor 1", found.table.get("last_obs_known", np.zeros(1)) > 1),
-        ("episode/task points to no task", (task < 0) | (task >= len(found.attributes["task_names"]))),
     ):
-        if wrong.any():
-            faults.append(f"{name}: {int(wrong.sum())} of {len(wrong)} (first: episode {int(np.argmax(wrong))})")
+        _count(faults, name, wrong)
     total = sum(length.tolist())  # of Python's numbers, which do not overflow
     if total != rows:
         faults.append(f"episode/length sums to {total} rows, but there are {rows}")
+    found.rows_readable = not faults
+    _count(faults, "episode/task points to no task", (task < 0) | (task >= len(found.attributes["task_names"])))
+
+
+def _count(faults: list[str], what: str, wrong: np.ndarray) -> None:
+    if wrong.any():
+        faults.append(f"{what}: {int(wrong.sum())} of {len(wrong)} (first: episode {int(np.argmax(wrong))})")
 
 
 def _checksums(file: h5py.File, found: Structure) -> None:
@@ -222,6 +241,14 @@ def _checksums(file: h5py.File, found: Structure) -> None:
             found.faults.append(checksum_fault(f"episode/{name}"))
     if attribute_checksum(found.attributes) != found.attributes["attribute_checksum"]:
         found.faults.append(checksum_fault("the attributes"))
+
+
+def _statistics(file: h5py.File, found: Structure) -> None:
+    """What is kept of the tasks, where there is any of it."""
+    if found.version == 1 or not any(name in file.attrs for name in COMPUTED_ATTRIBUTES):
+        return
+    place = file, found.attributes, len(found.tasks), found.shapes["obs"][1]
+    found.statistics = attempt(found.faults, "the statistics of the tasks", lambda: kept_statistics(*place))
 
 
 def checksum_fault(what: str) -> str:

@@ -115,7 +115,7 @@ class EpisodeWriter:
             records = list(self._folder.records().values())
             if not records:
                 raise LitPWMError(f"No episode was appended to {str(self.path)!r}; a store holds at least one.")
-            finish(self._folder, self.tasks, self._action_repeat, records)
+            finish(self._folder, self.tasks, self._action_repeat, records, {"verb": "EpisodeWriter"})
         finally:
             self._folder.close()
 

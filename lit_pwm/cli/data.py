@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -122,11 +121,12 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 
 def _described(info: StoreInfo) -> list[str]:
-    held = {name: task for name, task in info.tasks.items() if len(task.returns)}
+    held = {name: task for name, task in info.tasks.items() if len(task.lengths)}
     lines = [
         f"{info.path}: {info.num_episodes:,} episodes of {len(held)} task{'s' if len(held) != 1 else ''}, "
         f"{info.num_transitions:,} transitions in {info.num_rows:,} rows, {info.num_bytes / 1e6:,.1f} MB, "
-        f"action repeat {info.action_repeat}, format version {info.version}"
+        f"action repeat {info.action_repeat}, format version {info.version}",
+        f"SHA-256 {info.hash}" if info.hash else "no hash: format version 1 has no checksums",
     ]
     for count, what in (
         (info.clipped_actions, "actions were clipped to ±1"),
@@ -146,19 +146,18 @@ def _described_task(name: str, task: TaskInfo) -> list[str]:
     lengths = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
     sources = ", ".join(f"{printable(source)} ({count:,})" for source, count in task.sources.most_common(5))
     lines = [
-        f"{printable(name)}: {len(task.returns):,} episodes of {lengths} transitions, {task.terminated:,} terminated; "
-        f"obs {task.obs_dim}, action {task.action_dim}",
-        f"  source: {sources}{', …' if len(task.sources) > 5 else ''}",
+        f"{printable(name)}: {len(task.lengths):,} {'episodes' if task.whole_episodes else 'pieces of episodes'} of "
+        f"{lengths} transitions, {task.terminated:,} terminated; obs {task.obs_dim}, action {task.action_dim}",
+        f"  {int(task.lengths.sum()):,} transitions in all; source: {sources}{', …' if len(task.sources) > 5 else ''}",
     ]
-    finite = [value for value in task.returns.tolist() if math.isfinite(value)]
-    if len(finite) < len(task.returns):
-        lines.append(f"  return: the returns of {len(task.returns) - len(finite):,} are not finite (see data check)")
+    finite = int(task.histogram.sum())
+    if finite < len(task.lengths):
+        lines.append(f"  return: the returns of {len(task.lengths) - finite:,} are not finite (see data check)")
     if not finite:
         return lines
-    mean = math.fsum(finite) / len(finite)
-    lines.append(f"  return: mean {mean:.1f}, from {min(finite):.1f} to {max(finite):.1f}")
-    counts, edges = task.histogram()
-    return lines + _histogram(counts.tolist(), edges.tolist())
+    what = "return" if task.whole_episodes else "return of pieces"
+    lines.append(f"  {what}: mean {task.mean:.1f}, std {task.std:.1f}, from {task.least:.1f} to {task.greatest:.1f}")
+    return lines + _histogram(task.histogram.tolist(), task.edges.tolist())
 
 
 def printable(text: str) -> str:

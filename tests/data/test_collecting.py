@@ -55,7 +55,7 @@ def test_the_store_is_complete_and_sound(collected):
     assert {e.source for e in store} == {"noise"}
     assert not any(e.terminated for e in store)
     assert len({e.obs[0].tobytes() for e in store}) == 24
-    assert os.listdir(collected.parent) == ["store.h5"]
+    assert sorted(os.listdir(collected.parent)) == ["store.h5", "store.json"]
 
 
 def test_actions_and_rewards_are_those_of_the_environment(collected):
@@ -122,7 +122,7 @@ def test_a_killed_collection_goes_on(collected, tmp_path, workers):
     assert 0 < there < 24
     quick(path, episodes=12, seed=4)
     assert path.read_bytes() == collected.read_bytes()
-    assert sorted(os.listdir(tmp_path)) == ["script.py", "store.h5"]
+    assert sorted(os.listdir(tmp_path)) == ["script.py", "store.h5", "store.json"]
 
 
 def test_going_on_rolls_only_what_is_missing(tmp_path, monkeypatch):

@@ -130,8 +130,8 @@ assert not heavy, heavy
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_info_of_returns_that_are_not_finite(make_store, capsys, value):
-    path = make_store([("cup-catch", 20)] * 6)
+def test_info_of_returns_that_are_not_finite(make_store, version_1, capsys, value):
+    path = version_1(make_store([("cup-catch", 20)] * 6))
     with h5py.File(path, "r+") as file:
         file["reward"][25] = value
     assert run("data", "info", path) == 0

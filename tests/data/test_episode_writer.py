@@ -87,7 +87,7 @@ def test_a_killed_writer_continues_to_the_same_file(tmp_path, uninterrupted, sto
     assert not path.exists()
     assert run_writer(path) == stop  # every episode whose append had returned
     assert path.read_bytes() == uninterrupted
-    assert os.listdir(tmp_path) == ["s.h5"]
+    assert sorted(os.listdir(tmp_path)) == ["s.h5", "s.json"]
 
 
 def test_a_writer_killed_at_random_moments_loses_at_most_the_episode_in_flight(tmp_path, uninterrupted):
@@ -135,7 +135,7 @@ def test_an_exception_leaves_shards_and_no_file(tmp_path):
         assert len(writer) == 1
         writer.append(task="b", **arrays(7, (2, 2)))
     assert [len(e) for e in EpisodeStore(path)] == [4, 7]
-    assert os.listdir(tmp_path) == ["s.h5"]
+    assert sorted(os.listdir(tmp_path)) == ["s.h5", "s.json"]
 
 
 def test_an_exception_before_the_first_episode_leaves_nothing(tmp_path):
@@ -160,7 +160,7 @@ def test_a_folder_that_stood_before_or_is_the_current_one_stays(tmp_path, monkey
     with EpisodeWriter("../s.h5", tasks=TASKS) as writer:
         writer.append(task="a", **arrays())
     assert os.getcwd() == str(shards)
-    assert sorted(tmp_path.rglob("*")) == [tmp_path / "s.h5", shards]
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "s.h5", shards, tmp_path / "s.json"]
 
 
 def test_an_existing_file_is_never_written_over(tmp_path):

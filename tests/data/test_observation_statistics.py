@@ -9,11 +9,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from sealing import seal
 from support import fit
 
 from datamodules import EpisodeStore, EpisodeWriter, MultitaskDataModule, observation_statistics, store
-from datamodules.layout import EPISODE_COLUMNS, attribute_checksum, column_checksum
-from datamodules.structure import read_column, read_structure
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models import MLPDynamics
 from lit_pwm.models.world_model_options import WorldModelOptions
@@ -103,9 +102,7 @@ def write_moments(path, name, episode, value):
     with h5py.File(path, "r+") as file:
         column = file[f"episode/{name}"]
         column[(episode, 1) if column.ndim == 2 else episode] = value
-        columns = {name: read_column(file, name) for name in EPISODE_COLUMNS[2]}
-        file.attrs["column_checksums"] = [column_checksum(values) for values in columns.values()]
-        file.attrs["attribute_checksum"] = attribute_checksum(read_structure(file, 2).attributes)
+        seal(file)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,8 @@ def test_info_counts(make_store):
     assert (cup.obs_dim, cup.action_dim, cup.terminated) == (8, 2, 1)
     assert cup.sources == {"source 0": 1, "source 1": 1}
     assert cup.lengths.tolist() == [5, 8]
-    np.testing.assert_allclose(cup.returns, [2 * 5 + 0.01, 3 * 8 + 0.028], rtol=1e-6)
-    counts, edges = cup.histogram(2)
-    assert counts.tolist() == [1, 1]
-    assert edges[0] == pytest.approx(10.01)
+    returns = np.array([2 * 5 + 0.01, 3 * 8 + 0.028])
+    np.testing.assert_allclose((cup.mean, cup.std), (returns.mean(), returns.std()), rtol=1e-6)
+    np.testing.assert_allclose((cup.least, cup.greatest), returns, rtol=1e-6)
+    assert cup.histogram.tolist() == [1, *[0] * 8, 1]
+    assert cup.edges[[0, -1]].tolist() == [cup.least, cup.greatest]

@@ -51,7 +51,7 @@ def assert_holds(made, episodes):
     assert len(made) == len(episodes) == info(made.path).num_episodes
     assert all(same(one, other) for one, other in zip(made, episodes, strict=True))
     assert made.num_transitions == sum(len(episode) for episode in episodes)
-    assert sum(len(task.returns) for task in info(made.path).tasks.values()) == len(episodes)
+    assert sum(len(task.lengths) for task in info(made.path).tasks.values()) == len(episodes)
     assert check(made.path) == []
 
 
@@ -81,7 +81,7 @@ def test_what_cannot_be_chosen_is_said(store, tmp_path):
     ):
         with pytest.raises(LitPWMError, match=said):
             subset(store.path, tmp_path / "s.h5", progress=False, **chosen)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["whole.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["whole.h5", "whole.json"]
 
 
 def test_a_merge_has_all_episodes_and_merges_again_to_the_same_bytes(store, tmp_path):
@@ -134,7 +134,7 @@ def test_a_split_that_cannot_be_is_said(store, tmp_path):
     ):
         with pytest.raises(LitPWMError, match=said):
             split(store.path, [tmp_path / out for out in outs], shares, progress=False)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["whole.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["whole.h5", "whole.json"]
 
 
 def test_pieces_have_no_returns_to_choose_by_and_stay_pieces(tmp_path):

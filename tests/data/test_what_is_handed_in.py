@@ -341,7 +341,7 @@ def test_shards_are_removed_before_their_settings(tmp_path, monkeypatch):
     removed = [name for name in removed if not name.startswith(".")]
     assert removed[0].endswith(".shard")
     assert removed[-2:] == ["settings.json", "lock"]
-    assert os.listdir(tmp_path) == ["s.h5"]
+    assert sorted(os.listdir(tmp_path)) == ["s.h5", "s.json"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "link"])
@@ -446,7 +446,7 @@ def test_a_changed_working_directory(tmp_path, monkeypatch):
         writer.append(task="a", **arrays(40))
         monkeypatch.chdir(tmp_path / "there")
         writer.append(task="a", **arrays(40))
-    assert os.listdir(tmp_path / "here") == ["s.h5"]
+    assert sorted(os.listdir(tmp_path / "here")) == ["s.h5", "s.json"]
     monkeypatch.chdir(tmp_path / "here")
     store, data = EpisodeStore("s.h5"), MultitaskDataModule("s.h5", horizon=4, batch_size=8)
     monkeypatch.chdir(tmp_path / "there")
@@ -501,7 +501,7 @@ with EpisodeWriter(path, tasks={"a": (3, 1)}, resume=True) as writer:
     assert done.returncode == 0, done.stderr
     assert [len(episode) for episode in EpisodeStore(path)] == [100, 101, *range(102, 108)]
     assert check(path) == []
-    assert os.listdir(tmp_path) == ["s.h5"]
+    assert sorted(os.listdir(tmp_path)) == ["s.h5", "s.json"]
 
 
 def test_info_says_version_and_what_was_moved(tmp_path, capsys):

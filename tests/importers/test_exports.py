@@ -108,4 +108,4 @@ def test_one_task_of_several_and_actions_without_bounds_as_they_are(tmp_path, ca
         np.testing.assert_array_equal(one.obs, other.obs)
     exported(store, tmp_path / "set", "minari", "--task", "b", code=2)
     assert "exists already" in " ".join(capsys.readouterr().err.split())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.h5", "again.json", "s.h5", "set"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.h5", "again.json", "s.h5", "s.json", "set"]
