@@ -165,7 +165,7 @@ def _loss(
 ) -> Callable[..., dict[str, Tensor]]:
     """A loss with its parts, of slices and noise, recorded."""
     drawn, parts = list(noise), list[str]()
-    fields = [name for name in ("obs", "action", "reward", "task", "consistent") if name in batch]
+    fields = [name for name in Batch.__annotations__ if name in batch and name != "second"]
 
     def function(*inputs: Tensor) -> tuple[Tensor, ...]:
         slices = cast("Batch", dict(zip(fields, inputs, strict=False)))

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from datamodules.episodes import EpisodeTable
 from datamodules.loader import DrawnBatches, FixedBatches
-from datamodules.sampler import Balance, SliceSampler
+from datamodules.sampler import Balance, SliceSampler, legal_starts
 from datamodules.splitting import Split, require_slices
 
 
@@ -47,10 +47,10 @@ def training_batches(
     # An episode that is not used counts as one without slices, so that windows name episodes of the whole table.
     lengths = np.where(held, 0, table.length)
     require_slices(table, lengths, horizon, paths, option)
-    sampler = SliceSampler(lengths, horizon, table.task, balance, seed, stream)
+    sampler = SliceSampler(lengths, horizon, table.task, balance, seed, stream, table.terminated)
     rank, world_size = ranks
     sampler.require_enough(batch_size, world_size, paths, option)
-    short = int(((lengths < horizon) & ~held).sum())
+    short = int(((legal_starts(lengths, horizon, table.terminated) == 0) & ~held).sum())
     if short:
         rank_zero_info(
             f"{short} of {int((~held).sum())} training episodes are shorter than the horizon of {horizon} and are not "
@@ -80,6 +80,7 @@ def validation_batches(
         return None
     rank, world_size = ranks
     whole = batch_size * world_size
-    sampler = SliceSampler(np.where(found.held, table.length, 0), found.horizon, table.task, balance)
+    lengths = np.where(found.held, table.length, 0)
+    sampler = SliceSampler(lengths, found.horizon, table.task, balance, terminated=table.terminated)
     batches = FixedBatches(sampler.spread(count * whole), whole, rank, world_size)
     return batches if len(batches) else None

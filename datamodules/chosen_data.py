@@ -89,10 +89,7 @@ class ChosenData:
     @property
     def has_terminations(self) -> bool:
         """Whether any chosen episode, of either stream, ended by termination."""
-        stores, table, _ = self._of_both_streams()
-        return any(
-            bool(store.terminated()[table.number[table.store == index]].any()) for index, store in enumerate(stores)
-        )
+        return bool(self._of_both_streams()[1].terminated.any())
 
     @property
     def held_out(self) -> np.ndarray:

@@ -25,13 +25,16 @@ class Column(Protocol):
         """Rows start to stop - 1, not to be written to."""
         ...
 
-    def windows(self, starts: np.ndarray, length: int, width: int | None = None) -> np.ndarray:
+    def windows(
+        self, starts: np.ndarray, length: int, width: int | None = None, last: np.ndarray | None = None
+    ) -> np.ndarray:
         """Runs of `length` rows from each start, time-major: [length, B, ...], a new array.
 
         Args:
             starts: first rows [B].
             length: rows of each run.
             width: keep only the first entries of each row.
+            last: rows beyond which nothing is read [B]; they stand in place of those behind them.
         """
         ...
 
@@ -46,9 +49,13 @@ class ArrayColumn:
         """Rows start to stop - 1, a view."""
         return self.array[start:stop]
 
-    def windows(self, starts: np.ndarray, length: int, width: int | None = None) -> np.ndarray:
+    def windows(
+        self, starts: np.ndarray, length: int, width: int | None = None, last: np.ndarray | None = None
+    ) -> np.ndarray:
         """[length, B, ...] in one gather."""
         rows = np.arange(length)[:, None] + starts
+        if last is not None:
+            np.minimum(rows, last, out=rows)
         return (self.array if width is None else self.array[:, :width])[rows]
 
 
@@ -67,9 +74,11 @@ class LargeMappedColumn:
         """Rows start to stop - 1, a view."""
         return self._in_order.read(start, stop)
 
-    def windows(self, starts: np.ndarray, length: int, width: int | None = None) -> np.ndarray:
+    def windows(
+        self, starts: np.ndarray, length: int, width: int | None = None, last: np.ndarray | None = None
+    ) -> np.ndarray:
         """[length, B, ...] in one gather."""
-        return self._at_random.windows(starts, length, width)
+        return self._at_random.windows(starts, length, width, last)
 
 
 def mapped(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype, advice: int | None = None) -> np.ndarray:
@@ -115,11 +124,15 @@ class ChunkedColumn:
                 f"{str(error).splitlines()[0]}. The file is damaged; write the store anew, or copy it again."
             ) from error
 
-    def windows(self, starts: np.ndarray, length: int, width: int | None = None) -> np.ndarray:
+    def windows(
+        self, starts: np.ndarray, length: int, width: int | None = None, last: np.ndarray | None = None
+    ) -> np.ndarray:
         """[length, B, ...], read in the order of the file."""
+        stops = starts + length if last is None else np.minimum(starts + length, last + 1)
         shape = self._dataset.shape[1:] if width is None else (width,)
         out = np.empty((length, len(starts), *shape), self._dataset.dtype)
         for place in np.argsort(starts, kind="stable"):
-            rows = self.read(int(starts[place]), int(starts[place]) + length)
-            out[:, place] = rows if width is None else rows[:, :width]
+            rows = self.read(int(starts[place]), int(stops[place]))
+            out[: len(rows), place] = rows if width is None else rows[:, :width]
+            out[len(rows) :, place] = out[len(rows) - 1, place]
         return out

@@ -25,6 +25,7 @@ class EpisodeTable:
         length: actions T of each episode [E].
         task: index of each episode's task in `tasks` [E].
         last_obs_known: whether each episode's last observation was recorded, bool [E].
+        terminated: whether each episode ended by termination, bool [E].
     """
 
     tasks: dict[str, tuple[int, int]]
@@ -34,6 +35,7 @@ class EpisodeTable:
     length: np.ndarray
     task: np.ndarray
     last_obs_known: np.ndarray
+    terminated: np.ndarray
 
     def __len__(self) -> int:
         """The number of episodes."""
@@ -94,7 +96,7 @@ def choose(stores: Sequence[EpisodeStore], names: Sequence[str] | None) -> Episo
         lookup = np.array([numbers.get(name, -1) for name in store.tasks])
         task = lookup[store.task]
         number = np.flatnonzero(task >= 0)
-        own = store.offset, store.length, task, store.last_obs_known
+        own = store.offset, store.length, task, store.last_obs_known, store.terminated()
         parts.append((np.full(len(number), index), number, *(column[number] for column in own)))
     return EpisodeTable(chosen, *(np.concatenate(column) for column in zip(*parts, strict=True)))
 

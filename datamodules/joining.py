@@ -62,7 +62,9 @@ def join(
     if not new.any():
         return Joined(whole, table, places)
     places[new] = len(table) + np.arange(int(new.sum()))
-    added = (origin, second.number, second.offset, second.length, task, second.last_obs_known)
-    own = (table.store, table.number, table.offset, table.length, table.task, table.last_obs_known)
+    ends = (second.last_obs_known, second.terminated)
+    added = (origin, second.number, second.offset, second.length, task, *ends)
+    ends = (table.last_obs_known, table.terminated)
+    own = (table.store, table.number, table.offset, table.length, table.task, *ends)
     columns = (np.concatenate([one, other[new]]) for one, other in zip(own, added, strict=True))
     return Joined(whole, EpisodeTable(tasks, *columns), places)

@@ -15,6 +15,7 @@ from datamodules.guarding import Guard
 from datamodules.numbering import Binding
 from datamodules.sampler import SliceSampler, Windows
 from datamodules.storages import Storage
+from datamodules.transition_marks import clear_padding, transition_marks
 from lit_pwm.batch import Batch
 
 T = TypeVar("T")
@@ -83,6 +84,7 @@ class SliceDataset(IterableDataset[Batch]):
         length: batches of one iteration.
         second: a second stream, whose batch of the same step is then under `second`.
         every: at every n-th step.
+        terminations: whether batches say which transitions terminate, and which there are.
     """
 
     def __init__(
@@ -95,10 +97,12 @@ class SliceDataset(IterableDataset[Batch]):
         length: int,
         second: SliceDataset | None = None,
         every: int = 1,
+        terminations: bool = False,
     ) -> None:
         self.first_step, self.length = 0, length
         self._storage, self._table, self._batches = storage, table, batches
-        self._all_known = bool(table.last_obs_known.all())
+        self._marked = terminations or not table.last_obs_known.all()
+        self._terminations = terminations
         self._horizon, self._binding, self._second, self._every = horizon, binding, second, every
 
     def __len__(self) -> int:
@@ -117,18 +121,15 @@ class SliceDataset(IterableDataset[Batch]):
         obs, action, reward = self._storage.slices(windows, self._horizon, binding.obs_dim, binding.action_dim)
         task = torch.from_numpy(binding.task_ids[self._table.task[windows.episode]]).to(obs.device)
         batch = Batch(obs=obs, action=action, reward=reward, task=task)
-        if not self._all_known:
-            batch["consistent"] = self._consistent(windows).to(obs.device)
+        if self._marked:
+            marks = transition_marks(windows, self._horizon, self._table, obs.device)
+            batch["consistent"] = marks.consistent
+            if self._terminations:
+                batch["terminated"], batch["valid"] = marks.terminated, marks.valid
+                clear_padding(obs, action, reward, marks.valid)
         if self._second is not None and step % self._every == 0:
             batch["second"] = self._second.batch(step)
         return batch
-
-    def _consistent(self, windows: Windows) -> torch.Tensor:
-        """Whether the observation after each transition was recorded, bool [H, B]; only an episode's last may not."""
-        table, consistent = self._table, np.ones((self._horizon, len(windows.episode)), bool)
-        at_end = windows.start + self._horizon == table.length[windows.episode]
-        consistent[-1] = ~at_end | table.last_obs_known[windows.episode]
-        return torch.from_numpy(consistent)
 
 
 class SliceLoader:

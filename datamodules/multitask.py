@@ -137,21 +137,28 @@ class MultitaskDataModule(ChosenData, LightningDataModule):
         overfitting = trainer is not None and bool(trainer.overfit_batches)  # ty: ignore[missing-attribute]
         every = 1 if self.second is None else self.second.every
         stream = Stream(
-            *self._opened(), self._rows(), self._train_batches, self.horizon, self._binding, self._second(), every
-        )
+            *self._opened(), self._rows(), self._train_batches, self.horizon, self._binding, self._second(), every,
+            terminations=self.has_terminations,
+        )  # fmt: skip
         return self._loader(stream, self.batches_per_epoch, done, restart=overfitting)
 
     def _second(self) -> Stream | None:
         if self.second is None or (second := self._second_episodes) is None:
             return None
         stores, table, _ = self._of_both_streams()
-        return Stream(stores, table, self._rows(), self._second_batches, self.second.horizon, second.binding)
+        return Stream(
+            stores, table, self._rows(), self._second_batches, self.second.horizon, second.binding,
+            terminations=self.has_terminations,
+        )  # fmt: skip
 
     def val_dataloader(self) -> SliceLoader | list[SliceLoader]:
         """Batches of fixed, evenly spread slices of held-out episodes; an empty list where none is held out."""
         if self._val_batches is None:
             return []
-        stream = Stream(*self._opened(), self._rows(), self._val_batches, self._split.horizon, self._binding)
+        stream = Stream(
+            *self._opened(), self._rows(), self._val_batches, self._split.horizon, self._binding,
+            terminations=self.has_terminations,
+        )  # fmt: skip
         return self._loader(stream, len(self._val_batches), 0, restart=True)
 
     def test_dataloader(self) -> SliceLoader | list[SliceLoader]:

@@ -20,12 +20,27 @@ class Windows(NamedTuple):
     start: np.ndarray
 
 
-class SliceSampler:
-    """Draws slices of H transitions (H + 1 observations), each inside one episode, with replacement.
+def legal_starts(lengths: np.ndarray, horizon: int, terminated: np.ndarray | None = None) -> np.ndarray:
+    """In how many rows of each episode a slice may start, from its first on [E].
 
-    An episode of T actions has T - H + 1 legal starts, none if it is shorter than H. The batch of a step depends on the
-    seed, the step and the batch's size alone, and each of W ranks takes its share of it, so that W ranks together see
-    what one process would.
+    An episode of T actions has T - H + 1, none if it is shorter than H. One that ended by termination has T, each row
+    but the terminal one: what would come behind that is known to be nothing, so that slices may run past it.
+
+    Args:
+        lengths: actions T of each episode [E].
+        horizon: transitions H of a slice.
+        terminated: whether each ended by termination, bool [E]; none did if not given.
+    """
+    inside = np.maximum(lengths - horizon + 1, 0)
+    return inside if terminated is None else np.where(terminated, lengths, inside)
+
+
+class SliceSampler:
+    """Draws slices of H transitions (H + 1 observations), each of one episode, with replacement.
+
+    Slices lie inside their episode, but may run past its end if it terminated (`legal_starts`). The batch of a step
+    depends on the seed, the step and the batch's size alone, and each of W ranks takes its share of it, so that W ranks
+    together see what one process would.
 
     Args:
         lengths: actions T of each episode [E].
@@ -35,12 +50,13 @@ class SliceSampler:
             then uniformly from its legal starts.
         seed: of the draws, 0 or more.
         stream: which of several streams of one seed, 0 or more; each draws anew.
+        terminated: whether each episode ended by termination, bool [E]; none did if not given.
 
     Attributes:
         num_windows: the number of legal starts.
 
     Raises:
-        LitPWMError: no episode is as long as the horizon, or an argument is not one of those above.
+        LitPWMError: no episode has a legal start, or an argument is not one of those above.
     """
 
     @checked
@@ -52,6 +68,7 @@ class SliceSampler:
         balance: Balance = "transitions",
         seed: CountOrZero = 0,
         stream: CountOrZero = 0,
+        terminated: Sequence[bool] | np.ndarray | None = None,
     ) -> None:
         lengths = np.asarray(lengths, np.int64)
         self.horizon, self.balance, self.seed, self.stream = horizon, balance, seed, stream
@@ -61,7 +78,7 @@ class SliceSampler:
             order = np.argsort(np.asarray(tasks), kind="stable")
         else:
             order = np.arange(len(lengths))
-        legal = np.maximum(lengths[order] - horizon + 1, 0)
+        legal = legal_starts(lengths, horizon, None if terminated is None else np.asarray(terminated, bool))[order]
         # Episodes without a legal start are left out, so that one search finds the episode of a window.
         self._episodes, legal = order[legal > 0], legal[legal > 0]
         self._ends = np.cumsum(legal)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from datamodules.episodes import EpisodeTable
+from datamodules.sampler import legal_starts
 from lit_pwm.errors import LitPWMError
 
 _LONGEST_DEFAULT_VALIDATION = 16
@@ -52,7 +53,7 @@ def split(table: EpisodeTable, fraction: float, horizon: int, val_horizon: int |
     for a slice on the horizons: not on the run's seed, so that runs with different seeds can be compared, nor on which
     other tasks and stores are used, so that an episode held out once stays held out when newly collected stores join.
     Held-out episodes offer a slice of the validation horizon, and of every task training keeps an episode that offers
-    one of its own.
+    one of its own; one that terminated offers slices of any horizon.
 
     Args:
         table: the episodes.
@@ -66,7 +67,8 @@ def split(table: EpisodeTable, fraction: float, horizon: int, val_horizon: int |
     if fraction == 0:
         return found
     own = {name: np.flatnonzero(table.task == task) for task, name in enumerate(table.tasks)}
-    longest = {name: int(table.length[episodes].max()) for name, episodes in own.items() if len(episodes) > 1}
+    offers = np.where(table.terminated, np.maximum(table.length, wanted), table.length)  # up to which horizon
+    longest = {name: int(offers[episodes].max()) for name, episodes in own.items() if len(episodes) > 1}
     shortest = min(longest, key=lambda name: longest[name], default=None)
     if shortest is not None and longest[shortest] < wanted:
         found.limiting_task = shortest
@@ -96,7 +98,7 @@ def split(table: EpisodeTable, fraction: float, horizon: int, val_horizon: int |
 
 def _hold_out(table: EpisodeTable, found: Split, own: np.ndarray, name: str, fraction: float, horizon: int) -> int:
     """Mark a task's held-out episodes; returns how many the fraction asks for."""
-    enough, asked, picked = table.length >= found.horizon, 0, []
+    enough, asked, picked = legal_starts(table.length, found.horizon, table.terminated) > 0, 0, []
     for store in np.unique(table.store[own]):
         there = own[table.store[own] == store]
         count = min(max(1, round(fraction * len(there))), len(there) - 1)
@@ -108,7 +110,8 @@ def _hold_out(table: EpisodeTable, found: Split, own: np.ndarray, name: str, fra
         picked, asked = own[enough[own]][-1:].tolist(), 1
     found.held[picked] = True
     # Training keeps an episode that is long enough; those held out last go back first.
-    while picked and not (~found.held[own] & (table.length[own] >= horizon)).any():
+    trainable = legal_starts(table.length, horizon, table.terminated) > 0
+    while picked and not (~found.held[own] & trainable[own]).any():
         found.held[picked.pop()] = False
     return asked
 
@@ -135,8 +138,9 @@ def require_slices(
         LitPWMError: a task has no episode that is long enough.
     """
     for task, name in enumerate(table.tasks):
-        longest = int(lengths[table.task == task].max())
-        if longest < horizon:
+        mine = table.task == task
+        longest = int(lengths[mine].max())
+        if not legal_starts(lengths[mine], horizon, table.terminated[mine]).any():
             raise LitPWMError(
                 f"{option}.horizon is {horizon}, but the longest training episode of {name!r} in {', '.join(paths)} "
                 f"has {longest} transitions, so that it offers no slice. Use a horizon of at most {longest}, or leave "

@@ -36,7 +36,10 @@ class Storage(Protocol):
     """Gives slices of chosen episodes."""
 
     def slices(self, windows: Windows, horizon: int, obs_dim: int, action_dim: int) -> Slices:
-        """Slices whose episodes count in the table, with rows padded by zeros or cut to the given widths."""
+        """Slices whose episodes count in the table, with rows padded by zeros or cut to the given widths.
+
+        Where a slice runs past its episode's last row, that one stands for all behind it, NaN included.
+        """
         ...
 
 
@@ -49,22 +52,24 @@ class FileStorage:
     """
 
     def __init__(self, stores: Sequence[EpisodeStore], table: EpisodeTable) -> None:
-        self._stores, self._table = stores, table
+        self._stores, self._table, self._pass_ends = stores, table, bool(table.terminated.any())
 
     def slices(self, windows: Windows, horizon: int, obs_dim: int, action_dim: int) -> Slices:
         """One gather for each column of each store."""
         table, count = self._table, len(windows.episode)
-        origin, first = table.store[windows.episode], table.offset[windows.episode] + windows.start
+        origin, offset = table.store[windows.episode], table.offset[windows.episode]
+        first, last = offset + windows.start, offset + table.length[windows.episode]
         obs = np.zeros((horizon + 1, count, obs_dim), np.float32)
         action = np.zeros((horizon, count, action_dim), np.float32)
         reward = np.empty((horizon, count), np.float32)
         for index in np.unique(origin):
             store, mine = self._stores[index], origin == index
             starts, everything = first[mine], bool(mine.all())
+            ends = last[mine] if self._pass_ends else None
             obs_width, action_width = min(obs_dim, store.obs_dim), min(action_dim, store.action_dim)
-            from_obs = store.column("obs").windows(starts, horizon + 1, obs_width)
-            from_action = store.column("action").windows(starts, horizon, action_width)
-            from_reward = store.column("reward").windows(starts, horizon)
+            from_obs = store.column("obs").windows(starts, horizon + 1, obs_width, ends)
+            from_action = store.column("action").windows(starts, horizon, action_width, ends)
+            from_reward = store.column("reward").windows(starts, horizon, last=ends)
             if everything and (obs_width, action_width) == (obs_dim, action_dim):
                 obs, action, reward = from_obs, from_action, from_reward
             else:
@@ -85,6 +90,7 @@ class MemoryStorage:
     def __init__(self, stores: Sequence[EpisodeStore], table: EpisodeTable) -> None:
         obs_dim, action_dim = widest(stores)
         total, self._first = _places(table)
+        self._last = self._first + table.length if table.terminated.any() else None
         obs = np.zeros((total, obs_dim), np.float32)
         action = np.zeros((total, action_dim), np.float32)
         reward = np.empty(total, np.float32)
@@ -98,9 +104,10 @@ class MemoryStorage:
     def slices(self, windows: Windows, horizon: int, obs_dim: int, action_dim: int) -> Slices:
         """One gather for each column."""
         starts = self._first[windows.episode] + windows.start
-        obs = torch.from_numpy(self._obs.windows(starts, horizon + 1))
-        action = torch.from_numpy(self._action.windows(starts, horizon))
-        reward = torch.from_numpy(self._reward.windows(starts, horizon))
+        ends = None if self._last is None else self._last[windows.episode]
+        obs = torch.from_numpy(self._obs.windows(starts, horizon + 1, last=ends))
+        action = torch.from_numpy(self._action.windows(starts, horizon, last=ends))
+        reward = torch.from_numpy(self._reward.windows(starts, horizon, last=ends))
         return Slices(_fitted(obs, obs_dim), _fitted(action, action_dim), reward)
 
 
@@ -116,6 +123,7 @@ class DeviceStorage:
     def __init__(self, stores: Sequence[EpisodeStore], table: EpisodeTable, device: torch.device) -> None:
         obs_dim, action_dim = widest(stores)
         total, self._first = _places(table)
+        self._last = self._first + table.length if table.terminated.any() else None
         self._device = device
         self._obs = torch.zeros(total, obs_dim, device=device)
         self._action = torch.zeros(total, action_dim, device=device)
@@ -130,6 +138,8 @@ class DeviceStorage:
         """One gather for each column, on the device; only the starts travel to it."""
         starts = torch.from_numpy(self._first[windows.episode] + windows.start).to(self._device)
         rows = torch.arange(horizon + 1, device=self._device)[:, None] + starts
+        if self._last is not None:
+            rows = rows.minimum(torch.from_numpy(self._last[windows.episode]).to(self._device))
         obs, action, reward = self._obs[rows], self._action[rows[:-1]], self._reward[rows[:-1]]
         return Slices(_fitted(obs, obs_dim), _fitted(action, action_dim), reward)
 

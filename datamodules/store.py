@@ -21,6 +21,7 @@ from lit_pwm.paths import absolute
 
 _SHOWN_FAULTS = 3
 _BLOCK_EPISODES = 65_536
+_BLOCK_TERMINATED = 2**24
 __all__ = ["Episode", "EpisodeStore"]
 
 
@@ -71,6 +72,7 @@ class EpisodeStore:
             raise self._damaged("; ".join(found.faults[:_SHOWN_FAULTS]))
         self._take(found)
         self._columns: dict[str, Column] = {}
+        self._terminated: np.ndarray | None = None
 
     def _take(self, found: Structure) -> None:
         self.tasks, attributes = found.tasks, found.attributes
@@ -201,9 +203,15 @@ class EpisodeStore:
                 raise self._damaged(checksum_fault(f"episode/{name}"))
 
     def terminated(self) -> np.ndarray:
-        """Whether each episode ended by termination, bool [E]."""
-        last = self.offset + self.length
-        return self.column("terminated").windows(last, 1)[0].astype(bool)
+        """Whether each episode ended by termination, bool [E], not to be written to; read when first asked for."""
+        if self._terminated is None:
+            column, last, ended = self.column("terminated"), self.offset + self.length, np.empty(len(self), bool)
+            for start in range(0, self.num_rows, _BLOCK_TERMINATED):  # in the file's order, which disks like
+                stop = min(start + _BLOCK_TERMINATED, self.num_rows)
+                own = slice(*np.searchsorted(last, (start, stop)).tolist())
+                ended[own] = column.read(start, stop)[last[own] - start].astype(bool)
+            self._terminated = ended
+        return self._terminated
 
     def __getitem__(self, index: int) -> Episode:
         """Episode `index`, copied from the file.

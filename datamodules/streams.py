@@ -27,6 +27,8 @@ class Stream:
         binding: numbering of tasks and widths.
         second: a stream whose batches come with this one's.
         every: at every n-th step.
+        terminations: whether batches say which transitions terminate, and which there are: those of all streams do
+            where any of their episodes terminated.
     """
 
     stores: Sequence[EpisodeStore]
@@ -37,6 +39,7 @@ class Stream:
     binding: Binding
     second: Stream | None = None
     every: int = 1
+    terminations: bool = False
 
     def loader(self, length: int, first_step: int, restart: bool, num_workers: int, pin_memory: bool) -> SliceLoader:
         """Hands out batches, `length` in an iteration; arguments are `SliceLoader`'s."""
@@ -47,8 +50,9 @@ class Stream:
     def _dataset(self, length: int) -> SliceDataset:
         second = None if self.second is None else self.second._dataset(length)
         return SliceDataset(
-            self.storage, self.table, self.batches, self.horizon, self.binding, length, second, self.every
-        )
+            self.storage, self.table, self.batches, self.horizon, self.binding, length, second, self.every,
+            self.terminations,
+        )  # fmt: skip
 
     def _guard(self) -> Guard:
         second = None if self.second is None else self.second._guard()

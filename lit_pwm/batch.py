@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
+import torch
 from torch import Tensor
 
 
@@ -17,9 +18,16 @@ class Batch(TypedDict):
 
     `obs[t]` is followed by `action[t]`, which earned `reward[t]` and led to `obs[t + 1]`. `task` indexes the task names
     the batches were bound to (`DataSource.bind_tasks`), else the data's own. `second` is the batch of a second stream
-    with its own H and B, at the updates that have one. `consistent` is there where some episode of the data ended
-    without its last observation having been recorded: it is 0 for a transition to one, where `obs[t + 1]` repeats
-    `obs[t]`, and nothing may be learned or measured of what followed.
+    with its own H and B, at the updates that have one.
+
+    Where an episode of the data ended by termination, slices may run past its terminal row, and every batch says which
+    transitions there are (`valid`) and which led to a terminal state (`terminated`). Beyond an end all is 0, and no
+    loss or measure may see it: a loss of a step is Σ_b valid[t, b] x[t, b] / B, by all B slices of the whole batch.
+    Steps that are not valid follow all that are, and a slice's first step is always valid.
+
+    `consistent` is there too, and where some episode ended without its last observation having been recorded: it is
+    `valid`, but 0 for a transition to such an observation, where `obs[t + 1]` repeats `obs[t]`, and nothing may be
+    learned or measured of what followed. Without either, batches have none of the three.
     """
 
     obs: Tensor  # [H+1, B, O] float32, zero-padded on the right to the bound width
@@ -27,7 +35,37 @@ class Batch(TypedDict):
     reward: Tensor  # [H, B] float32
     task: Tensor  # [B] int64
     second: NotRequired[Batch]
+    terminated: NotRequired[Tensor]  # [H, B] bool
+    valid: NotRequired[Tensor]  # [H, B] bool
     consistent: NotRequired[Tensor]  # [H, B] bool
+
+
+def without_padding(batch: Batch) -> Batch:
+    """The batch with zeros beyond the ends of episodes, whatever stood there; itself where it does not say `valid`.
+
+    `consistent` is `valid` where the batch does not say otherwise.
+
+    Whoever masks by `valid` masks this: what is not finite stays so under a factor of zero, and in gradients.
+    """
+    if (valid := batch.get("valid")) is None:
+        return batch
+    there = valid[..., None]
+    obs = torch.cat([batch["obs"][:1], batch["obs"][1:].where(there, 0)])
+    cleared = {"obs": obs, "action": batch["action"].where(there, 0), "reward": batch["reward"].where(valid, 0)}
+    return {"consistent": valid, **batch, **cleared}
+
+
+def counted(per_step: Tensor, counts: Tensor | None) -> Tensor:
+    """What each step has [H, ..., B], and 0 where it does not count.
+
+    Args:
+        per_step: values, [H, ..., B].
+        counts: which count, bool [H, B], as a batch's `valid` and `consistent`; all where it is None.
+    """
+    if counts is None:
+        return per_step
+    between = (1,) * (per_step.ndim - 2)
+    return per_step.where(counts.view(len(counts), *between, -1), 0)
 
 
 @runtime_checkable

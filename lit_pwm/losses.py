@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lit_pwm.batch import Batch
+from lit_pwm.batch import Batch, counted, without_padding
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.models.component import Component, factory_from
 from lit_pwm.models.dynamics import LatentTarget
@@ -33,14 +33,6 @@ def discounted_mean(per_step: Tensor, rho: float) -> Tensor:
     """(1/H) Σ_t ρ^t mean_B x_t for x [H, ..., B]."""
     weights = rho ** torch.arange(len(per_step), dtype=per_step.dtype, device=per_step.device)
     return (weights * per_step.flatten(1).mean(1)).mean()
-
-
-def where_known(per_step: Tensor, batch: Batch) -> Tensor:
-    """An error of next observations [H, ..., B], 0 where the next observation was not recorded."""
-    if (consistent := batch.get("consistent")) is None:
-        return per_step
-    between = (1,) * (per_step.ndim - 2)
-    return per_step.where(consistent.view(len(consistent), *between, -1), 0.0)
 
 
 def _variance(latents: Tensor, known: Tensor | None) -> Tensor:
@@ -76,6 +68,9 @@ class WorldModelObjective(Component):
 
     z_0 = enc(o_0), ẑ_{t+1} = next(ẑ_t, a_t), targets z_{t+1} = sg enc(o_{t+1}):
     L = (1/H) Σ_t ρ^t mean_B [ c_z · consistency(ẑ_{t+1}, z_{t+1}) + Σ_heads c_h · loss_h(ẑ_t, a_t) ] + extra terms.
+
+    The mean is over all slices of the batch, also where a slice has ended before step t (`valid` of a batch is 0) and
+    adds nothing: Σ_b valid[t, b] x[t, b] / B, so that equal shares of ranks add up to one process's batch.
 
     To change what it descends on, derive a class that overrides `targets` or `extra_terms` and name it as the module's
     `objective`.
@@ -116,11 +111,17 @@ class WorldModelObjective(Component):
         return world_model.encode_logits(batch["obs"][1:], batch["task"])
 
     def extra_terms(self, world_model: WorldModel, batch: Batch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """More terms of the loss by name, scalars with their weights; none by default."""
+        """More terms of the loss by name, scalars with their weights; none by default.
+
+        What is not `valid` in the batch is 0 (`lit_pwm.batch.counted` leaves it out of sums over steps).
+        """
         return {}
 
     def head_loss(self, name: str, head: Head, rollout: Rollout, batch: Batch) -> Tensor:
-        """The loss of the head of this name at each step of the rollout [H, ..., B]; by default its own."""
+        """The loss of the head of this name at each step of the rollout [H, ..., B]; by default its own.
+
+        Steps that are not `valid` in the batch are left out of it afterwards.
+        """
         return head.loss(rollout.latents, rollout.actions, rollout.embedding, batch)
 
     def noise_shapes(self, world_model: WorldModel, horizon: int) -> dict[str, tuple[int, ...]]:
@@ -144,8 +145,8 @@ class WorldModelObjective(Component):
 
         Args:
             world_model: the model in training.
-            batch: slices `obs [H+1, B, O]`, `action [H, B, A]`, `reward [H, B]`, `task [B]`; where `consistent` is 0,
-                there is no error of the next observation.
+            batch: slices `obs [H+1, B, O]`, `action [H, B, A]`, `reward [H, B]`, `task [B]`. Where `valid` is 0, heads
+                have no loss, and where `consistent` is 0, there is no error of the next observation.
             noise: the draws of `noise_shapes`, each [B, *shape]. Without it components draw from their own generators.
 
         Returns:
@@ -156,20 +157,20 @@ class WorldModelObjective(Component):
         Raises:
             LitPWMError: coefficients of heads that the world model does not have.
         """
-        noise = noise or {}
+        noise, batch = noise or {}, without_padding(batch)
+        valid, consistent = batch.get("valid"), batch.get("consistent")
         self._require_heads(world_model)
         rollout = self._roll_out(world_model, batch, noise)
-        parts = {"consistency": discounted_mean(where_known(rollout.consistency, batch), self.rho)}
+        parts = {"consistency": discounted_mean(counted(rollout.consistency, consistent), self.rho)}
         total = self.consistency_coef * parts["consistency"]
         for name, module in world_model.heads.items():
             head = cast("Head", module)
             per_step = self.head_loss(name, head, rollout, batch)
-            parts[name] = discounted_mean(per_step, self.rho)
+            parts[name] = discounted_mean(counted(per_step, valid), self.rho)
             total = total + self.coefficients.get(name, head.coefficient) * parts[name]
         extra = self.extra_terms(world_model, batch, noise)
         for term in extra.values():
             total = total + term
-        consistent = batch.get("consistent")
         variance = _variance(rollout.targets[0], None if consistent is None else consistent[0])
         return {"total": total, **parts, **extra, "latent_variance": variance}
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_pwm.batch import Batch
+from lit_pwm.batch import Batch, counted, without_padding
 from lit_pwm.models.world_model import WorldModel, given_noise
 from lit_pwm.options import NonNegative, OptionObject
 
@@ -72,8 +72,8 @@ class DistillationPull(Pull):
     """Keeps what the model says on the second stream near what it said (distillation, arXiv 1503.02531).
 
     α [ c_z (mean_D (enc(o) − enc₀(o))² + mean_D (next(z₀, a) − next₀(z₀, a))²) + c_r KL(p₀ ‖ p) ], averaged over the
-    steps and slices of the batch, with z₀ = enc₀(o), and p and p₀ the distributions over reward bins at (z₀, a) of the
-    model and of what it was. Dynamics that sample are given the same noise.
+    steps and slices of the batch (0 beyond the end of an episode), with z₀ = enc₀(o), and p and p₀ the distributions
+    over reward bins at (z₀, a) of the model and of what it was. Dynamics that sample are given the same noise.
 
     Attributes:
         coefficient: α.
@@ -99,14 +99,18 @@ class DistillationPull(Pull):
         noise: Mapping[str, Tensor],
     ) -> Tensor:
         """As `Pull.term`."""
+        batch = without_padding(batch)
+        valid = batch.get("valid")
         obs, action, task = batch["obs"][:-1], batch["action"], batch["task"].expand(batch["action"].shape[:2])
         drawn = given_noise(noise[NOISE].movedim(1, 0) if NOISE in noise else None)
         with torch.no_grad():
             z = pretrained.encode(obs, task)
             expected = pretrained.next(z, action, task, *drawn)
             bins = pretrained.reward_logits(z, action, task).float().log_softmax(-1)
-        latents = (world_model.encode(obs, task) - z).square().mean()
-        latents = latents + (world_model.next(z, action, task, *drawn) - expected).square().mean()
+        moved = world_model.encode(obs, task) - z, world_model.next(z, action, task, *drawn) - expected
+        if valid is not None:
+            moved = tuple(x.where(valid[..., None], 0) for x in moved)
+        latents = moved[0].square().mean() + moved[1].square().mean()
         predicted = world_model.reward_logits(z, action, task).float().log_softmax(-1)
-        rewards = F.kl_div(predicted, bins, log_target=True, reduction="none").sum(-1).mean()
+        rewards = counted(F.kl_div(predicted, bins, log_target=True, reduction="none").sum(-1), valid).mean()
         return self.coefficient * (self.latent_coef * latents + self.reward_coef * rewards)

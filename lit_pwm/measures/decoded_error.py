@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lit_pwm.batch import Batch
+from lit_pwm.batch import Batch, without_padding
 from lit_pwm.measures.linear_probe import probe_of_sums, with_one
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.options import Count, NonNegative, checked
@@ -69,16 +69,22 @@ class DecodedError(Metric):
     def update(self, world_model: WorldModel, batch: Batch) -> None:
         """Add a batch of slices `obs [H+1, B, O]`, `action [H, B, A]`, `task [B]`.
 
-        Predictions count only where the observation was recorded (`consistent`).
+        Observations count up to the episode's end (`valid`), predictions where the observation was recorded too
+        (`consistent`).
         """
-        actions, task, consistent = batch["action"], batch["task"], batch.get("consistent")
+        batch = without_padding(batch)
+        actions, task = batch["action"], batch["task"]
+        valid, consistent = batch.get("valid"), batch.get("consistent")
+        there = torch.ones_like(batch["obs"][..., 0], dtype=torch.bool)
+        if valid is not None:
+            there[1:] = valid
         truth = world_model.encode(batch["obs"], task)
         observed = world_model.standardise(batch["obs"], task)
         runs = [world_model.rollout(truth[0], actions, task)[0] for _ in range(self.samples)]
         predicted = torch.stack(runs).mean(0)
         for row in task.unique().tolist():
             mine = task == row
-            self._add(row, 0, truth[:, mine].flatten(0, 1), observed[:, mine].flatten(0, 1))
+            self._add(row, 0, truth[there & mine], observed[there & mine])
             for column, k in enumerate(self.steps, start=1):
                 if k <= len(actions):
                     counted = mine if consistent is None else mine & consistent[k - 1]
@@ -94,7 +100,10 @@ class DecodedError(Metric):
         self.oo[row, column] += o.square().sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """`decoded_error_k`, the mean over tasks with data, and `decoded_error_k/TASK`; k = 0 is the probe's own."""
+        """`decoded_error_k`, the mean over tasks with data, and `decoded_error_k/TASK`; k = 0 is the probe's own.
+
+        A task whose episodes end too soon for k steps, or for observations that differ there, has no such entry.
+        """
         # On the CPU: the systems are small, and solved once in a validation.
         sums = {name: getattr(self, name).cpu().double() for name in ("count", "pp", "po", "o", "oo")}
         table = {
@@ -102,8 +111,8 @@ class DecodedError(Metric):
             for row, name in enumerate(self.task_names)
             if sums["count"][row, 0] > 0
         }
-        keys = next(iter(table.values()), {})
-        means = {key: torch.stack([errors[key] for errors in table.values()]).mean() for key in keys}
+        keys = dict.fromkeys(key for errors in table.values() for key in errors)
+        means = {key: torch.stack([own[key] for own in table.values() if key in own]).mean() for key in keys}
         own = {f"{key}/{name}": value for name, errors in table.items() for key, value in errors.items()}
         return {key: value.float().to(self.device) for key, value in (means | own).items()}
 
@@ -112,7 +121,8 @@ class DecodedError(Metric):
         probe, errors = probe_of_sums(sums["pp"][0], sums["po"][0], self.ridge).matrix, {}
         for column, k in enumerate((0, *self.steps)):
             count, pp, po, o, oo = (sums[name][column] for name in ("count", "pp", "po", "o", "oo"))
-            if count > 0:
+            spread = oo - o.square().sum() / count
+            if count > 0 and spread > 1e-10 * oo:
                 explained = 2 * (probe * po).sum() - (probe * (pp @ probe)).sum()
-                errors[f"decoded_error_{k}"] = (oo - explained) / (oo - o.square().sum() / count)
+                errors[f"decoded_error_{k}"] = (oo - explained) / spread
         return errors

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lit_pwm.batch import Batch
+from lit_pwm.batch import Batch, without_padding
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.options import Count, checked
 
@@ -64,9 +64,11 @@ class OpenLoopError(Metric):
     def update(self, world_model: WorldModel, batch: Batch) -> None:
         """Add a batch of slices `obs [H+1, B, O]`, `action [H, B, A]`, `reward [H, B]`, `task [B]`.
 
-        Latents count only where the observation was recorded (`consistent`).
+        A step counts where it is `valid`, and its latent where the observation was recorded too (`consistent`).
         """
-        actions, task, consistent = batch["action"], batch["task"], batch.get("consistent")
+        batch = without_padding(batch)
+        actions, task = batch["action"], batch["task"]
+        valid, consistent = batch.get("valid"), batch.get("consistent")
         truth = world_model.encode(batch["obs"], task)
         latents, rewards = world_model.rollout(truth[0], actions, task)
         for column, k in enumerate(self.steps):
@@ -74,15 +76,16 @@ class OpenLoopError(Metric):
                 continue
             reward, predicted = batch["reward"][k - 1], rewards[k - 1]
             held = world_model.reward(truth[0], actions[k - 1], task)
-            counted = torch.ones_like(reward)
-            known = counted if consistent is None else consistent[k - 1].to(reward.dtype)
+            everything = torch.ones_like(reward)
+            counted = everything if valid is None else valid[k - 1].to(reward.dtype)
+            known = everything if consistent is None else consistent[k - 1].to(reward.dtype)
             self._add("count", column, task, counted)
             self._add("known", column, task, known)
             self._add("latent", column, task, known * (latents[k] - truth[k]).square().mean(-1))
             self._add("latent_copy", column, task, known * (truth[0] - truth[k]).square().mean(-1))
-            self._add("reward", column, task, (predicted - reward).square())
-            self._add("reward_copy", column, task, (held - reward).square())
-            self._add("residual", column, task, predicted - reward)
+            self._add("reward", column, task, counted * (predicted - reward).square())
+            self._add("reward_copy", column, task, counted * (held - reward).square())
+            self._add("residual", column, task, counted * (predicted - reward))
             self._add("r", column, task, reward)
             self._add("r_squared", column, task, reward.to(self.r_squared.dtype).square())
             z = known[:, None] * truth[k]

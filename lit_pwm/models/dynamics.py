@@ -27,7 +27,8 @@ class LatentTarget:
         step: which step of the update's rollout this is, from 0.
         steps: `latent` and `logits` of all steps of the update, [H, B, Z] each, for what moves once per update at the
             first step; this step's alone if not given.
-        known: which of all steps' targets are of observations that were recorded, bool [H, B]; all if not given.
+        known: which of all steps' targets are of observations that there are and that were recorded, bool [H, B]; all
+            if not given.
         noise: this step's numbers of `Dynamics.noise_shape` for each state that is predicted from, [..., B, *shape];
             None where the dynamics declare none, or are to draw their own.
         loss_noise: likewise those of `Dynamics.loss_noise_shape`.

@@ -60,7 +60,7 @@ class Head(Component):
             batch: the slices; `per_state` lays out what it holds like the rollout.
 
         Returns:
-            [H, ..., B].
+            [H, ..., B]; steps that are not `valid` in the batch are left out by the objective.
         """
 
     def initialise_(self) -> None:

@@ -125,7 +125,7 @@ def update_together(
 def _update_by_known(variances: Sequence[RunningVariance], batches: Sequence[Tensor], known: Tensor) -> None:
     """As `update_together`, where ranks may know different numbers of their values: sums and counts are added up."""
     share = known.to(torch.float32).mean()
-    moments = torch.stack([_moments(x * known[:, None]) for x in batches])
+    moments = torch.stack([_moments(x.where(known[:, None], 0)) for x in batches])
     everything = torch.cat([moments.flatten(), share[None]])
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(everything)

@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-import copy
-from functools import partial
-
 import pytest
 import torch
+from objective_parts import KINDS, TASKS, lost, same, small_model
 
 from lit_pwm.losses import WorldModelObjective, discounted_mean
 from lit_pwm.measures.decoded_error import DecodedError
 from lit_pwm.measures.open_loop import OpenLoopError
-from lit_pwm.models import (
-    EndPointError,
-    EnergyLoss,
-    FlowDynamics,
-    FlowMatching,
-    MLPDynamics,
-    NoiseSource,
-    RefinementDynamics,
-    WorldModel,
-)
+from lit_pwm.models import WorldModel
 from lit_pwm.models.running_stats import RunningVariance, update_together
-
-KINDS = {
-    "mlp": partial(MLPDynamics, hidden_dim=16),
-    "refinement": partial(RefinementDynamics, hidden_dim=16),
-    "flow with matching": partial(FlowDynamics, hidden_dim=16, loss=EndPointError(matching=FlowMatching())),
-    "samples": partial(FlowDynamics, hidden_dim=16, source=NoiseSource, loss=EnergyLoss(samples=3)),
-}
-TASKS = {"a": (5, 2), "b": (3, 1)}
 
 
 @pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
 def model(request):
-    torch.manual_seed(0)
-    model = WorldModel(TASKS, request.param, latent_dim=16, encoder_dim=16, reward_dim=16, task_dim=4)
-    for p in model.parameters():  # the reward's last layer begins at zero
-        p.data.add_(0.1 * torch.randn_like(p))
-    return model
+    return small_model(request.param)
 
 
 def batch_of(horizon=3, size=6, unknown=(1, 4)):
@@ -52,23 +29,6 @@ def batch_of(horizon=3, size=6, unknown=(1, 4)):
         "task": torch.randint(2, (size,), generator=generator),
         "consistent": consistent,
     }
-
-
-def lost(model, batch, objective=None):
-    """Parts of the loss, all gradients, and buffers after the update."""
-    model, objective = copy.deepcopy(model), objective or WorldModelObjective()
-    shapes = objective.noise_shapes(model, len(batch["action"]))
-    generator = torch.Generator().manual_seed(7)
-    noise = {name: torch.randn(len(batch["task"]), *shape, generator=generator) for name, shape in shapes.items()}
-    parts = objective(model, batch, noise)
-    parts["total"].backward()
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return {name: part.detach() for name, part in parts.items()} | gradients | dict(model.named_buffers())
-
-
-def same(one, other):
-    assert one.keys() == other.keys()
-    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("horizon", [1, 3])

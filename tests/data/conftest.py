@@ -4,22 +4,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
-import numpy as np
 import pytest
+from numbered_episodes import TASKS, episode
 
 from datamodules import EpisodeWriter
 from datamodules.layout import ATTRIBUTES, EPISODE_COLUMNS, ROW_COLUMNS
-
-TASKS = {"cartpole-swingup": (5, 1), "walker-walk": (24, 6), "cup-catch": (8, 2)}
-
-
-def episode(number: int, length: int, dims: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Arrays whose entry 0 is episode and step: obs 1000 e + t, action -(1000 e + t) / 2²⁰, reward e + t / 1000."""
-    t = np.arange(length + 1, dtype=np.float32)
-    obs = np.random.default_rng(number).normal(size=(length + 1, dims[0])).astype(np.float32)
-    action = np.random.default_rng(number + 10**6).uniform(-1, 1, (length, dims[1])).astype(np.float32)
-    obs[:, 0], action[:, 0] = 1000 * number + t, -(1000 * number + t[:-1]) / 2**20
-    return {"obs": obs, "action": action, "reward": number + t[:-1] / 1000}
 
 
 def write_store(path: Path, episodes: Sequence[tuple[str, int]], tasks=TASKS, terminated: Sequence[int] = ()) -> Path:
