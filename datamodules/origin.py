@@ -7,12 +7,14 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from lit_pwm.provenance import versions
 from lit_pwm.runtime.atomic import replacing
 
 _LOG = logging.getLogger(__name__)
 _KIND = "lit_pwm origin of a store"
+_LARGEST = 2**26
 
 
 def write_origin(store: Path, settings: Mapping[str, object]) -> None:
@@ -26,7 +28,7 @@ def write_origin(store: Path, settings: Mapping[str, object]) -> None:
         LitPWMError: it cannot be written.
     """
     path = store.with_suffix(".json")
-    if path == store or (path.exists() and not _is_ours(path)):
+    if path == store or (path.exists() and read_origin(store) is None):
         _LOG.warning("What %r was made of is not written down: %r is another file.", store.name, str(path))
         return
     told = {"kind": _KIND, "store": store.name, "made": datetime.now(UTC).isoformat(timespec="seconds")}
@@ -34,8 +36,13 @@ def write_origin(store: Path, settings: Mapping[str, object]) -> None:
         beside.write_text(json.dumps({**told, **settings, "versions": versions()}, indent=1) + "\n", encoding="utf-8")
 
 
-def _is_ours(path: Path) -> bool:
+def read_origin(store: Path) -> dict[str, Any] | None:
+    """What is written beside a store of how it was made; None where nothing is, or where it is another's file."""
+    path = store.with_suffix(".json")
     try:
-        return json.loads(path.read_bytes())["kind"] == _KIND
+        if path == store or path.stat().st_size > _LARGEST:
+            return None
+        found = json.loads(path.read_bytes())
+        return found if found["kind"] == _KIND else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
+        return None

@@ -24,6 +24,16 @@ EPISODE_KEYS = 2**32
 """Room for the keys of a task's episodes in the shards: episode i of task n has key n * EPISODE_KEYS + i."""
 
 
+def start_seed(seed: int, task: str, number: int) -> int:
+    """The environment's seed from which an episode of a task starts, by the seed of all."""
+    return int(_seeds(seed, task, number)[0].generate_state(1)[0])
+
+
+def _seeds(seed: int, task: str, number: int) -> list[np.random.SeedSequence]:
+    """Of the environment and of the behaviour, in an episode."""
+    return np.random.SeedSequence([seed, zlib.crc32(task.encode()), number]).spawn(2)
+
+
 @dataclass(frozen=True)
 class Work:
     """Some episodes of one task.
@@ -104,8 +114,7 @@ class Collector:
         policy's matrix products a row's rounding may depend on its place.
         """
         size, length = self._behaviour.lockstep, spec.episode_length
-        name = zlib.crc32(spec.name.encode())
-        seeds = [np.random.SeedSequence([self._seed, name, block * size + place]).spawn(2) for place in range(size)]
+        seeds = [_seeds(self._seed, spec.name, block * size + place) for place in range(size)]
         generators = [np.random.Generator(np.random.Philox(drawn)) for _, drawn in seeds]
         self._behaviour.reset(spec.name, spec.action_dim, length, generators)
         obs = np.zeros((length + 1, size, spec.obs_dim), np.float32)
@@ -114,7 +123,7 @@ class Collector:
         ends = np.zeros(size, np.int64)
         terminated = np.zeros(size, bool)
         running = {number % size: self._env(spec, number % size) for number in numbers}
-        starts = [int(start.generate_state(1)[0]) for start, _ in seeds]
+        starts = [start_seed(self._seed, spec.name, block * size + place) for place in range(size)]
         diverged: dict[int, Diverged] = {}
         for place, env in running.items():
             obs[0, place], _ = env.reset(seed=starts[place])

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lit_pwm.cli.data_card import add_card_parser
 from lit_pwm.cli.data_export import add_export_parser
 from lit_pwm.cli.data_import import add_import_parser
 from lit_pwm.cli.data_rework import add_rework_parsers
@@ -96,6 +97,7 @@ def add_data_parser(verbs: argparse._SubParsersAction) -> None:
     add_import_parser(own)
     add_rework_parsers(own)
     add_export_parser(own)
+    add_card_parser(own)
 
 
 def run_info(arguments: argparse.Namespace) -> int:
