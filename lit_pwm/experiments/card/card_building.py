@@ -7,6 +7,8 @@ import shutil
 import tempfile
 import warnings
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from datamodules.import_progress import progress_bar
@@ -83,31 +85,34 @@ def _build(store: EpisodeStore, folder: Path, films: Path, videos: int, progress
     origin = read_origin(store.path)
     with progress_bar(f"Reading {store.path.name}", store.num_rows, 0, progress) as advance:
         sample = sample_store(store, advance)
-    with progress_bar("Drawing", len(sample.tasks), 0, progress, "tasks") as advance:
+    shown = sample.tasks[:TASKS]
+    with progress_bar("Taking actions again", len(shown), 0, progress and videos > 0, "tasks") as advance:
         examples = examples_section(sample, origin, videos, films, advance)
-        advance(len(sample.tasks) - len(sample.tasks[:TASKS]))
-        sections: list[CardSection | None] = [
-            tasks_section(sample),
-            returns_section(sample),
-            examples,
-            observations_section(sample),
-            actions_section(sample),
-            lengths_section(sample),
-            origin_section(sample, origin),
-        ]
-        parts = [section for section in sections if section is not None]
-        title = f"Data card: {printable(store.path.name)}"
-        tasks = f"{len(sample.tasks)} task{'s' if len(sample.tasks) > 1 else ''}"
-        lead = f"{len(store):,} episodes of {tasks}, {store.num_transitions:,} transitions."
-        terminated = sum(int(task.terminated.sum()) for task in sample.tasks)
-        facts = {
-            "episodes": f"{len(store):,}",
-            "transitions": f"{store.num_transitions:,}",
-            "tasks": f"{len(sample.tasks)}",
-            "terminated": f"{terminated / len(store):.0%}",
-            "size": f"{store.path.stat().st_size / 1e6:,.1f} MB",
-            "content": (store.hash or "no hash")[:8],
-        }
-        build_report(parts, folder, title=title, lead=lead, facts=facts)
+    sections: list[CardSection | None] = [
+        tasks_section(sample),
+        returns_section(sample),
+        examples,
+        observations_section(sample),
+        actions_section(sample),
+        lengths_section(sample),
+        origin_section(sample, origin),
+    ]
+    parts = [section for section in sections if section is not None]
+    title = f"Data card: {printable(store.path.name)}"
+    tasks = f"{len(sample.tasks)} task{'s' if len(sample.tasks) > 1 else ''}"
+    lead = f"{len(store):,} episodes of {tasks}, {store.num_transitions:,} transitions."
+    terminated = sum(int(task.terminated.sum()) for task in sample.tasks)
+    facts = {
+        "episodes": f"{len(store):,}",
+        "transitions": f"{store.num_transitions:,}",
+        "tasks": f"{len(sample.tasks)}",
+        "terminated": f"{terminated / len(store):.0%}",
+        "size": f"{store.path.stat().st_size / 1e6:,.1f} MB",
+        "content": (store.hash or "no hash")[:8],
+    }
+    drawings = sum(part.drawings for part in parts)
+    with progress_bar("Drawing", drawings, 0, progress, "figures") as advance:
+        told = [replace(part, rendered=partial(advance, part.drawings)) for part in parts]
+        build_report(told, folder, title=title, lead=lead, facts=facts)
     text = f"# {markdown_text(title)}\n\n{lead}\n\n" + "".join(section.markdown() for section in parts)
     (folder / "README.md").write_text(text, encoding="utf-8")

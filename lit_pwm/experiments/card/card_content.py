@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -161,15 +161,25 @@ class CardSection:
         title: its heading, plain text.
         anchor: its address within the page.
         parts: its pieces.
+        rendered: is told when the page has it, figures and all, which takes most of a card's time.
     """
 
     title: str
     anchor: str
     parts: Sequence[Content]
+    rendered: Callable[[], None] = lambda: None
 
     def render(self, page: Page) -> Markup:
         """The part as HTML without its heading."""
-        return Markup("\n").join(part.html(page) for part in self.parts)
+        text = Markup("\n").join(part.html(page) for part in self.parts)
+        self.rendered()
+        return text
+
+    @property
+    def drawings(self) -> int:
+        """How many figures are drawn for it."""
+        panels = [part for part in self.parts if isinstance(part, Panels)]
+        return sum(isinstance(part, Drawing) for panel in panels for part in panel.parts)
 
     def markdown(self) -> str:
         """The part with its heading."""
