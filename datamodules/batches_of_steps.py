@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -11,6 +11,7 @@ from datamodules.episodes import EpisodeTable
 from datamodules.loader import DrawnBatches, FixedBatches
 from datamodules.sampler import Balance, SliceSampler, legal_starts
 from datamodules.splitting import Split, require_slices
+from datamodules.task_weights import weights_of
 
 
 def training_batches(
@@ -25,6 +26,7 @@ def training_batches(
     option: str = "data",
     stream: int = 0,
     places: np.ndarray | None = None,
+    task_weights: Mapping[str, float] | None = None,
 ) -> DrawnBatches:
     """Batches of training slices.
 
@@ -40,14 +42,16 @@ def training_batches(
         option: where the stream's options are, for errors.
         stream: what sets its draws apart from those of other streams of one seed.
         places: numbers of the episodes for the storage; those of the table if not given.
+        task_weights: task name → how often it is drawn from relative to others, 1 if it is not named.
 
     Raises:
-        LitPWMError: a task offers no slice, or there are fewer slices than a batch takes.
+        LitPWMError: a task offers no slice, there are fewer slices than a batch takes, or weights are of other tasks.
     """
     # An episode that is not used counts as one without slices, so that windows name episodes of the whole table.
     lengths = np.where(held, 0, table.length)
     require_slices(table, lengths, horizon, paths, option)
-    sampler = SliceSampler(lengths, horizon, table.task, balance, seed, stream, table.terminated)
+    weights = weights_of(table.tasks, task_weights, balance, option)
+    sampler = SliceSampler(lengths, horizon, table.task, balance, seed, stream, table.terminated, weights)
     rank, world_size = ranks
     sampler.require_enough(batch_size, world_size, paths, option)
     short = int(((legal_starts(lengths, horizon, table.terminated) == 0) & ~held).sum())

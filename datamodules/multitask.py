@@ -19,7 +19,7 @@ from datamodules.second_stream import SecondStream
 from datamodules.storages import Placement, Storage, storage_of
 from datamodules.streams import Stream
 from lit_pwm.errors import LitPWMError
-from lit_pwm.options import Count, CountOrZero, Length, Share, WorkersOrNone, checked
+from lit_pwm.options import Count, CountOrZero, Length, Positive, Share, WorkersOrNone, checked
 from lit_pwm.options.objects import group_of
 from lit_pwm.paths import absolute
 
@@ -51,6 +51,8 @@ class MultitaskDataModule(ChosenData, LightningDataModule):
             main one.
         second: a second stream of slices, which come with a batch under `second`, for a world model that is trained
             while a policy learns; none if not given.
+        task_weights: with `balance: tasks`, task name → how often it is drawn from relative to others, positive; 1 for
+            tasks that are not named. Validation draws from all alike.
 
     Raises:
         LitPWMError: an argument is not one of those above.
@@ -72,6 +74,7 @@ class MultitaskDataModule(ChosenData, LightningDataModule):
         seed: CountOrZero | None = None,
         num_workers: WorkersOrNone = 0,
         second: SecondStream | None = None,
+        task_weights: dict[str, Positive] | None = None,
     ) -> None:
         super().__init__()
         paths = [store] if isinstance(store, (str, os.PathLike)) else list(store)
@@ -80,6 +83,7 @@ class MultitaskDataModule(ChosenData, LightningDataModule):
         self.chosen_tasks = None if tasks is None else list(tasks)
         self.batches_per_epoch, self.num_workers, self.seed = batches_per_epoch, num_workers, seed
         self.val_fraction, self.val_horizon, self.val_batches = val_fraction, val_horizon, val_batches
+        self.task_weights = None if task_weights is None else dict(task_weights)
         self.second = None if second is None else group_of(SecondStream, second, "data.second")
         if self.storage == "device" and self.num_workers:
             raise LitPWMError(
@@ -101,12 +105,20 @@ class MultitaskDataModule(ChosenData, LightningDataModule):
         ranks = self._ranks()
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
         self._train_batches = training_batches(
-            table, self._split.held, self.horizon, self.batch_size, self.balance, seed, ranks, self.paths
+            table,
+            self._split.held,
+            self.horizon,
+            self.batch_size,
+            self.balance,
+            seed,
+            ranks,
+            self.paths,
+            task_weights=self.task_weights,
         )
         if self.second is not None and (episodes := self._second_episodes) is not None:
             self._second_batches = training_batches(
                 episodes.table, episodes.held, self.second.horizon, self.second.batch_size, self.balance, seed, ranks,
-                episodes.paths, "data.second", self.second.seed_key, episodes.joined.places,
+                episodes.paths, "data.second", self.second.seed_key, episodes.joined.places, self.second.task_weights,
             )  # fmt: skip
         if self.val_batches and self.val_horizon is not None:
             self._split.require_horizon(table)

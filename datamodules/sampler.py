@@ -51,6 +51,8 @@ class SliceSampler:
         seed: of the draws, 0 or more.
         stream: which of several streams of one seed, 0 or more; each draws anew.
         terminated: whether each episode ended by termination, bool [E]; none did if not given.
+        weights: of each task, positive, float64 [K]: a task is drawn in proportion to its own. With `balance: tasks`
+            alone; all are drawn equally often if not given.
 
     Attributes:
         num_windows: the number of legal starts.
@@ -69,6 +71,7 @@ class SliceSampler:
         seed: CountOrZero = 0,
         stream: CountOrZero = 0,
         terminated: Sequence[bool] | np.ndarray | None = None,
+        weights: np.ndarray | None = None,
     ) -> None:
         lengths = np.asarray(lengths, np.int64)
         self.horizon, self.balance, self.seed, self.stream = horizon, balance, seed, stream
@@ -96,8 +99,10 @@ class SliceSampler:
             edges = np.flatnonzero(np.diff(group)) + 1
             self._group_first = self._firsts[np.concatenate([[0], edges])]
             self._group_size = np.diff(np.append(self._group_first, self.num_windows))
+            self._group_ends = None if weights is None else _ends(weights[group[np.concatenate([[0], edges])]])
         else:
             self._group_first, self._group_size = np.zeros(1, np.int64), np.array([self.num_windows])
+            self._group_ends = None
 
     def sample(self, step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Windows:
         """A rank's share of the batch of a step.
@@ -121,7 +126,10 @@ class SliceSampler:
         share = batch_size // world_size
         key = (self.stream,) if self.stream else ()
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, step], spawn_key=key)))
-        group = generator.integers(len(self._group_size), size=batch_size)
+        if self._group_ends is None:
+            group = generator.integers(len(self._group_size), size=batch_size)
+        else:
+            group = np.searchsorted(self._group_ends, generator.random(batch_size), side="right")
         windows = self._group_first[group] + generator.integers(self._group_size[group])
         return self.locate(windows[rank * share : (rank + 1) * share])
 
@@ -165,3 +173,11 @@ class SliceSampler:
         # In an order without pattern, so that any part of it is spread too.
         windows = windows[np.random.Generator(np.random.Philox(len(windows))).permutation(len(windows))]
         return self.locate(windows[:count])
+
+
+def _ends(weights: np.ndarray) -> np.ndarray:
+    """Ends of the shares of [0, 1) that weights take, one after another; the last one's is 1 itself."""
+    shares = weights / weights.max()  # of weights whose sum would overflow too
+    ends = np.cumsum(shares / shares.sum())
+    ends[-1] = 1.0
+    return ends

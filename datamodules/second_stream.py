@@ -16,7 +16,7 @@ from datamodules.splitting import Split, split
 from datamodules.storages import widest
 from datamodules.store import EpisodeStore
 from lit_pwm.errors import LitPWMError
-from lit_pwm.options import Count, Length, check_options
+from lit_pwm.options import Count, Length, Positive, check_options
 from lit_pwm.paths import absolute
 
 
@@ -34,6 +34,8 @@ class SecondStream:
         stores: path of an episode store, or a list; those of the first stream if not given.
         every: batches come with every n-th step, the first among them; steps between have no `second`.
         seed_key: what sets its draws apart from the first stream's of the same seed.
+        task_weights: with `balance: tasks` of the first stream, which holds here too, task name → how often it is drawn
+            from relative to others; 1 for those that are not named.
 
     Raises:
         LitPWMError: an option is out of its range.
@@ -45,6 +47,7 @@ class SecondStream:
     stores: str | Annotated[list[str], Length(1)] | None = None
     every: Count = 1
     seed_key: Count = 1
+    task_weights: dict[str, Positive] | None = None
 
     def __post_init__(self) -> None:
         check_options(SecondStream, vars(self))

@@ -10,6 +10,7 @@ import torch
 import datamodules.batches_of_steps
 from datamodules import EpisodeStore, MultitaskDataModule
 from datamodules.columns import LargeMappedColumn
+from datamodules.second_stream import SecondStream
 from lit_pwm.batch import DataSource
 from lit_pwm.errors import LitPWMError
 from lit_pwm.tasks import TASK_SETS
@@ -152,6 +153,23 @@ def test_balance_by_tasks(make_store):
 # -- validation -------------------------------------------------------------------------------------------------------
 def episodes_of(loader):
     return {int(x) // 1000 for batch in loader for x in batch["obs"][0, :, 0]}
+
+
+def test_tasks_by_weight_in_both_streams(mixed_store):
+    second = SecondStream(4, 200, task_weights={"cup-catch": 8.0, "cartpole-swingup": 1.0})
+    weights = {"walker-walk": 6}
+    data = module(
+        mixed_store, batch_size=200, batches_per_epoch=10, balance="tasks", task_weights=weights, second=second
+    )
+    batches = list(data.train_dataloader())
+    names = list(data.tasks)
+    shares = np.bincount(torch.cat([batch["task"] for batch in batches]), minlength=3) / 2000
+    np.testing.assert_allclose(shares, [6 / 8 if name == "walker-walk" else 1 / 8 for name in names], atol=0.04)
+    shares = np.bincount(torch.cat([batch["second"]["task"] for batch in batches]), minlength=3) / 2000
+    np.testing.assert_allclose(shares, [8 / 10 if name == "cup-catch" else 1 / 10 for name in names], atol=0.04)
+    alone = module(mixed_store, batch_size=200, batches_per_epoch=10, balance="tasks", task_weights=weights)
+    for one, both in zip(alone.train_dataloader(), batches, strict=True):
+        assert torch.equal(one["obs"], both["obs"])
 
 
 def test_training_and_validation_share_no_episode(mixed_store):
@@ -328,6 +346,19 @@ def test_has_terminations_looks_at_chosen_tasks(make_store):
         ({"store": []}, "store .*at least 1 entry"),
         ({"store": "nowhere.h5"}, "nowhere.h5.*does not exist"),
         ({"storage": "device", "num_workers": 1}, "num_workers to 0"),
+        ({"task_weights": {"cup-catch": 2}}, "data.task_weights is given, and data.balance is 'transitions'"),
+        ({"task_weights": {"cup-cath": 2}, "balance": "tasks"}, "data.task_weights names 'cup-cath'.*'cup-catch'"),
+        ({"task_weights": {"cup-catch": 2}, "balance": "tasks", "tasks": ["walker-walk"]}, "names 'cup-catch'"),
+        ({"task_weights": {"cup-catch": 0.0}, "balance": "tasks"}, "task_weights .*a mapping of names, each.*above 0"),
+        ({"task_weights": {"cup-catch": -1}, "balance": "tasks"}, "task_weights .*above 0"),
+        ({"task_weights": {"cup-catch": float("nan")}, "balance": "tasks"}, "task_weights .*above 0"),
+        ({"task_weights": {"cup-catch": float("inf")}, "balance": "tasks"}, "task_weights .*above 0"),
+        ({"task_weights": {"cup-catch": "2"}, "balance": "tasks"}, "task_weights .*above 0"),
+        ({"task_weights": ["cup-catch"], "balance": "tasks"}, "task_weights .*a mapping of names"),
+        (
+            {"second": SecondStream(5, 4, task_weights={"hopper-hop": 2.0}), "balance": "tasks"},
+            "data.second.task_weights names 'hopper-hop'",
+        ),
     ],
 )
 def test_refusals(mixed_store, options, says):

@@ -138,3 +138,31 @@ def test_bad_arguments():
         SliceSampler([15], 1, balance="tasks")
     with pytest.raises(LitPWMError, match="seed"):
         SliceSampler([15], 1, seed=-1)
+
+
+def test_tasks_are_drawn_by_their_weights():
+    """The tasks' own episodes differ in number and length, and one task offers no slice."""
+    lengths, tasks = np.array([40, 9, 200, 3, 60, 60]), np.array([0, 1, 0, 2, 3, 1])
+    weights = np.array([1.0, 4.0, 100.0, 5.0])  # of task 2, too short, none is drawn
+    sampler = SliceSampler(lengths, 5, tasks, "tasks", 3, weights=weights)
+    drawn = np.concatenate([sampler.sample(step, 250).episode for step in range(40)])
+    counts = np.bincount(tasks[drawn], minlength=4)
+    assert counts[2] == 0
+    np.testing.assert_allclose(counts[[0, 1, 3]] / 10_000, np.array([1, 4, 5]) / 10, atol=0.02)
+    within = np.bincount(drawn[tasks[drawn] == 1], minlength=6)[[1, 5]]  # uniform over a task's slices
+    np.testing.assert_allclose(within / within.sum(), np.array([5, 56]) / 61, atol=0.02)
+
+
+@pytest.mark.parametrize("weights", [[1e308, 1e308, 5e307], [1e-300, 1e-300, 5e-301]])
+def test_weights_of_any_magnitude(weights):
+    sampler = SliceSampler([30] * 3, 5, [0, 1, 2], "tasks", weights=np.array(weights))
+    drawn = np.concatenate([sampler.sample(step, 50).episode for step in range(60)])
+    np.testing.assert_allclose(np.bincount(drawn) / 3000, [0.4, 0.4, 0.2], atol=0.04)
+
+
+def test_weighted_shares_together_are_the_batch():
+    sampler = SliceSampler([30, 50, 90], 5, [0, 1, 2], "tasks", 3, weights=np.array([1.0, 2.0, 3.0]))
+    whole = sampler.sample(7, 24)
+    shares = [sampler.sample(7, 24, rank, 3) for rank in range(3)]
+    for name in ("episode", "start"):
+        np.testing.assert_array_equal(np.concatenate([getattr(share, name) for share in shares]), getattr(whole, name))
