@@ -18,7 +18,7 @@ from stochastic_outcomes import Futures
 
 from datamodules.behaviours import make_behaviour
 from lit_pwm.tasks import make_env
-from lit_pwm.tasks.environment import DMControlEnv
+from lit_pwm.tasks.environment import DMControlEnv, TaskEnv
 
 _MUJOCO: Any = mujoco  # whose compiled functions no type checker sees
 _STATE = _MUJOCO.mjtState.mjSTATE_INTEGRATION  # all that the next step depends on, the solver's warm start too
@@ -27,7 +27,7 @@ FIRST_SEED = 2**31
 
 
 def held_out_futures(
-    env: DMControlEnv, episodes: int = 20, starts: int = 12, steps: int = 16, samples: int = 32, seed: int = 0
+    env: TaskEnv, episodes: int = 20, starts: int = 12, steps: int = 16, samples: int = 32, seed: int = 0
 ) -> Futures:
     """Roll held-out episodes of noise, and futures from some of their states.
 
@@ -38,7 +38,12 @@ def held_out_futures(
         steps: agent steps T of a future.
         samples: futures M of each state.
         seed: of everything; other seeds give other episodes.
+
+    Raises:
+        TypeError: the task is none of dm_control's, whose states can be put back.
     """
+    if not isinstance(env, DMControlEnv):
+        raise TypeError(f"futures are rolled from states of dm_control, and not of a {type(env).__name__}")
     windows, everything = [], []
     for number in range(episodes):
         rng = np.random.default_rng([seed, number])

@@ -22,7 +22,7 @@ from lit_pwm.models.accumulation import accumulation_dtype
 from lit_pwm.options import Count, Length, Positive, Seed, checked
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.runtime import run_signals
-from lit_pwm.tasks.registry import METAWORLD, task_spec
+from lit_pwm.tasks.registry import task_spec
 from lit_pwm.tasks.workers import TIMEOUT
 
 _METRICS = ("eval/return", f"eval/imagined_return_{STEPS}", f"eval/real_return_{STEPS}", "eval/model_gap")
@@ -220,7 +220,7 @@ class EnvironmentEvaluation(Callback):
         """Refuse before the first update what could not be evaluated later."""
         for task in self.tasks or module.trained_tasks:
             try:
-                has_environment = task_spec(task).suite != METAWORLD
+                has_environment = task_spec(task).runnable
             except LitPWMError:
                 has_environment = False
             if not has_environment:

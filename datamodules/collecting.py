@@ -27,7 +27,7 @@ from lit_pwm.runtime.consoles import ProgressConsole
 from lit_pwm.runtime.pool import Call, Pool, WorkerEndedError
 from lit_pwm.runtime.processes import usable_cores
 from lit_pwm.tasks import TaskSpec, task_spec
-from lit_pwm.tasks.registry import METAWORLD
+from lit_pwm.tasks.handing_over import Handover, hand_over
 
 _LOG = logging.getLogger(__name__)
 _GROUP = 10
@@ -86,7 +86,7 @@ def collect(
         processes = min(workers or usable_cores(), max(len(work), 1))
         with _bar(final, len(wanted), len(wanted) - len(missing), progress) as advance:
             diverged: list[Diverged] = []
-            for rolled in _run(work, processes, (behaviour, seed, folder.path, tuple(dims))):
+            for rolled in _run(work, processes, hand_over(specs), (behaviour, seed, folder.path, tuple(dims))):
                 diverged += rolled.diverged
                 advance(rolled.count)
         there = folder.records()
@@ -152,7 +152,7 @@ def check_arguments(
         raise LitPWMError(f"The tasks to collect are {tasks!r}; give a list of at least one name.")
     specs = [task_spec(name) for name in tasks]
     for spec in specs:
-        if spec.suite == METAWORLD:
+        if not spec.runnable:
             raise LitPWMError(
                 f"The task {spec.name!r} belongs to Meta-World, whose environments are not supported yet, so that it "
                 f"cannot be collected. Choose tasks of the set 'mt30'."
@@ -170,7 +170,9 @@ def check_arguments(
 
 
 # -- processes --------------------------------------------------------------------------------------------------------
-def _run(work: Sequence[Work], processes: int, how: tuple[str, int, Path, Sequence[str]]) -> Iterator[Rolled]:
+def _run(
+    work: Sequence[Work], processes: int, handover: Handover, how: tuple[str, int, Path, Sequence[str]]
+) -> Iterator[Rolled]:
     """Do the work here or in worker processes, by a `Collector` of `how`, saying what became of each piece."""
     if not work:
         return
@@ -184,7 +186,7 @@ def _run(work: Sequence[Work], processes: int, how: tuple[str, int, Path, Sequen
     calls = [Call(_named(piece), _collect_in_worker, (piece,)) for piece in work]
     try:
         # Killed at any moment, a worker leaves its finished episodes whole.
-        with Pool(processes, _start_worker, how) as pool:
+        with Pool(processes, _start_worker, (handover, *how)) as pool:
             for _, rolled in pool.run(calls):
                 yield rolled
     except WorkerEndedError as error:
@@ -201,7 +203,8 @@ def _named(piece: Work) -> str:
 _worker: dict[str, Collector] = {}
 
 
-def _start_worker(behaviour: str, seed: int, folder: Path, tasks: Sequence[str]) -> None:
+def _start_worker(handover: Handover, behaviour: str, seed: int, folder: Path, tasks: Sequence[str]) -> None:
+    handover.take()
     _worker["collector"] = Collector(behaviour, seed, folder, tasks)
 
 

@@ -15,10 +15,10 @@ from datamodules.behaviours import Behaviour, make_behaviour
 from datamodules.incoming import checked_rows
 from datamodules.shards import Shard, new_shard
 from lit_pwm.tasks import TaskSpec
-from lit_pwm.tasks.registry import DIVERGED
+from lit_pwm.tasks.spec import DIVERGED
 
 if TYPE_CHECKING:
-    from lit_pwm.tasks.environment import DMControlEnv
+    from lit_pwm.tasks.environment import TaskEnv
 
 EPISODE_KEYS = 2**32
 """Room for the keys of a task's episodes in the shards: episode i of task n has key n * EPISODE_KEYS + i."""
@@ -97,7 +97,7 @@ class Collector:
         self._behaviour: Behaviour = make_behaviour(behaviour, tasks)
         self._seed = seed
         self._shard: Shard = new_shard(folder)
-        self._envs: dict[tuple[str, int], DMControlEnv] = {}
+        self._envs: dict[tuple[str, int], TaskEnv] = {}
 
     def collect(self, work: Work) -> Rolled:
         """Roll the episodes and append those that do not diverge."""
@@ -149,7 +149,7 @@ class Collector:
             self._shard.append(task * EPISODE_KEYS + number, task, rows, ended, source)
         return list(diverged.values())
 
-    def _env(self, spec: TaskSpec, place: int) -> DMControlEnv:
+    def _env(self, spec: TaskSpec, place: int) -> TaskEnv:
         key = (spec.name, place)
         if key not in self._envs:
             from lit_pwm.tasks.environment import make_env  # loads a simulator

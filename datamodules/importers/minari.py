@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from datamodules.importers.flat_columns import task_name
-from datamodules.importers.flat_space import SpacePart, flattened, space_parts
 from datamodules.importers.importer import ImportedEpisode, ImportedTask, Plan
 from datamodules.importers.json_files import json_object
 from datamodules.importers.minari_storages import STORAGES, MinariStorage
 from datamodules.importers.shared_options import ACTION_BOUNDS, TASK, bounds_of
 from lit_pwm.errors import LitPWMError
+from lit_pwm.tasks.flat_space import SpacePart, flattened, space_parts
 
 _METADATA, _HDF5 = "data/metadata.json", "data/main_data.hdf5"
 

@@ -23,7 +23,8 @@ from lit_pwm.evaluation.video import Recording, record_video
 from lit_pwm.models.policy import Policy as LatentPolicy
 from lit_pwm.options import Count, Positive, Seed, check_options, checked
 from lit_pwm.runtime.consoles import ProgressConsole
-from lit_pwm.tasks.registry import DIVERGED, task_spec
+from lit_pwm.tasks.registry import task_spec
+from lit_pwm.tasks.spec import DIVERGED
 from lit_pwm.tasks.vector import Mode, close_vector_env, make_vector_env
 from lit_pwm.tasks.workers import TIMEOUT
 

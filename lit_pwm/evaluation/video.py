@@ -13,8 +13,8 @@ import numpy as np
 from lit_pwm.errors import LitPWMError
 from lit_pwm.evaluation.acting import Policy, act_for_seeds
 from lit_pwm.runtime.atomic import replacing
-from lit_pwm.tasks.environment import DMControlEnv, make_env
-from lit_pwm.tasks.rendering import can_render
+from lit_pwm.tasks.environment import TaskEnv, make_env
+from lit_pwm.tasks.rendering import CannotRenderError
 
 _LOG = logging.getLogger(__name__)
 _FRAMES_PER_SECOND = 25
@@ -45,48 +45,53 @@ def record_video(
 ) -> Recording:
     """Run one deterministic episode and write it as an MP4 that plays at the speed of simulated time.
 
-    Every k-th agent step is a frame, so that there are about 25 in a second. Where this machine cannot render, the
-    episode runs all the same and a notice is logged.
+    Every k-th agent step is a frame, so that there are about 25 in a second. Where this machine or the environment
+    cannot render, the episode runs all the same and a notice is logged.
 
     Args:
         policy: acts.
-        task: a registered task.
+        task: a registered task, or `gym:ID`.
         seed: the environment's seed.
         path: of the file, whose folder is made; it appears when it is complete.
-        width: of the video in pixels, a multiple of 16.
+        width: of dm_control's frames in pixels, a multiple of 16; environments of gymnasium have their own size.
         height: likewise.
 
     Raises:
         LitPWMError: the task cannot be run, or the file cannot be written.
     """
-    if not can_render():
-        notice = f"No video of {task}: nothing on this machine can render."
+    rewards: list[float] = []
+    try:
+        env = make_env(task, render_mode="rgb_array", width=width, height=height)
+    except CannotRenderError as error:
+        notice = f"No video of {task}: {error.reason}."
         _LOG.warning(notice)
-        rewards: list[float] = []
-        for _ in _episode(policy, task, seed, make_env(task), rewards):
-            pass
+        with contextlib.closing(make_env(task)) as env:
+            for _ in _episode(policy, task, seed, env, rewards):
+                pass
         return Recording(task, seed, sum(rewards), None, notice)
-    camera = 0 if make_env(task).physics.model.ncam else -1  # without a camera of the model's, MuJoCo's free one
-    env = make_env(task, render_mode="rgb_array", width=width, height=height, camera=camera)
-    env.physics.model.light_castshadow[:] = False  # shadows take more than half of the time of software rendering
+    env.drop_shadows()
     native = env.metadata["render_fps"]
     every = max(1, round(native / _FRAMES_PER_SECOND))
-    rewards = []
 
     def frames() -> Generator[np.ndarray, None, None]:
         for step in _episode(policy, task, seed, env, rewards):
             if step % every == 0:
                 frame = env.render()
                 assert frame is not None
-                yield frame
+                yield _padded(frame)
 
-    write_video(path, frames(), native / every)
+    with contextlib.closing(env):
+        write_video(path, frames(), native / every)
     return Recording(task, seed, sum(rewards), Path(path))
 
 
-def _episode(
-    policy: Policy, task: str, seed: int, env: DMControlEnv, rewards: list[float]
-) -> Generator[int, None, None]:
+def _padded(frame: np.ndarray) -> np.ndarray:
+    """A frame with black below and to the right of it, so that its sides are the multiples of 16 that a video needs."""
+    height, width = frame.shape[:2]
+    return np.pad(frame, ((0, -height % 16), (0, -width % 16), (0, 0)))
+
+
+def _episode(policy: Policy, task: str, seed: int, env: TaskEnv, rewards: list[float]) -> Generator[int, None, None]:
     """Run an episode, appending to `rewards`; yields the number of steps done, before each step and at the end."""
     obs, _ = env.reset(seed=seed)
     ended = False

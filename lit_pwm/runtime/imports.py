@@ -95,13 +95,18 @@ def ignored_options() -> frozenset[str]:
     return _ignored.get() | frozenset(_listed(IGNORED_OPTIONS))
 
 
+def named_modules() -> tuple[str, ...]:
+    """The modules named by `--import`, of this process or of the one that started it."""
+    return tuple(_listed(IMPORTS))
+
+
 def import_named() -> None:
     """Import the modules named by `--import`, of this process or of the one that started it.
 
     Raises:
         LitPWMError: one cannot be imported.
     """
-    for name in _listed(IMPORTS):
+    for name in named_modules():
         if name in sys.modules:
             continue
         missing = LitPWMError(

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lit_pwm.tasks.registry import TASK_SETS, TaskSpec, action_mask, register, registered_tasks, task_spec
+from lit_pwm.tasks.registry import TASK_SETS, action_mask, register, registered_tasks, task_spec
+from lit_pwm.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     from lit_pwm.tasks.environment import make_env

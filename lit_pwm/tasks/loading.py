@@ -8,8 +8,9 @@ import os
 from typing import TYPE_CHECKING
 
 from lit_pwm.errors import LitPWMError, did_you_mean
-from lit_pwm.tasks.registry import METAWORLD, TaskSpec
-from lit_pwm.tasks.rendering import choose_backend
+from lit_pwm.tasks.allowed_imports import require_allowed
+from lit_pwm.tasks.rendering import CannotRenderError, choose_backend
+from lit_pwm.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     from dm_control.rl import control
@@ -34,7 +35,7 @@ def load(spec: TaskSpec, seed: int, rendering: bool) -> control.Environment:
         LitPWMError: the task has no environment here, dm_control cannot be imported with the chosen backend, or frames
             are wanted and nothing can render them.
     """
-    if spec.suite == METAWORLD:
+    if not spec.runnable:
         raise LitPWMError(
             f"The task {spec.name!r} belongs to Meta-World, whose environments are not supported yet: lit_pwm knows "
             f"its name and dimensions, so that data of it can be used, but cannot run it. Choose a task of the set "
@@ -42,9 +43,10 @@ def load(spec: TaskSpec, seed: int, rendering: bool) -> control.Environment:
         )
     backend = choose_backend()
     if rendering and backend == "disabled":
-        raise LitPWMError(
+        raise CannotRenderError(
             f"Frames of {spec.name!r} were asked for with render_mode='rgb_array', but nothing on this machine can "
-            f"render (MUJOCO_GL is 'disabled'). Use render_mode=None, or install EGL or OSMesa libraries."
+            f"render (MUJOCO_GL is 'disabled'). Use render_mode=None, or install EGL or OSMesa libraries.",
+            "nothing on this machine can render",
         )
     try:
         importlib.import_module("dm_control.suite")
@@ -55,13 +57,7 @@ def load(spec: TaskSpec, seed: int, rendering: bool) -> control.Environment:
             f"do without frames."
         ) from error
     logging.getLogger("absl").addFilter(_worth_reading)
-    try:
-        domain = importlib.import_module(f"{spec.suite}.{spec.domain}")
-    except ModuleNotFoundError as error:
-        raise LitPWMError(
-            f"The environment of {spec.name!r} should lie in the module '{spec.suite}.{spec.domain}', which could not "
-            f"be imported: {error}. Check the suite and the domain of its TaskSpec."
-        ) from error
+    domain = require_allowed(f"{spec.suite}.{spec.domain}", f"The TaskSpec of {spec.name!r}")
     if spec.task not in domain.SUITE:
         raise LitPWMError(
             f"The environment of {spec.name!r} should be {spec.task!r} of '{spec.suite}.{spec.domain}', which has no "

@@ -7,58 +7,12 @@ dimensions are those of TD-MPC2 (arXiv 2310.16828).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from lit_pwm.errors import LitPWMError, did_you_mean
-
-STOCK_SUITE = "dm_control.suite"
-CUSTOM_SUITE = "lit_pwm.tasks.custom"
-METAWORLD = "metaworld"
-DIVERGED = "diverged"
-"""Key of an environment's info at the step at which its simulation diverged."""
-
-
-@dataclass(frozen=True)
-class TaskSpec:
-    """What is known of a task without building its environment.
-
-    A spec can be pickled, and an environment is built from it in any process: `suite` is the importable package in
-    whose module `domain` a dm_control `SUITE` (a `TaggedTasks`) holds a constructor named `task`.
-
-    Attributes:
-        name: the task's name in lit_pwm, in stores and in checkpoints.
-        domain: the dm_control domain, a module of `suite`.
-        task: the key in that module's `SUITE`.
-        obs_dim: width of the flat observation, unpadded.
-        action_dim: width of the action, unpadded.
-        obs_keys: names and widths of the observation's parts, in order; empty where they are not known.
-        episode_length: agent steps in an episode.
-        action_repeat: control steps per agent step; their rewards are summed.
-        suite: the package that holds the domain.
-    """
-
-    name: str
-    domain: str
-    task: str
-    obs_dim: int
-    action_dim: int
-    obs_keys: tuple[tuple[str, int], ...] = ()
-    episode_length: int = 500
-    action_repeat: int = 2
-    suite: str = STOCK_SUITE
-
-    @property
-    def custom(self) -> bool:
-        """Whether the task is not one of dm_control's own."""
-        return self.suite != STOCK_SUITE
-
-    @property
-    def max_return(self) -> float:
-        """The largest return of an episode, each control step earning at most 1."""
-        return float(self.episode_length * self.action_repeat)
-
+from lit_pwm.tasks.allowed_imports import allow
+from lit_pwm.tasks.spec import CUSTOM_SUITE, GYM_PREFIX, METAWORLD, STOCK_SUITE, TaskSpec
 
 # Domain → (parts of the observation in order, action width). Finger's turning tasks see two parts more.
 _LAYOUTS: dict[str, tuple[dict[str, int], int]] = {
@@ -134,18 +88,38 @@ _SPECS: dict[str, TaskSpec] = {
 
 
 def task_spec(name: str) -> TaskSpec:
-    """The spec of a registered task.
+    """The spec of a registered task, or of the environment of gymnasium's that `gym:ID` names.
+
+    Where dimensions are to be read from an environment, it is built, once in a process.
+
+    Raises:
+        LitPWMError: there is no such task, or its environment cannot be built or is of a kind that is not supported.
+    """
+    spec = known_spec(name)
+    if not spec.make:
+        return spec
+    from lit_pwm.tasks.completing import completed  # loads gymnasium
+
+    return completed(spec)
+
+
+def known_spec(name: str) -> TaskSpec:
+    """The spec of a task as it is known without building an environment.
 
     Raises:
         LitPWMError: there is no such task.
     """
-    try:
+    if name in _SPECS:
         return _SPECS[name]
-    except KeyError:
-        raise LitPWMError(
-            f"The task {name!r} is not known. {did_you_mean(name, _SPECS)} Task sets are {', '.join(TASK_SETS)}; "
-            f"a task of your own is made known with lit_pwm.tasks.register(TaskSpec(...))."
-        ) from None
+    if name.startswith(GYM_PREFIX):
+        from lit_pwm.tasks.gymnasium_registry import spec_of_id  # loads gymnasium
+
+        return spec_of_id(name)
+    raise LitPWMError(
+        f"The task {name!r} is not known. {did_you_mean(name, _SPECS)} Task sets are {', '.join(TASK_SETS)}; any "
+        f"environment of gymnasium is named by its id, such as gym:Hopper-v5; a task of your own is made known with "
+        f"lit_pwm.tasks.register(TaskSpec(...))."
+    )
 
 
 def registered_tasks() -> tuple[str, ...]:
@@ -167,6 +141,7 @@ def register(spec: TaskSpec) -> None:
             f"A task named {spec.name!r} is registered already, as {_SPECS[spec.name]}. Give the new task another name."
         )
     _SPECS[spec.name] = spec
+    allow(spec.module)
 
 
 def action_mask(action_dims: Sequence[int], width: int | None = None) -> np.ndarray:

@@ -32,6 +32,19 @@ _SPELLINGS = {
 """The values of MUJOCO_GL that dm_control accepts, by what they mean."""
 
 
+class CannotRenderError(LitPWMError):
+    """Frames of an environment were asked for, and there can be none of it on this machine.
+
+    Args:
+        message: what was asked for, what is the matter, and what to do.
+        reason: what is the matter, in a few words.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 def choose_backend() -> str:
     """Settle MUJOCO_GL for this process and those it starts; call it before dm_control is imported.
 

@@ -12,8 +12,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.runtime.processes import usable_cores
-from lit_pwm.tasks.environment import make_env
-from lit_pwm.tasks.registry import TaskSpec, task_spec
+from lit_pwm.tasks.completing import completed
+from lit_pwm.tasks.environment import TaskEnv, make_env
+from lit_pwm.tasks.handing_over import Handover, hand_over
+from lit_pwm.tasks.registry import task_spec
+from lit_pwm.tasks.spec import TaskSpec
 from lit_pwm.tasks.workers import TIMEOUT, WorkerVectorEnv
 
 Mode = Literal["auto", "sync", "async"]
@@ -55,7 +58,7 @@ def make_vector_env(task: str | TaskSpec, num_envs: int, mode: Mode = "auto", ti
     Raises:
         LitPWMError: the task is not known or cannot be run, or an argument is not one of those above.
     """
-    spec = task if isinstance(task, TaskSpec) else task_spec(task)
+    spec = completed(task) if isinstance(task, TaskSpec) else task_spec(task)
     if num_envs < 1:
         raise LitPWMError(f"A vector of {num_envs} environments of {spec.name!r} was asked for; ask for 1 or more.")
     if mode not in ("auto", "sync", "async"):
@@ -63,11 +66,16 @@ def make_vector_env(task: str | TaskSpec, num_envs: int, mode: Mode = "auto", ti
             f"A vector of environments of {spec.name!r} was asked for with mode={mode!r}. Accepted: 'auto', 'sync', "
             f"'async'."
         )
-    makers = [functools.partial(make_env, spec)] * num_envs
+    makers = [functools.partial(_made, spec, hand_over([spec]))] * num_envs
     if (chosen_mode(spec, num_envs) if mode == "auto" else mode) == "sync":
         return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
     with _one_thread_in_workers():
         return WorkerVectorEnv(makers, spec.name, timeout)
+
+
+def _made(spec: TaskSpec, handover: Handover) -> TaskEnv:
+    handover.take()
+    return make_env(spec)
 
 
 def chosen_mode(spec: TaskSpec, num_envs: int, cores: int | None = None) -> Literal["sync", "async"]:

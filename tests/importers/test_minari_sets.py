@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from datamodules.importers.flat_space import flattened, space_parts
 from datamodules.importers.minari import Minari
 from lit_pwm.errors import LitPWMError
+from lit_pwm.tasks.flat_space import flattened, space_parts
 
 FIXTURES = Path(__file__).parents[1] / "fixtures_minari" / "data_sets.tar.xz"
 STORAGES = ("hdf5", "arrow", "parquet")

@@ -93,7 +93,7 @@ def test_without_a_backend_physics_runs_and_frames_are_refused():
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "MUJOCO_GL": "disabled"}
     )
     assert done.returncode == 1
-    assert "LitPWMError: Frames of 'pendulum-swingup'" in done.stderr
+    assert "CannotRenderError: Frames of 'pendulum-swingup'" in done.stderr
 
 
 def test_a_backend_that_dm_control_does_not_know():

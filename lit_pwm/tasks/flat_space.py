@@ -85,7 +85,7 @@ def space_parts(space: Mapping[str, Any], what: str, keys: Keys = ()) -> list[Sp
     if kind == "Box":
         shape = tuple(space["shape"])
         if space["dtype"] == "uint8" and len(shape) == 3:
-            raise LitPWMError(f"The {at} holds pixels, {list(shape)} in uint8; only rows of numbers are imported.")
+            raise LitPWMError(f"The {at} holds pixels, {list(shape)} in uint8; observations are rows of numbers.")
         return [SpacePart(keys, shape)]
     if kind == "MultiBinary":
         size = space["n"]
@@ -95,7 +95,7 @@ def space_parts(space: Mapping[str, Any], what: str, keys: Keys = ()) -> list[Sp
     if kind == "MultiDiscrete":
         choices = np.array(space["nvec"])
         return [SpacePart(keys, choices.shape, choices.reshape(-1), np.array(space.get("start", 0)))]
-    raise LitPWMError(f"The {at} is of the kind {kind}, which has no fixed number of numbers and cannot be imported.")
+    raise LitPWMError(f"The {at} is of the kind {kind}, which has no fixed number of numbers.")
 
 
 def flattened(parts: Sequence[SpacePart], read: Callable[[Keys], np.ndarray], where: str) -> np.ndarray:
