@@ -17,6 +17,7 @@ from datamodules.skeleton import PlainFile
 from datamodules.store_plan import SUMS, StorePlan, written_statistics
 from lit_pwm.errors import LitPWMError
 from lit_pwm.runtime.atomic import replacing
+from lit_pwm.tasks.stored_specs import StoredSpec
 
 _BLOCK_ROWS = 65_536
 
@@ -27,6 +28,7 @@ def finish(
     action_repeat: int,
     records: Sequence[Record],
     settings: Mapping[str, object],
+    specs: Mapping[str, StoredSpec],
 ) -> None:
     """Assemble a store from shards, check it, give it its final name, and remove the shards.
 
@@ -36,12 +38,13 @@ def finish(
         action_repeat: control steps for each action.
         records: the episodes in the store's order.
         settings: how they were made, which is written beside the store.
+        specs: task name → what is known of its environment, of those of which anything is.
 
     Raises:
         LitPWMError: a shard is damaged, or a file of that name has appeared meanwhile.
     """
     with replacing(folder.path / "assembled.h5", f"The store {str(folder.final)!r}") as beside:
-        assemble(beside, tasks, action_repeat, records)
+        assemble(beside, tasks, action_repeat, records, specs)
         faults = check(beside)
         if faults:
             raise LitPWMError(f"The store assembled for {str(folder.final)!r} has faults: {'; '.join(faults)}.")
@@ -51,7 +54,13 @@ def finish(
     folder.publish(folder.path / "assembled.h5")
 
 
-def assemble(path: Path, tasks: Mapping[str, tuple[int, int]], action_repeat: int, records: Sequence[Record]) -> None:
+def assemble(
+    path: Path,
+    tasks: Mapping[str, tuple[int, int]],
+    action_repeat: int,
+    records: Sequence[Record],
+    specs: Mapping[str, StoredSpec],
+) -> None:
     """Write a store file from records of shards, a block of rows at a time.
 
     Raises:
@@ -59,8 +68,10 @@ def assemble(path: Path, tasks: Mapping[str, tuple[int, int]], action_repeat: in
     """
     rows = np.array([record.length + 1 for record in records], np.int64)
     task = np.array([record.task for record in records], np.int32)
-    plan = StorePlan(tasks, rows, task, [record.source for record in records], action_repeat)
+    plan = StorePlan(tasks, rows, task, [record.source for record in records], action_repeat, specs or None)
     table, checksums = plan.table(), plan.no_checksums()
+    if "last_obs_known" in table:
+        table["last_obs_known"][:] = 1
     moved = sum(record.clipped for record in records), sum(record.clamped for record in records)
     with PlainFile(path, plan.datasets(table), plan.promised_attributes()) as file:
         _write_rows(file, plan.widths, records, table["checksum"], checksums)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from lightning.pytorch import Trainer
 
-from datamodules.episodes import EpisodeTable, choose, open_all
+from datamodules.episodes import EpisodeTable, choose, open_all, spec_of_all
 from datamodules.fingerprint import fingerprint
 from datamodules.first_rank import from_first_rank
 from datamodules.numbering import Binding
@@ -85,6 +86,17 @@ class ChosenData:
         """The second stream's tasks; none without one."""
         self._opened()
         return {} if (second := self._second_episodes) is None else second.table.tasks
+
+    @property
+    def task_specs(self) -> dict[str, dict[str, Any]]:
+        """What the stores say of the environments of the tasks of both streams, of those of which they say anything.
+
+        Raises:
+            LitPWMError: they contradict each other.
+        """
+        stores, table, _ = self._of_both_streams()
+        found = {name: spec_of_all([one for one in stores if name in one.tasks], name) for name in table.tasks}
+        return {name: spec for name, spec in found.items() if spec}
 
     @property
     def has_terminations(self) -> bool:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from datamodules.assembling import finish
 from datamodules.behaviours import behaviour_identity, check_behaviour, trained_tasks
+from datamodules.incoming import checked_specs
 from datamodules.rolling import EPISODE_KEYS, Collector, Diverged, Rolled, Work
 from datamodules.shard_folder import ShardFolder
 from datamodules.store import EpisodeStore
@@ -77,7 +78,8 @@ def collect(
     final = absolute(out)
     dims = {spec.name: (spec.obs_dim, spec.action_dim) for spec in specs}
     action_repeat = specs[0].action_repeat
-    settings = store_settings(dims, action_repeat) | {"behaviour": behaviour_identity(behaviour), "seed": seed}
+    stored = checked_specs(dims, action_repeat, specs)
+    settings = store_settings(dims, action_repeat, stored) | {"behaviour": behaviour_identity(behaviour), "seed": seed}
     with ShardFolder(final, settings) as folder:
         wanted = [task * EPISODE_KEYS + number for task in range(len(specs)) for number in range(episodes)]
         there = folder.records()
@@ -93,7 +95,7 @@ def collect(
         _notice(diverged, len(wanted))
         left_out = {[*dims].index(one.task) * EPISODE_KEYS + one.number for one in diverged}
         made = {"verb": "collect", "episodes": episodes, "left_out": sorted(left_out), **settings}
-        finish(folder, dims, action_repeat, [there[key] for key in wanted if key not in left_out], made)
+        finish(folder, dims, action_repeat, [there[key] for key in wanted if key not in left_out], made, stored)
     return EpisodeStore(final)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from datamodules.layout import alike_names
 from datamodules.store import EpisodeStore
 from lit_pwm.errors import LitPWMError, did_you_mean
+from lit_pwm.tasks.stored_specs import differences, merged
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +101,22 @@ def choose(stores: Sequence[EpisodeStore], names: Sequence[str] | None) -> Episo
         own = store.offset, store.length, task, store.last_obs_known, store.terminated()
         parts.append((np.full(len(number), index), number, *(column[number] for column in own)))
     return EpisodeTable(chosen, *(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def spec_of_all(stores: Sequence[EpisodeStore], name: str) -> dict[str, Any]:
+    """What stores that have a task say of its environment together.
+
+    Raises:
+        LitPWMError: they contradict each other.
+    """
+    for one, other in itertools.combinations(stores, 2):
+        if differing := differences(one.task_specs[name], other.task_specs[name]):
+            there, here = ({key: store.task_specs[name][key] for key in differing} for store in (one, other))
+            raise LitPWMError(
+                f"The task {name!r} is {there} in {str(one.path)!r} and {here} in {str(other.path)!r}: not the same "
+                f"environment. Use one of them, or give the task of one another name when it is collected or imported."
+            )
+    return merged(store.task_specs[name] for store in stores)
 
 
 def _listed(stores: Sequence[EpisodeStore]) -> str:

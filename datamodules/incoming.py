@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,6 +12,8 @@ from datamodules.layout import LONGEST_NAME, LONGEST_SOURCE, alike_names, text_f
 from datamodules.shards import Rows
 from datamodules.values import ACTION_LIMIT, REWARD_LIMIT
 from lit_pwm.errors import LitPWMError, did_you_mean
+from lit_pwm.tasks.registry import TaskSpec
+from lit_pwm.tasks.stored_specs import registered_spec, stored_spec
 
 _WIDEST = 1_000_000
 _LONGEST_REPEAT = 1_000_000
@@ -56,6 +59,37 @@ def checked_action_repeat(action_repeat: int) -> int:
     if not _is_whole(action_repeat, _LONGEST_REPEAT):
         raise LitPWMError(f"The action repeat of a store is {action_repeat!r}; give a whole number of 1 or more.")
     return int(action_repeat)
+
+
+def checked_specs(
+    tasks: Mapping[str, tuple[int, int]], action_repeat: int, specs: Iterable[TaskSpec] | None
+) -> dict[str, dict[str, Any]]:
+    """What a store says of its tasks' environments, by task.
+
+    Args:
+        tasks: the store's, name → (obs_dim, action_dim).
+        action_repeat: the store's.
+        specs: of its tasks; of those that are registered, their own where widths and action repeat agree, if None.
+
+    Raises:
+        LitPWMError: a spec is of no task of the store, or of one with other widths or another action repeat.
+    """
+    if specs is None:
+        known = [spec for name, dims in tasks.items() if (spec := registered_spec(name, *dims)) is not None]
+        return {spec.name: stored_spec(spec) for spec in known if spec.action_repeat == action_repeat}
+    found = {}
+    for spec in specs:
+        ours, theirs = tasks.get(spec.name), (spec.obs_dim, spec.action_dim)
+        if ours is None:
+            raise LitPWMError(f"The store was given a spec of {spec.name!r}. {did_you_mean(spec.name, tasks)}")
+        if (*theirs, spec.action_repeat) != (*ours, action_repeat):
+            raise LitPWMError(
+                f"The spec of {spec.name!r} has {theirs[0]} observation and {theirs[1]} action entries and action "
+                f"repeat {spec.action_repeat}, and the store {ours[0]}, {ours[1]} and {action_repeat}. Give the spec "
+                f"of the environment that the episodes come from."
+            )
+        found[spec.name] = stored_spec(spec)
+    return found
 
 
 def _is_whole(value: object, largest: int) -> bool:

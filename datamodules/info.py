@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,7 @@ class TaskInfo:
         least: the smallest.
         greatest: the largest.
         histogram: episodes in equal ranges of return from the least to the greatest [bins].
+        spec: what the store says of its environment; empty where it says nothing.
     """
 
     obs_dim: int
@@ -44,6 +46,7 @@ class TaskInfo:
     least: float
     greatest: float
     histogram: np.ndarray
+    spec: Mapping[str, Any]
 
     @property
     def edges(self) -> np.ndarray:
@@ -102,6 +105,7 @@ def info(path: str | os.PathLike[str]) -> StoreInfo:
             bool(store.whole_episodes[number]),
             *kept.return_statistics[number].tolist(),
             kept.return_histogram[number],
+            store.task_specs[name],
         )
     return StoreInfo(
         store.path,

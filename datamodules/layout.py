@@ -22,12 +22,13 @@ and so of the columns whose checksums they hold), of each task `task_episodes`, 
 of return between the last two), `obs_mean` and `obs_std` (of all its observations that were recorded), all zeros for a
 task without episodes; and `statistics_checksum` (CRC-32 of these). Stores written before have none of these.
 
-Version 1 had no checksums, sums and counts of moved numbers. Version 3 adds what imported data needs: of each episode
+Version 1 had no checksums, sums and counts of moved numbers. Version 3 adds of each episode
 `last_obs_known` (0 where its last observation was not recorded, and the one before it stands in its place); of each
 task `task_specs` (a JSON object: how its environment is made, bounds of its actions, action repeat, length of episodes,
-order of its observation's parts, as far as they are known) and `whole_episodes` (0 where its episodes are pieces, whose
-sums of rewards are no returns). A last observation that was not recorded is in no statistics. A file has the lowest
-version that says all there is to say, for older readers.
+range of scores, order of its observation's parts, versions of simulators, as far as they are known:
+`lit_pwm.tasks.stored_specs`) and `whole_episodes` (0 where its episodes are pieces, whose sums of rewards are no
+returns). A last observation that was not recorded is in no statistics. A file has the lowest version that says all
+there is to say, for older readers.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ import numpy as np
 
 FORMAT = "lit_pwm episode store"
 FORMAT_VERSION = 2
-"""Of stores that are written of episodes that we rolled ourselves."""
-IMPORTED_VERSION = 3
+"""Of stores that say nothing of their tasks' environments."""
+SPECS_VERSION = 3
 """Of stores with specs of tasks, pieces, or episodes without a last observation."""
 READ_VERSIONS = (1, 2, 3)
 

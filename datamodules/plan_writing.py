@@ -84,13 +84,17 @@ def _store_plan(plan: Plan, numbers: np.ndarray, kept: Mapping[str, ImportedTask
     for name, task in kept.items():
         if task.low is not None and task.high is not None:
             specs[name] |= {"low": np.asarray(task.low).tolist(), "high": np.asarray(task.high).tolist()}
+    known = plan.last_obs_known
+    says_more = (
+        known is None or any(specs.values()) or not all(task.whole_episodes for task in kept.values())
+    ) or not known[numbers].all()
     return StorePlan(
         checked_tasks({name: (task.obs_dim, task.action_dim) for name, task in kept.items()}),
         np.asarray(plan.length, np.int64)[numbers] + 1,
         places[plan.task[numbers]],
         [plan.source[number] for number in numbers.tolist()],
         checked_action_repeat(plan.action_repeat),
-        specs if plan.has_specs else None,
+        specs if says_more else None,
         [task.whole_episodes for task in kept.values()],
         plan.moved,
     )

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import h5py
 import numpy as np
 
-from datamodules.layout import EPISODE_COLUMNS, IMPORTED_VERSION, ROW_COLUMNS
+from datamodules.layout import EPISODE_COLUMNS, ROW_COLUMNS, SPECS_VERSION
 
 _SCANNED = 256 * 2**20
 _SECONDS = 20
@@ -63,7 +63,7 @@ def require_readable(file: h5py.File, dtype: np.dtype, what: str) -> None:
 def _gaps(file: h5py.File, size: int) -> Iterator[tuple[int, int]]:
     """Where the file has something else than a dataset's contiguous data: [start, stop), in order."""
     taken = []
-    for name in (*ROW_COLUMNS, *(f"episode/{name}" for name in EPISODE_COLUMNS[IMPORTED_VERSION])):
+    for name in (*ROW_COLUMNS, *(f"episode/{name}" for name in EPISODE_COLUMNS[SPECS_VERSION])):
         with contextlib.suppress(Exception):  # whatever is wrong with it is found when it is its turn
             parent: h5py.Group = file
             for part in name.split("/"):

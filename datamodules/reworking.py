@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from datamodules.episodes import choose, copies, open_all
+from datamodules.episodes import choose, copies, open_all, spec_of_all
 from datamodules.importers.importer import ImportedEpisode, ImportedTask, Plan
 from datamodules.info import episode_returns
 from datamodules.plan_writing import Output, write_stores
@@ -170,7 +170,7 @@ def plan_of(stores: Sequence[EpisodeStore]) -> Plan:
         episodes=episodes,
         action_repeat=stores[0].action_repeat,
         files=[store.path for store in stores],
-        has_specs=any(task.spec or not task.whole_episodes for task in tasks.values()) or not known.all(),
+        last_obs_known=known,
         moved=(sum(store.clipped_actions for store in stores), sum(store.clamped_rewards for store in stores)),
     )
 
@@ -189,16 +189,8 @@ def _rows(store: EpisodeStore, index: int) -> tuple[np.ndarray, np.ndarray, np.n
 def _task(stores: Sequence[EpisodeStore], name: str, obs_dim: int, action_dim: int) -> ImportedTask:
     """A task of some stores, those that have it agreeing on its environment as far as they say."""
     having = [store for store in stores if name in store.tasks]
-    said = [store for store in having if store.task_specs[name]]
-    for store in said[1:]:
-        if store.task_specs[name] != said[0].task_specs[name]:
-            raise LitPWMError(
-                f"The task {name!r} is {said[0].task_specs[name]} in {str(said[0].path)!r} and "
-                f"{store.task_specs[name]} in {str(store.path)!r}: not the same environment. Import "
-                f"one of them with another name."
-            )
     whole = all(store.whole_episodes[store.task_names.index(name)] for store in having)
-    return ImportedTask(obs_dim, action_dim, spec=said[0].task_specs[name] if said else {}, whole_episodes=whole)
+    return ImportedTask(obs_dim, action_dim, spec=spec_of_all(having, name), whole_episodes=whole)
 
 
 def _require_whole(store: EpisodeStore, kept: np.ndarray) -> None:

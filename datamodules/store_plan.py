@@ -15,8 +15,8 @@ from datamodules.layout import (
     EPISODE_COLUMNS,
     FORMAT,
     FORMAT_VERSION,
-    IMPORTED_VERSION,
     ROW_COLUMNS,
+    SPECS_VERSION,
     STATISTICS,
     attribute_checksum,
     content_hash,
@@ -56,7 +56,7 @@ class StorePlan:
     @property
     def version(self) -> int:
         """The lowest format version that says all."""
-        return FORMAT_VERSION if self.specs is None else IMPORTED_VERSION
+        return FORMAT_VERSION if self.specs is None else SPECS_VERSION
 
     @property
     def widths(self) -> dict[str, tuple[int, ...]]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 
 from numpy.typing import ArrayLike
 
 from datamodules.assembling import finish
-from datamodules.incoming import checked_action_repeat, checked_rows, checked_tasks
+from datamodules.incoming import checked_action_repeat, checked_rows, checked_specs, checked_tasks
 from datamodules.shard_folder import ShardFolder
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import check_options
 from lit_pwm.paths import absolute
+from lit_pwm.tasks.registry import TaskSpec
+from lit_pwm.tasks.stored_specs import StoredSpec
 
 
 class EpisodeWriter:
@@ -30,6 +32,8 @@ class EpisodeWriter:
         path: the final file.
         tasks: task name → (obs_dim, action_dim).
         action_repeat: control steps for each action.
+        specs: how the tasks' environments are made, as far as that is known, which the store keeps; of tasks that are
+            registered with these widths and this action repeat, their own if not given.
         resume: go on after the episodes that an interrupted writer has left, if there are any.
         clamp_rewards: clamp rewards beyond the range of a model's bins, ±22,025.5 (symexp(10)), instead of refusing
             them; the store records how many.
@@ -46,13 +50,15 @@ class EpisodeWriter:
         action_repeat: int = 2,
         resume: bool = False,
         clamp_rewards: bool = False,
+        specs: Iterable[TaskSpec] | None = None,
     ) -> None:
         check_options(EpisodeWriter, {"resume": resume, "clamp_rewards": clamp_rewards})
         self.path, self.tasks = absolute(path), checked_tasks(tasks)
         self._action_repeat = checked_action_repeat(action_repeat)
         self._clamp_rewards, self._closed = clamp_rewards, False
         self._numbers = {name: number for number, name in enumerate(self.tasks)}
-        self._folder = ShardFolder(self.path, store_settings(self.tasks, self._action_repeat))
+        self._specs = checked_specs(self.tasks, self._action_repeat, specs)
+        self._folder = ShardFolder(self.path, store_settings(self.tasks, self._action_repeat, self._specs))
         found = self._folder.records()
         if found and not resume:
             self._folder.close()
@@ -115,7 +121,7 @@ class EpisodeWriter:
             records = list(self._folder.records().values())
             if not records:
                 raise LitPWMError(f"No episode was appended to {str(self.path)!r}; a store holds at least one.")
-            finish(self._folder, self.tasks, self._action_repeat, records, {"verb": "EpisodeWriter"})
+            finish(self._folder, self.tasks, self._action_repeat, records, {"verb": "EpisodeWriter"}, self._specs)
         finally:
             self._folder.close()
 
@@ -135,6 +141,12 @@ class EpisodeWriter:
         self._folder.close()
 
 
-def store_settings(tasks: Mapping[str, tuple[int, int]], action_repeat: int) -> dict[str, object]:
+def store_settings(
+    tasks: Mapping[str, tuple[int, int]], action_repeat: int, specs: Mapping[str, StoredSpec]
+) -> dict[str, object]:
     """What the shards of a store must agree on."""
-    return {"tasks": {name: list(dims) for name, dims in tasks.items()}, "action_repeat": action_repeat}
+    return {
+        "tasks": {name: list(dims) for name, dims in tasks.items()},
+        "action_repeat": action_repeat,
+        "specs": {name: dict(spec) for name, spec in specs.items()},
+    }

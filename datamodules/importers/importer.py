@@ -91,7 +91,8 @@ class Plan:
         action_repeat: control steps for each action.
         files: what is read. An import that is continued makes sure that they are the same.
         notices: sentences that the user is told, such as how many episodes had nothing left.
-        has_specs: whether it says more than a store of version 2 can hold.
+        last_obs_known: whether each episode's last observation was recorded, bool [E]; None where that is only known
+            when it is read. With it, a store that says no more than one of version 2 can hold is of that version.
         moved: actions that were clipped, and rewards clamped, before.
         episode_name: number → what an episode is called in errors, such as its file and place in it.
     """
@@ -105,7 +106,7 @@ class Plan:
     files: Sequence[Path]
     notices: Sequence[str] = ()
     episode_name: Callable[[int], str] = "episode {}".format
-    has_specs: bool = True
+    last_obs_known: np.ndarray | None = None
     moved: tuple[int, int] = (0, 0)
 
 

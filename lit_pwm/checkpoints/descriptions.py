@@ -12,6 +12,8 @@ from lit_pwm.models.actors import Actor
 from lit_pwm.models.component import Component
 from lit_pwm.models.world_model import WorldModel
 
+TASK_SPECS = "task_specs"
+"""In a description: task name → its spec as stores hold it (`lit_pwm.tasks.stored_specs`), of those that are known."""
 _PARTS = {"world model": ("world_model",), "policy": ("world_model", "actor", "critic")}
 """Kind of checkpoint → the networks that it describes."""
 
@@ -19,7 +21,7 @@ _PARTS = {"world model": ("world_model",), "policy": ("world_model", "actor", "c
 def describe_world_model(world_model: WorldModel, objective: Component | None = None) -> dict[str, Any]:
     """The description that a checkpoint of a world model holds, and of the objective that it was trained by."""
     description = {"format": FORMAT_VERSION, "kind": "world model", "world_model": world_model.description()}
-    return description if objective is None else description | {"objective": objective.description()}
+    return description | _optional(world_model, objective)
 
 
 def describe_policy(
@@ -46,7 +48,15 @@ def describe_policy(
         "critic": critic.description(),
         "trained_tasks": list(trained_tasks),
     }
-    return description if objective is None else description | {"objective": objective.description()}
+    return description | _optional(world_model, objective)
+
+
+def _optional(world_model: WorldModel, objective: Component | None) -> dict[str, Any]:
+    """What a description holds where there is something to say: the specs of its tasks, and the objective."""
+    found: dict[str, Any] = {}
+    if world_model.task_specs:
+        found[TASK_SPECS] = {name: dict(spec) for name, spec in world_model.task_specs.items()}
+    return found if objective is None else found | {"objective": objective.description()}
 
 
 def described_in(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
@@ -81,6 +91,17 @@ def described_in(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]
     return checkpoint[DESCRIPTION_KEY]
 
 
+def described_world_model(description: Mapping[str, Any]) -> WorldModel:
+    """The world model that a checkpoint's description describes, with fresh weights and with the specs of its tasks.
+
+    Raises:
+        LitPWMError: as `WorldModel.from_description`.
+    """
+    world_model = WorldModel.from_description(description["world_model"])
+    world_model.task_specs = {name: dict(spec) for name, spec in description.get(TASK_SPECS, {}).items()}
+    return world_model
+
+
 def _wrong_part(description: Any) -> str | None:
     """Which part of a description is not what all readers take it for; options of classes are checked by these."""
     if not isinstance(description, Mapping) or not isinstance(description.get("format"), int):
@@ -99,6 +120,9 @@ def _wrong_part(description: Any) -> str | None:
         type(width) is int and width > 0 for width in (*widths, *(width for pair in dims for width in pair))
     ):
         return "the widths of its tasks are no positive whole numbers"
+    specs = description.get(TASK_SPECS, {})
+    if not isinstance(specs, Mapping) or not all(isinstance(spec, Mapping) for spec in specs.values()):
+        return f"its {TASK_SPECS} are {specs!r:.80}, and should be a spec for each of some tasks"
     trained = description.get("trained_tasks")
     # A file of PWM's does not say which task its policy was trained for: then the list is empty.
     if kind == "policy" and not (isinstance(trained, list) and all(name in list(tasks) for name in trained)):

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lit_pwm.checkpoints.descriptions import describe_policy, describe_world_model, described_in
+from lit_pwm.checkpoints.descriptions import describe_policy, describe_world_model, described_in, described_world_model
 from lit_pwm.checkpoints.formats.base import FOREIGN_KEY, NO_POLICY, TaskNames, notice
 from lit_pwm.checkpoints.formats.format_registry import read_any
 from lit_pwm.checkpoints.migration import DESCRIPTION_KEY
@@ -39,6 +39,7 @@ __all__ = [
     "describe_policy",
     "describe_world_model",
     "described_in",
+    "described_world_model",
     "description_of",
     "initial_world_model",
     "load_actor_and_critic",
@@ -117,7 +118,7 @@ def carried_parts(checkpoint: Mapping[str, Any]) -> str:
 
 def _world_model_in(checkpoint: dict[str, Any], path: str | Path, ignore_options: Iterable[str] = ()) -> WorldModel:
     with building(path), ignoring_options(ignore_options):
-        world_model = WorldModel.from_description(description_of(checkpoint, path)["world_model"])
+        world_model = described_world_model(description_of(checkpoint, path))
     _load(world_model, checkpoint["state_dict"], "world_model.", path)
     return world_model
 
@@ -152,7 +153,7 @@ def load_policy(
     with supplying(world_model):
         checkpoint, description = _read_policy(path, f"Train one on it: {how}", tasks, acting_in)
     with building(path), ignoring_options(ignore_options):
-        model = WorldModel.from_description(description["world_model"])
+        model = described_world_model(description)
         dimensions = (model.latent_dim, model.action_dim, len(model.tasks))
         actor = factory_from(description["actor"], Actor)(*dimensions)
         actor.set_action_mask(model.action_mask())

@@ -15,6 +15,7 @@ from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, Seed, Workers, argument
 from lit_pwm.options.names import names_in
 from lit_pwm.paths import path_argument
+from lit_pwm.tasks.stored_specs import in_words
 
 if TYPE_CHECKING:
     from datamodules.check import StoreInfo, TaskInfo
@@ -152,6 +153,8 @@ def _described_task(name: str, task: TaskInfo) -> list[str]:
         f"{lengths} transitions, {task.terminated:,} terminated; obs {task.obs_dim}, action {task.action_dim}",
         f"  {int(task.lengths.sum()):,} transitions in all; source: {sources}{', …' if len(task.sources) > 5 else ''}",
     ]
+    if environment := in_words(task.spec):
+        lines.append(f"  environment: {printable(environment)}")
     finite = int(task.histogram.sum())
     if finite < len(task.lengths):
         lines.append(f"  return: the returns of {len(task.lengths) - finite:,} are not finite (see data check)")

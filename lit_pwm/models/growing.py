@@ -88,6 +88,7 @@ def grow_world_model(
     count = len(world_model.tasks)
     weights["obs_mean"][count:], weights["obs_std"][count:] = 0, 1
     grown.load_state_dict(weights)
+    grown.task_specs = dict(world_model.task_specs)
     return grown.train(world_model.training)
 
 

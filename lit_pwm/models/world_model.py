@@ -43,6 +43,10 @@ class WorldModel(nn.Module):
         obs_dim: padded observation width; the widest task's if not given.
         action_dim: padded action width; the widest task's if not given.
 
+    Attributes:
+        task_specs: task name → what is known of its environment, plain JSON (`lit_pwm.tasks.stored_specs`). Data and
+            checkpoints bring it and checkpoints keep it; no network depends on it.
+
     Raises:
         LitPWMError: no tasks, an option out of its range, a width smaller than a task's, or a head's name that is no
             name in Python or that of a parameter group.
@@ -71,6 +75,7 @@ class WorldModel(nn.Module):
         if strange := [name for name in tasks if not isinstance(name, str) or not name]:
             raise LitPWMError(f"A world model's tasks are named by texts, and {strange[0]!r:.80} is none.")
         self.tasks = {str(name): (int(dims[0]), int(dims[1])) for name, dims in tasks.items()}
+        self.task_specs: dict[str, dict[str, Any]] = {}
         widest_obs = max(dims[0] for dims in self.tasks.values())
         widest_action = max(dims[1] for dims in self.tasks.values())
         self.obs_dim = widest_obs if obs_dim is None else obs_dim

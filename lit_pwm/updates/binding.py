@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lit_pwm.batch import DataSource
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models.world_model import WorldModel
+from lit_pwm.tasks.stored_specs import StoredSpec, differences, merged, registered_spec, stored_spec
 
 
 def source_of(module: LightningModule) -> DataSource:
@@ -31,6 +32,8 @@ def source_of(module: LightningModule) -> DataSource:
 def bind(source: DataSource, world_model: WorldModel) -> None:
     """Let the data number its tasks as the world model does, by name, and pad its rows to the model's widths.
 
+    The model keeps the specs of the data's tasks, so that checkpoints have what evaluation needs.
+
     Raises:
         LitPWMError: the data has a task that the model does not know, or one of other widths under a name it knows.
     """
@@ -44,6 +47,25 @@ def bind(source: DataSource, world_model: WorldModel) -> None:
                 f"and {known[1]} in the world model: it is another task of the same name. Leave it out with "
                 f"data.tasks, or train a world model on this data."
             )
+    specs = getattr(source, "task_specs", {})
+    for name in getattr(source, "all_tasks", source.tasks):
+        _keep_spec(world_model, name, specs.get(name))
+
+
+def _keep_spec(world_model: WorldModel, name: str, spec: StoredSpec | None) -> None:
+    """Let the model know what the data (`spec`), or else this process, knows of a task's environment."""
+    if not spec and (registered := registered_spec(name, *world_model.tasks[name])) is not None:
+        spec = stored_spec(registered, ran_here=False)
+    if not spec:
+        return
+    before = world_model.task_specs.get(name, {})
+    if differing := differences(before, spec):
+        there, here = ({key: one[key] for key in differing} for one in (before, spec))
+        rank_zero_info(
+            f"The environment of {name!r} is {there} in the world model's checkpoint and {here} in the data."
+        )
+        before = {}
+    world_model.task_specs[name] = merged([spec, before])
 
 
 def standardise(source: DataSource, world_model: WorldModel, tasks: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ from lit_pwm.batch import DataSource
 from lit_pwm.checkpoints.formats.format_registry import read_any
 from lit_pwm.checkpoints.native import (
     building,
+    described_world_model,
     description_of,
     initial_world_model,
     load_actor_and_critic,
@@ -171,7 +172,7 @@ class PolicyNetworks(BuiltFromCheckpoint, FurtherTraining):
                 factory_from(description["actor"], Actor),
                 factory_from(description["critic"], CriticEnsemble),
             )
-            world_model = WorldModel.from_description(description["world_model"])
+            world_model = described_world_model(description)
             self._build(world_model, tuple(description["trained_tasks"]), make_actor, make_critic)
 
     def _build(

@@ -14,6 +14,7 @@ from lit_pwm.checkpoints.native import (
     DESCRIPTION_KEY,
     building,
     describe_world_model,
+    described_world_model,
     description_of,
     initial_world_model,
 )
@@ -131,7 +132,7 @@ class PretrainingNetworks(BuiltFromCheckpoint):
         path = self.restored_path
         description = description_of(checkpoint, path)
         with building(path):
-            found = WorldModel.from_description(description["world_model"])
+            found = described_world_model(description)
         if (ours := self._own_networks(found, checkpoint)) is not None:
             check_same_networks({"world_model": ours}, {"world_model": found.description()}, path)
         if not self.is_built or not self.world_model.numbers_tasks_like(found.description()):

@@ -64,7 +64,7 @@ def test_layout_of_the_file(make_store):
     path = make_store([("walker-walk", 3), ("cartpole-swingup", 2)], terminated=[1])
     with h5py.File(path) as file:
         assert file.attrs["format"] == "lit_pwm episode store"
-        assert file.attrs["format_version"] == 2
+        assert file.attrs["format_version"] == 3
         assert list(file.attrs["task_names"]) == ["cartpole-swingup", "walker-walk", "cup-catch"]
         assert file.attrs["obs_dims"].tolist() == [5, 24, 8]
         assert file.attrs["action_dims"].tolist() == [1, 6, 2]

@@ -1,0 +1,88 @@
+"""What stores and checkpoints hold of a task: its spec as plain JSON, and the versions of the simulators it ran in.
+
+Nothing is imported here, neither a simulator nor what a spec names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lit_pwm.provenance import versions
+from lit_pwm.tasks.registry import TaskSpec, registered_tasks, task_spec
+
+_SIMULATORS = ("mujoco", "dm_control", "gymnasium")
+_VERSIONS = "versions"
+"""The key of the simulators' versions, which may differ between two files of one environment."""
+_DM_CONTROL = ("suite", "domain", "task")
+_OTHERS = ("make", "kwargs", "low", "high", "score_range")
+StoredSpec = Mapping[str, Any]
+"""A spec as JSON has it, with what is known: `suite`, `domain` and `task` of dm_control, or `make` and `kwargs`;
+`action_repeat`, `episode_length`, bounds `low` and `high`, `score_range`, `obs_order`, `versions`."""
+
+
+def stored_spec(spec: TaskSpec, ran_here: bool = True) -> dict[str, Any]:
+    """A spec as JSON can hold it, keys in a fixed order.
+
+    Args:
+        spec: the task's.
+        ran_here: whether the episodes come from this process's simulators, whose versions are then part of it.
+    """
+    found: dict[str, Any] = {}
+    names = _OTHERS if getattr(spec, "make", None) else (*_DM_CONTROL, *_OTHERS[2:])
+    for name in (*names, "action_repeat", "episode_length"):
+        value = getattr(spec, name, None)
+        if value is not None:
+            found[name] = list(value) if isinstance(value, tuple) else value
+    if spec.obs_keys:
+        found["obs_order"] = [name for name, _ in spec.obs_keys]
+    if ran_here:
+        known = versions()
+        found[_VERSIONS] = {name: known[name] for name in _SIMULATORS}
+    return found
+
+
+def in_words(spec: StoredSpec) -> str:
+    """What a stored spec says, in a line; its texts are those of a file. Empty where it says nothing."""
+    said = []
+    if "make" in spec:
+        kwargs = spec.get("kwargs")
+        arguments = kwargs.items() if isinstance(kwargs, Mapping) else ()
+        said.append(f"{spec['make']}({', '.join(f'{name}={value!r}' for name, value in arguments)})")
+    elif "domain" in spec:
+        said.append(f"{spec.get('task')} of {spec.get('suite')}.{spec['domain']}")
+    for name, words in (("action_repeat", "action repeat {}"), ("episode_length", "at most {} steps")):
+        if name in spec:
+            said.append(words.format(spec[name]))
+    for name, words in (("low", "actions from {}"), ("high", "to {}"), ("score_range", "scores from {} to {}")):
+        value = spec.get(name)
+        if isinstance(value, list) and value:
+            same = name != "score_range" and all(entry == value[0] for entry in value)
+            said.append(words.format(*(value if name == "score_range" else [value[0] if same else value])))
+    ran = spec.get(_VERSIONS)
+    if isinstance(ran, Mapping) and ran:
+        said.append(f"run by {', '.join(f'{name} {version}' for name, version in ran.items())}")
+    return ", ".join(said)
+
+
+def registered_spec(name: str, obs_dim: int, action_dim: int) -> TaskSpec | None:
+    """The spec of a task that is registered in this process with these widths; else None."""
+    spec = task_spec(name) if name in registered_tasks() else None
+    return spec if spec is not None and (spec.obs_dim, spec.action_dim) == (obs_dim, action_dim) else None
+
+
+def differences(one: StoredSpec, other: StoredSpec) -> list[str]:
+    """The keys in which two say different things of one environment; what only one says is no difference."""
+    return [key for key in one if key in other and key != _VERSIONS and one[key] != other[key]]
+
+
+def merged(specs: Iterable[StoredSpec]) -> dict[str, Any]:
+    """What specs that do not differ say together; where versions of simulators do, all of them, one after another."""
+    found: dict[str, Any] = {}
+    for spec in specs:
+        ran = dict(found.get(_VERSIONS, {}))
+        for name, version in (spec.get(_VERSIONS) or {}).items():
+            known = ran.get(name, "").split(", ") if name in ran else []
+            ran[name] = ", ".join(dict.fromkeys([*known, *str(version).split(", ")]))
+        found = {**spec, **found} | ({_VERSIONS: ran} if ran else {})
+    return dict(sorted(found.items()))
