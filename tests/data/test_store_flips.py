@@ -5,6 +5,7 @@ import pytest
 
 from datamodules import EpisodeStore, EpisodeWriter
 from datamodules.check import check
+from datamodules.info import statistics
 from lit_pwm.errors import LitPWMError
 
 
@@ -32,7 +33,8 @@ def content(path):
     columns = [store.column(name).read(0, store.num_rows).tobytes() for name in ("obs", "action", "reward")]
     moments = [values.tobytes() for values in store.observation_moments()]
     settings = (store.version, store.action_repeat, store.clipped_actions, store.clamped_rewards, store.content)
-    return list(store.tasks.items()), settings, episodes, columns, moments
+    kept = [values.tobytes() for values in statistics(store).arrays().values()]
+    return list(store.tasks.items()), settings, episodes, columns, moments, store.hash, kept
 
 
 def count_found(path, place, flips, seed):

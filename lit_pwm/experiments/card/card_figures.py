@@ -31,15 +31,12 @@ def draw_returns(title: str, labels: Sequence[str], values: Sequence[np.ndarray]
     if len(values) > LINES:
         labels = [*labels[: LINES - 1], f"{len(values) - LINES + 1:,} others"]
         values = [*values[: LINES - 1], np.concatenate(values[LINES - 1 :])]
-    edges = np.histogram_bin_edges(np.concatenate(values), bins=30).tolist()
+    edges = _edges(np.concatenate(values))
     colours = figures.SERIES[: len(values)]
     axes.hist(values, edges, stacked=True, color=colours, label=labels)
     mean = float(np.concatenate(values).mean())
     axes.axvline(mean, color=figures.INK, linewidth=1.1, linestyle=":")
-    axes.annotate(
-        f"mean {mean:,.1f}", (mean, 1), (4, -2), xycoords=("data", "axes fraction"), textcoords="offset points",
-        va="top", fontsize=8, color=figures.MUTED,
-    )  # fmt: skip
+    axes.set_title(f"mean {mean:,.1f}", loc="right", fontsize=8, fontweight="normal", color=figures.MUTED)
     axes.set_title(title)
     axes.set_xlabel(what)
     axes.set_ylabel("episodes")
@@ -53,7 +50,7 @@ def draw_returns(title: str, labels: Sequence[str], values: Sequence[np.ndarray]
 def draw_lengths(title: str, lengths: np.ndarray, terminated: np.ndarray) -> Figure:
     """A histogram of the lengths of episodes, by how they ended."""
     figure, axes = figures.panel()
-    edges = np.histogram_bin_edges(lengths, bins=30).tolist()
+    edges = _edges(lengths)
     values, labels = [lengths[terminated], lengths[~terminated]], ["terminated", "not terminated"]
     axes.hist(values, edges, stacked=True, color=(figures.VERMILION, figures.BLUE), label=labels)
     axes.set_title(title)
@@ -147,6 +144,11 @@ def draw_episode(title: str, episode: Episode, mean: np.ndarray, std: np.ndarray
     action.set_ylim(-1.08, 1.08)
     obs.set_xlabel("step")
     return figure
+
+
+def _edges(values: np.ndarray) -> list[float]:
+    """Of a histogram's bins, fewer where there are few values."""
+    return np.histogram_bin_edges(values, bins=int(np.clip(2 * np.sqrt(len(values)), 8, 30))).tolist()
 
 
 def _whole_numbers(axes: Axes) -> None:
