@@ -70,22 +70,28 @@ def record_video(
                 pass
         return Recording(task, seed, sum(rewards), None, notice)
     env.drop_shadows()
-    native = env.metadata["render_fps"]
-    every = max(1, round(native / _FRAMES_PER_SECOND))
+    every, speed = frame_rate(env)
 
     def frames() -> Generator[np.ndarray, None, None]:
         for step in _episode(policy, task, seed, env, rewards):
             if step % every == 0:
                 frame = env.render()
                 assert frame is not None
-                yield _padded(frame)
+                yield padded(frame)
 
     with contextlib.closing(env):
-        write_video(path, frames(), native / every)
+        write_video(path, frames(), speed)
     return Recording(task, seed, sum(rewards), Path(path))
 
 
-def _padded(frame: np.ndarray) -> np.ndarray:
+def frame_rate(env: TaskEnv) -> tuple[int, float]:
+    """Every how many steps of an environment there is a frame, and how many in a second of simulated time."""
+    native = env.metadata["render_fps"]
+    every = max(1, round(native / _FRAMES_PER_SECOND))
+    return every, native / every
+
+
+def padded(frame: np.ndarray) -> np.ndarray:
     """A frame with black below and to the right of it, so that its sides are the multiples of 16 that a video needs."""
     height, width = frame.shape[:2]
     return np.pad(frame, ((0, -height % 16), (0, -width % 16), (0, 0)))

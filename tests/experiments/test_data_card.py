@@ -134,7 +134,7 @@ def test_seeds_that_are_not_known(origin, why):
 
 def test_a_name_in_a_store_imports_nothing(collected):
     episode = replace(EpisodeStore(collected)[0], task="gym:os:X-v0")
-    with pytest.raises(NoReplayError, match="asks for a module"):
+    with pytest.raises(NoReplayError, match="asks for the module 'os'"):
         film(episode, 0, collected.with_name("v.mp4"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ import numpy as np
 from datamodules.episode import Episode
 from datamodules.rolling import EPISODE_KEYS, start_seed
 from lit_pwm.errors import LitPWMError
-from lit_pwm.evaluation.video import write_video
-from lit_pwm.tasks import TaskSpec, task_spec
-from lit_pwm.tasks.environment import make_env
+from lit_pwm.evaluation.video import frame_rate, padded, write_video
+from lit_pwm.tasks import task_spec
+from lit_pwm.tasks.environment import TaskEnv, make_env
+from lit_pwm.tasks.rendering import CannotRenderError
 
 TOLERANCE = 1e-5
 """Largest difference of an observation's entry, relative to its magnitude where that is beyond 1."""
-_WIDTH, _HEIGHT, _FRAMES_PER_SECOND = 320, 240, 25
+_WIDTH, _HEIGHT = 320, 240
 
 
 class NoReplayError(Exception):
@@ -63,44 +65,33 @@ def film(episode: Episode, seed: int, path: Path) -> None:
             give its observations.
     """
     try:
-        spec = _known_task(episode.task)
-        _require_same(episode, spec, seed)
-        env = make_env(spec, render_mode="rgb_array", width=_WIDTH, height=_HEIGHT)
-        if (physics := getattr(env, "physics", None)) is not None:
-            physics.model.light_castshadow[:] = False  # shadows take more than half of the time of software rendering
-        every = max(1, round(env.metadata["render_fps"] / _FRAMES_PER_SECOND))
-
-        def frames() -> Iterator[np.ndarray]:
-            env.reset(seed=seed)
-            for step, action in enumerate(episode.action):
-                if step % every == 0 and (frame := env.render()) is not None:
-                    yield frame
-                env.step(action)
-
-        write_video(path, frames(), env.metadata["render_fps"] / every)
+        spec = task_spec(episode.task)  # a name in a file has nothing imported
+        with contextlib.closing(make_env(spec)) as env:
+            _require_same(episode, env, seed)
+        with contextlib.closing(make_env(spec, render_mode="rgb_array", width=_WIDTH, height=_HEIGHT)) as env:
+            env.drop_shadows()
+            every, speed = frame_rate(env)
+            write_video(path, _frames(episode, env, seed, every), speed)
+    except CannotRenderError as error:
+        raise NoReplayError(error.reason) from error
     except LitPWMError as error:
         raise NoReplayError(" ".join(str(error).split())) from error
 
 
-def _known_task(name: str) -> TaskSpec:
-    """A task of this program's or of gymnasium's own registry: a name in a file imports nothing.
-
-    Raises:
-        NoReplayError: the name would have a module imported.
-        LitPWMError: there is no such task.
-    """
-    if name.count(":") > 1:
-        raise NoReplayError("the name of its task asks for a module of somebody's to be imported")
-    return task_spec(name)
+def _frames(episode: Episode, env: TaskEnv, seed: int, every: int) -> Iterator[np.ndarray]:
+    env.reset(seed=seed)
+    for step, action in enumerate(episode.action):
+        if step % every == 0 and (frame := env.render()) is not None:
+            yield padded(frame)
+        env.step(action)
 
 
-def _require_same(episode: Episode, spec: TaskSpec, seed: int) -> None:
+def _require_same(episode: Episode, env: TaskEnv, seed: int) -> None:
     """Make sure that the actions give the observations, without rendering.
 
     Raises:
         NoReplayError: they do not.
     """
-    env = make_env(spec)
     obs, _ = env.reset(seed=seed)
     for step, action in enumerate([*episode.action, None]):
         expected = episode.obs[step]
