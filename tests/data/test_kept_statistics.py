@@ -133,9 +133,9 @@ def test_info_reads_no_rows_where_statistics_are_kept(make_store, monkeypatch, c
     assert command(["data", "info", str(path)]) == 0
     said = capsys.readouterr().out
     assert f"SHA-256 {EpisodeStore(path).hash}" in said
-    assert re.search(r"19 transitions in all; source: .*\n(?: .*\n)? +return: mean 10\.7, std 10\.0, from 0\.0 to 24\.0", said), (
-        said
-    )
+    assert re.search(
+        r"19 transitions in all; source: .*\n(?: .*\n)? +return: mean 10\.7, std 10\.0, from 0\.0 to 24\.0", said
+    ), said
 
 
 def test_sums_of_rewards_of_pieces_are_called_so(tmp_path, capsys):

@@ -12,6 +12,7 @@ from lit_pwm.experiments.report import figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 DIMENSIONS = 48
@@ -40,7 +41,7 @@ def draw_returns(title: str, labels: Sequence[str], values: Sequence[np.ndarray]
     axes.set_title(title)
     axes.set_xlabel(what)
     axes.set_ylabel("episodes")
-    _whole_numbers(axes)
+    _whole_numbers(axes.yaxis)
     if len(values) > 1:
         figures.key(axes, columns=2 if max(map(len, labels)) < 18 else 1)
     return figure
@@ -56,7 +57,7 @@ def draw_lengths(title: str, lengths: np.ndarray, terminated: np.ndarray) -> Fig
     axes.set_title(title)
     axes.set_xlabel("transitions of an episode")
     axes.set_ylabel("episodes")
-    _whole_numbers(axes)
+    _whole_numbers(axes.yaxis)
     figures.key(axes, columns=2)
     return figure
 
@@ -87,6 +88,7 @@ def _shades(title: str, values: np.ndarray, limit: float, label: str, shares: np
     axes.set_aspect("auto")
     axes.set_title(title)
     axes.set_xlabel(label)
+    axes.set_xticks(np.linspace(-limit, limit, 5))
     axes.set_ylabel("entry")
     step = 1 if count <= 12 else 4
     axes.set_yticks(range(0, count, step))
@@ -105,8 +107,9 @@ def draw_plane(title: str, points: np.ndarray, explained: Sequence[float], paths
     """The observations in the plane of their first two principal components, and the paths of some episodes in it."""
     figure, axes = figures.panel(height=3.2)
     bounds = []
-    for column in points.T:
+    for column, *on_paths in zip(points.T, *(path.T for path in paths.values()), strict=True):
         low, high = np.quantile(column, [0.001, 0.999])
+        low, high = min([low, *map(np.min, on_paths)]), max([high, *map(np.max, on_paths)])
         margin = 0.05 * (high - low) or 1.0
         bounds.append((low - margin, high + margin))
     density = np.histogram2d(*np.clip(points, *np.transpose(bounds)).T, bins=50, range=bounds)[0].T
@@ -143,6 +146,7 @@ def draw_episode(title: str, episode: Episode, mean: np.ndarray, std: np.ndarray
         axes.set_ylabel(label if shown == values.shape[1] else f"{label} (first {shown})")
     action.set_ylim(-1.08, 1.08)
     obs.set_xlabel("step")
+    _whole_numbers(obs.xaxis)
     return figure
 
 
@@ -151,10 +155,10 @@ def _edges(values: np.ndarray) -> list[float]:
     return np.histogram_bin_edges(values, bins=int(np.clip(2 * np.sqrt(len(values)), 8, 30))).tolist()
 
 
-def _whole_numbers(axes: Axes) -> None:
+def _whole_numbers(axis: Axis) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.yaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
+    axis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
 
 
 def _shaded(

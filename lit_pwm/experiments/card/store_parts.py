@@ -169,7 +169,7 @@ def origin_section(sample: StoreSample, origin: Mapping[str, Any] | None) -> Car
     if origin is None:
         parts.append(Words("There is no file beside the store that says how it was made.", is_notice=True))
     else:
-        parts.append(Entries({key: _plain(value) for key, value in origin.items() if key != "kind"}))
+        parts.append(Entries({key: _plain(value) for key, value in origin.items() if key not in ("kind", "specs")}))
     specs = {printable(name, 10**6): _plain(spec) for name, spec in store.task_specs.items() if spec}
     if specs:
         parts.append(Folded("What the store says of its tasks' environments", [Entries(specs)]))
