@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from lightning.pytorch import Callback
+from numbered_episodes import TASKS, write_ends
 from tuned import schedule
 
 import callbacks
@@ -64,6 +65,21 @@ def test_replaced_functions_train_the_same_to_the_bit(job, sampled_file, pretrai
         assert torch.equal(states[1][key], value), key
     updates, minibatches = 4, 2 * 4
     assert len(graphs.calls) >= updates * (1 if job == "pretraining" else 1 + minibatches)
+    assert all(graphs.calls)
+
+
+def test_recordings_take_what_batches_say_of_ends(pretraining, run, tmp_path):
+    """Without it what lies beyond an end would be learned."""
+    ended = write_ends(tmp_path / "ended.h5", [(list(TASKS)[n % 3], 1 + n % 5, n % 4 > 0, True) for n in range(30)])
+    states, graphs = [], PlainCalls()
+    for extra in ([], [graphs]):
+        module = pretraining(dynamics=sampled)
+        data = MultitaskDataModule(ended, horizon=4, batch_size=16, batches_per_epoch=10)
+        run(module, tmp_path, extra, updates=5, data=data, limit_val_batches=0, logger=False)
+        states.append(module.state_dict())
+    for key, value in states[0].items():
+        assert torch.equal(states[1][key], value), key
+    assert len(graphs.calls) >= 4
     assert all(graphs.calls)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from numbered_episodes import TASKS, write_ends
 from support import fit
 from torch import Tensor
 from tuned import Saving, schedule
@@ -141,6 +142,15 @@ def main(store: Path, out: Path, devices: int) -> None:
         run(f"pretraining-{name}", module, store, out, devices, precision="64-true")
     uneven = {"horizon": 5, "critic_optimizer": {"passes": 2, "minibatches": 3, "target_rate": 0.5}}
     exact: dict[str, Any] = {"precision": "64-true"}
+    # Slices of episodes that terminated, of which each rank's share holds another number of transitions.
+    ended = out / "ended.h5"
+    if devices == 1:
+        write_ends(
+            ended, [(list(TASKS)[n % 3], 1 + n * 5 % 11, n % 4 > 0, n % 8 != 1 or n % 4 == 0) for n in range(60)]
+        )
+    for name, kind, options in (("mlp", MLPDynamics, {}), ("matching", FlowDynamics, flows["matching"])):
+        module = pretraining(kind, **options)
+        run(f"pretraining-ended-{name}", module, ended, out, devices, validate=True, precision="64-true")
     run("policy-exact", policy_learning(plain, returns={"scale": "task"}), store, out, devices, **exact)
     run("policy-uneven", policy_learning(plain, FlowActor, **uneven), store, out, devices, **exact)
     run("policy-blurred", policy_learning(blurred), store, out, devices, **exact)

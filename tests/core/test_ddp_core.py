@@ -69,9 +69,18 @@ def test_weights_and_statistics_are_identical_on_both_ranks(results, job):
     assert results[job, 2, 0]["global_step"] == UPDATES
 
 
-@pytest.mark.parametrize("job", ["pretraining-sampled", "pretraining-matching", "pretraining-chained"])
+@pytest.mark.parametrize(
+    "job",
+    [
+        *(f"pretraining-{kind}" for kind in ("sampled", "matching", "chained")),
+        *(f"pretraining-ended-{kind}" for kind in ("mlp", "matching")),
+    ],
+)
 def test_two_processes_of_half_a_batch_train_the_drawing_model_of_one_process(results, job):
-    """Source noise of several samples, and the times of flow matching, are parts of one draw."""
+    """Source noise of several samples, and the times of flow matching, are parts of one draw.
+
+    Where slices end before their last step, a share's losses and variances weigh what it holds.
+    """
     one, two = results[job, 1, 0]["state"], results[job, 2, 0]["state"]
     assert one.keys() == two.keys()
     for key, value in one.items():
@@ -150,8 +159,9 @@ def test_the_frozen_world_model_is_untouched_on_both_ranks(results):
             assert torch.equal(state[key], value), key
 
 
-def test_validation_metrics_equal_those_of_one_process(results):
-    one, first, second = (results["pretraining", *place]["validation"] for place in ((1, 0), (2, 0), (2, 1)))
+@pytest.mark.parametrize("job", ["pretraining", "pretraining-ended-mlp"])
+def test_validation_metrics_equal_those_of_one_process(results, job):
+    one, first, second = (results[job, *place]["validation"] for place in ((1, 0), (2, 0), (2, 1)))
     assert one.keys() == first.keys() == second.keys()
     assert "val/latent_error_4" in one
     for name, value in one.items():
