@@ -33,11 +33,10 @@ def measures_of(world_model: WorldModel, stores: Sequence[str], task: str, seed:
     for batch in cast("Iterable[Batch]", data.val_dataloader()):
         errors.update(world_model, batch)
         z, embedding = world_model.encode(batch["obs"][:-1], batch["task"]), world_model.task_embedding(batch["task"])
-        entropies.append(world_model.reward_head.loss(z, batch["action"], embedding, batch).flatten())
-        predicted.append(
-            world_model.reward_head.decode(world_model.reward_head(z, batch["action"], embedding)).flatten()
-        )
-        real.append(batch["reward"].flatten())
+        there = batch.get("valid", torch.ones_like(batch["reward"], dtype=torch.bool))
+        entropies.append(world_model.reward_head.loss(z, batch["action"], embedding, batch)[there])
+        predicted.append(world_model.reward_head.decode(world_model.reward_head(z, batch["action"], embedding))[there])
+        real.append(batch["reward"][there])
     pair = torch.stack([torch.cat(predicted), torch.cat(real)]).double()
     correlation = torch.corrcoef(pair)[0, 1].nan_to_num(0.0)  # of a head that says the same everywhere
     return {

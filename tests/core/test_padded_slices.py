@@ -193,11 +193,13 @@ def cut_to_length(batch):
     ],
     ids=["open loop", "decoded"],
 )
-def test_measures_are_those_of_slices_that_end_where_episodes_do(metric):
+@pytest.mark.parametrize("says", [MARKS, ("terminated", "valid")], ids=["all marks", "ends alone"])
+def test_measures_are_those_of_slices_that_end_where_episodes_do(metric, says):
     model = small_model(KINDS["mlp"]).eval()
     padded, cut = metric(), metric()
-    padded.update(model, with_padding(padded_batch(), torch.nan))
-    for own in cut_to_length(padded_batch()):
+    batch = {name: value for name, value in padded_batch().items() if name not in MARKS or name in says}
+    padded.update(model, with_padding(batch, torch.nan))
+    for own in cut_to_length(batch):
         cut.update(model, own)
     for name in padded._defaults:
         torch.testing.assert_close(getattr(padded, name), getattr(cut, name), rtol=1e-5, atol=1e-6, msg=name)

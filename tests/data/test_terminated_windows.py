@@ -169,6 +169,24 @@ def test_without_terminations_batches_have_no_marks(ended):
             assert batch.keys() == {"obs", "action", "reward", "task"}
 
 
+def test_columns_read_no_further_than_they_are_told(ended, tmp_path, monkeypatch):
+    """A run's last row stands for those behind it, in memory as in chunks."""
+    chunked = tmp_path / "chunked.h5"
+    with h5py.File(ended[0]) as source, h5py.File(chunked, "w") as target:
+        target.attrs.update(source.attrs)
+        source.copy("episode", target)
+        for name in ("obs", "action", "reward", "terminated"):
+            target.create_dataset(name, data=source[name][:], chunks=True)
+        rows = source["obs"][:]
+    starts, last = np.array([0, len(rows) - 2, 3, 7]), np.array([2, len(rows) - 1, 3, 30])
+    wanted = np.stack([[rows[min(s + t, end), :4] for s, end in zip(starts, last, strict=True)] for t in range(6)])
+    stores = [EpisodeStore(ended[0]), EpisodeStore(chunked)]
+    monkeypatch.setattr("datamodules.columns._physical_memory", lambda: 10_000)
+    stores.append(EpisodeStore(ended[0]))
+    for store in stores:
+        np.testing.assert_array_equal(store.column("obs").windows(starts, 6, 4, last), wanted)
+
+
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_workers_and_ways_of_reading_give_the_same(ended, tmp_path, monkeypatch):
     stores = list(ended)
