@@ -220,7 +220,7 @@ ATTRIBUTES = [
     ("action_repeat", [2, 2]), ("action_repeat", np.bytes_("2")), ("clipped_actions", -1), ("column_checksums", [1, 2]),
     ("column_checksums", np.bytes_("none")), ("attribute_checksum", 5), ("obs_dims", [4, 24, 8]), ("action_repeat", 3),
     ("format", np.bytes_("another")), ("format", 3), ("format", h5py.Empty("S1")), ("format_version", 1),
-    ("format_version", 3), ("format_version", np.bytes_("2")), ("format_version", [2, 2]),
+    ("format_version", 2), ("format_version", np.bytes_("2")), ("format_version", [2, 2]),
     ("format_version", h5py.Empty("i4")),
 ]  # fmt: skip
 
