@@ -137,7 +137,7 @@ class ChosenData:
     def bind_tasks(self, task_names: Sequence[str], obs_dim: int, action_dim: int) -> None:
         """From now on number tasks as `task_names` does, and pad or cut rows to these widths.
 
-        Loaders that exist already follow, from their next batch on, or with worker processes from their next iteration.
+        Loaders that exist already follow, from their next iteration on.
 
         Raises:
             LitPWMError: a chosen task, of either stream, is not among `task_names`, or is wider than the widths.

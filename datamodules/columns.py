@@ -15,6 +15,7 @@ from typing import Protocol
 import h5py
 import numpy as np
 
+from datamodules.runs_of_rows import gather_runs, time_major
 from lit_pwm.errors import LitPWMError
 
 
@@ -53,10 +54,8 @@ class ArrayColumn:
         self, starts: np.ndarray, length: int, width: int | None = None, last: np.ndarray | None = None
     ) -> np.ndarray:
         """[length, B, ...] in one gather."""
-        rows = np.arange(length)[:, None] + starts
-        if last is not None:
-            np.minimum(rows, last, out=rows)
-        return (self.array if width is None else self.array[:, :width])[rows]
+        runs = time_major(gather_runs(self.array, starts, length, last), slice(width))
+        return runs if self.array.ndim > 1 else runs[..., 0]
 
 
 class LargeMappedColumn:

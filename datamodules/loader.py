@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from datamodules.episodes import EpisodeTable
 from datamodules.guarding import Guard
+from datamodules.making_ahead import made_ahead
 from datamodules.numbering import Binding
 from datamodules.sampler import SliceSampler, Windows
 from datamodules.storages import Storage
@@ -145,9 +147,11 @@ class SliceLoader:
         dataset: makes the batches.
         first_step: the step of the first batch.
         restart: begin every iteration with the first step again, as validation does.
-        num_workers: processes that make batches; 0 makes them in this one.
+        num_workers: processes that make batches; with 0 a thread of this one does, or this one itself.
         guard: looks at files and batches, where the rows lie in files.
-        pin_memory: put batches in page-locked memory, from which they are copied to a GPU faster.
+        pin_memory: put batches in page-locked memory, from which they are copied to a GPU faster, and while it works.
+        prefetch: batches that are made ahead, by each of the processes or by the thread; 0 makes each when it is asked
+            for, in this process, where there are no others.
 
     Attributes:
         next_step: the step of the next batch.
@@ -161,18 +165,24 @@ class SliceLoader:
         num_workers: int = 0,
         pin_memory: bool = False,
         guard: Guard | None = None,
+        prefetch: int = 0,
     ) -> None:
-        self._guard = guard
+        self._guard, self._prefetch, self._pin_memory = guard, prefetch, pin_memory
         self.next_step, self._first_step, self._restart, self._slices = first_step, first_step, restart, dataset
         # A DataLoader draws a seed at every iteration, here from a generator of its own: the state of torch's would
         # depend on how often loaders were begun. Nothing random happens in its workers.
-        self._loader = DataLoader(
-            dataset,
-            batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            generator=torch.Generator(),
+        self._workers: DataLoader | None = (
+            None
+            if not num_workers
+            else DataLoader(
+                dataset,
+                batch_size=None,
+                collate_fn=_as_it_is,
+                num_workers=num_workers,
+                pin_memory=pin_memory,
+                generator=torch.Generator(),
+                prefetch_factor=max(prefetch, 1),
+            )
         )
 
     def __len__(self) -> int:
@@ -183,30 +193,43 @@ class SliceLoader:
         """Hand out as many batches as the loader is long."""
         if self._restart:
             self.next_step = self._first_step
-        self._slices.first_step = self.next_step
-        for batch in self._guarded():
-            # Counted before it is handed out: whoever holds a batch finds it counted.
-            self.next_step += 1
-            yield batch
+        first = self._slices.first_step = self.next_step
+        if self._guard is not None:
+            self._guard.require_unchanged()
+        if self._workers is not None:
+            batches = self._of_workers(iter(self._workers))
+        else:
+            batches = made_ahead(self._made_here, range(first, first + len(self)), self._prefetch)
+        with contextlib.closing(batches):
+            for batch in batches:
+                # Counted before it is handed out: whoever holds a batch finds it counted.
+                self.next_step += 1
+                yield batch
 
-    def _guarded(self) -> Iterator[Batch]:
-        """The DataLoader's batches, all looked at in this process, where an error stays a sentence."""
-        guard = self._guard
-        if guard is None:
-            yield from self._loader
-            return
-        guard.require_unchanged()
-        batches, step = iter(self._loader), self.next_step
+    def _made_here(self, step: int) -> Batch:
+        if self._guard is not None:
+            self._guard.require_unchanged()
+        batch = self._slices.batch(step)
+        if self._guard is not None:
+            self._guard.look(batch, step)
+        return _pinned(batch) if self._pin_memory else batch
+
+    def _of_workers(self, batches: Iterator[Batch]) -> Generator[Batch, None, None]:
+        """The worker processes' batches, all looked at in this process, where an error stays a sentence."""
+        guard, step = self._guard, self.next_step
         while True:
-            guard.require_unchanged()
+            if guard is not None:
+                guard.require_unchanged()
             try:
                 batch = next(batches)
             except StopIteration:
                 return
             except RuntimeError:  # a worker that has ended, perhaps by SIGBUS
-                guard.require_unchanged()
+                if guard is not None:
+                    guard.require_unchanged()
                 raise
-            guard.look(batch, step)
+            if guard is not None:
+                guard.look(batch, step)
             step += 1
             yield batch
 
@@ -221,3 +244,9 @@ class SliceLoader:
 
 def _as_it_is(batch: T) -> T:
     return batch
+
+
+def _pinned(batch: Batch) -> Batch:
+    parts = cast("dict[str, Any]", batch)
+    pinned = {name: _pinned(part) if isinstance(part, dict) else part.pin_memory() for name, part in parts.items()}
+    return cast("Batch", pinned)

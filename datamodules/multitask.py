@@ -53,6 +53,8 @@ class MultitaskDataModule(ChosenData, LightningDataModule):
             while a policy learns; none if not given.
         task_weights: with `balance: tasks`, task name → how often it is drawn from relative to others, positive; 1 for
             tasks that are not named. Validation draws from all alike.
+        prefetch: batches made ahead while a step is computed, by each of those processes, or by a thread of the main
+            one; 0 makes each when it is asked for. Rows on the device need none.
 
     Raises:
         LitPWMError: an argument is not one of those above.
@@ -75,6 +77,7 @@ class MultitaskDataModule(ChosenData, LightningDataModule):
         num_workers: WorkersOrNone = 0,
         second: SecondStream | None = None,
         task_weights: dict[str, Positive] | None = None,
+        prefetch: CountOrZero = 2,
     ) -> None:
         super().__init__()
         paths = [store] if isinstance(store, (str, os.PathLike)) else list(store)
@@ -90,6 +93,7 @@ class MultitaskDataModule(ChosenData, LightningDataModule):
                 f"data.storage 'device' gathers batches where they are used, which data.num_workers "
                 f"{self.num_workers} worker processes cannot. Set num_workers to 0."
             )
+        self._prefetch = 0 if storage == "device" else prefetch
         self._storage: Storage | None = None
 
     # -- Lightning --------------------------------------------------------------------------------------------------
@@ -206,4 +210,4 @@ class MultitaskDataModule(ChosenData, LightningDataModule):
 
     def _loader(self, stream: Stream, length: int, first_step: int, restart: bool) -> SliceLoader:
         pin_memory = self._device().type == "cuda" and self.storage != "device"
-        return stream.loader(length, first_step, restart, self.num_workers, pin_memory)
+        return stream.loader(length, first_step, restart, self.num_workers, pin_memory, self._prefetch)

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.columns import ArrayColumn
 from datamodules.episodes import EpisodeTable
 from datamodules.layout import block_rows
+from datamodules.runs_of_rows import gather_runs, time_major
 from datamodules.sampler import Windows
 from datamodules.store import EpisodeStore
 from datamodules.values import Block, Tally, tally_rows
@@ -80,7 +80,7 @@ class FileStorage:
 
 
 class MemoryStorage:
-    """Rows of the chosen episodes are read once into this process's memory.
+    """Rows of the chosen episodes are read once into this process's memory, where a row's columns lie side by side.
 
     Args:
         stores: the files.
@@ -88,31 +88,29 @@ class MemoryStorage:
     """
 
     def __init__(self, stores: Sequence[EpisodeStore], table: EpisodeTable) -> None:
-        obs_dim, action_dim = widest(stores)
-        total, self._first = _places(table)
-        self._last = self._first + table.length if table.terminated.any() else None
-        obs = np.zeros((total, obs_dim), np.float32)
-        action = np.zeros((total, action_dim), np.float32)
-        reward = np.empty(total, np.float32)
-        for place, rows in _blocks(stores, table):
-            stop = place + len(rows["reward"])
-            obs[place:stop, : rows["obs"].shape[1]] = rows["obs"]
-            action[place:stop, : rows["action"].shape[1]] = rows["action"]
-            reward[place:stop] = rows["reward"]
-        self._obs, self._action, self._reward = ArrayColumn(obs), ArrayColumn(action), ArrayColumn(reward)
+        self._places = _Places(table)
+        self._obs_dim, self._action_dim = widest(stores)
+        self._rows = np.zeros((self._places.total, self._obs_dim + self._action_dim + 1), np.float32)
+        for place, block in _side_by_side(stores, table):
+            self._rows[place : place + len(block)] = block
 
     def slices(self, windows: Windows, horizon: int, obs_dim: int, action_dim: int) -> Slices:
-        """One gather for each column."""
-        starts = self._first[windows.episode] + windows.start
-        ends = None if self._last is None else self._last[windows.episode]
-        obs = torch.from_numpy(self._obs.windows(starts, horizon + 1, last=ends))
-        action = torch.from_numpy(self._action.windows(starts, horizon, last=ends))
-        reward = torch.from_numpy(self._reward.windows(starts, horizon, last=ends))
-        return Slices(_fitted(obs, obs_dim), _fitted(action, action_dim), reward)
+        """One gather."""
+        starts, ends = self._places.of(windows)
+        runs, widths = gather_runs(self._rows, starts, horizon + 1, ends), (self._obs_dim, self._action_dim)
+        obs, action = np.split(runs[..., :-1], [self._obs_dim], axis=-1)
+        parts = [
+            time_major(part, slice(width))
+            for part, width in ((obs, obs_dim), (action[:, :horizon], action_dim), (runs[:, :horizon, -1:], 1))
+        ]
+        for index, (own, width) in enumerate(zip(widths, (obs_dim, action_dim), strict=True)):
+            if own < width:
+                parts[index] = np.pad(parts[index], ((0, 0), (0, 0), (0, width - own)))
+        return Slices(*map(torch.from_numpy, (parts[0], parts[1], parts[2][..., 0])))
 
 
 class DeviceStorage:
-    """Rows of the chosen episodes are copied once to a torch device, where batches are gathered.
+    """Rows of the chosen episodes are copied once to a torch device, side by side, and batches are gathered there.
 
     Args:
         stores: the files.
@@ -121,27 +119,21 @@ class DeviceStorage:
     """
 
     def __init__(self, stores: Sequence[EpisodeStore], table: EpisodeTable, device: torch.device) -> None:
-        obs_dim, action_dim = widest(stores)
-        total, self._first = _places(table)
-        self._last = self._first + table.length if table.terminated.any() else None
-        self._device = device
-        self._obs = torch.zeros(total, obs_dim, device=device)
-        self._action = torch.zeros(total, action_dim, device=device)
-        self._reward = torch.empty(total, device=device)
-        for place, rows in _blocks(stores, table):
-            stop = place + len(rows["reward"])
-            self._obs[place:stop, : rows["obs"].shape[1]] = torch.from_numpy(rows["obs"].copy()).to(device)
-            self._action[place:stop, : rows["action"].shape[1]] = torch.from_numpy(rows["action"].copy()).to(device)
-            self._reward[place:stop] = torch.from_numpy(rows["reward"].copy()).to(device)
+        self._places, self._device = _Places(table), device
+        self._obs_dim, self._action_dim = widest(stores)
+        self._rows = torch.zeros(self._places.total, self._obs_dim + self._action_dim + 1, device=device)
+        for place, block in _side_by_side(stores, table):
+            self._rows[place : place + len(block)] = torch.from_numpy(block).to(device)
 
     def slices(self, windows: Windows, horizon: int, obs_dim: int, action_dim: int) -> Slices:
-        """One gather for each column, on the device; only the starts travel to it."""
-        starts = torch.from_numpy(self._first[windows.episode] + windows.start).to(self._device)
-        rows = torch.arange(horizon + 1, device=self._device)[:, None] + starts
-        if self._last is not None:
-            rows = rows.minimum(torch.from_numpy(self._last[windows.episode]).to(self._device))
-        obs, action, reward = self._obs[rows], self._action[rows[:-1]], self._reward[rows[:-1]]
-        return Slices(_fitted(obs, obs_dim), _fitted(action, action_dim), reward)
+        """One gather, on the device; only the starts travel to it."""
+        first, last = self._places.of(windows)
+        rows = torch.arange(horizon + 1, device=self._device)[:, None] + torch.from_numpy(first).to(self._device)
+        if last is not None:
+            rows = rows.minimum(torch.from_numpy(last).to(self._device))
+        runs = self._rows.index_select(0, rows.flatten()).view(*rows.shape, -1)
+        obs, action = runs[..., : self._obs_dim], runs[:-1, :, self._obs_dim : -1]
+        return Slices(_fitted(obs, obs_dim), _fitted(action, action_dim), runs[:-1, :, -1].contiguous())
 
 
 def storage_of(
@@ -168,10 +160,29 @@ def _fitted(values: Tensor, width: int) -> Tensor:
     return torch.nn.functional.pad(values, (0, missing)) if missing > 0 else values[..., :width].contiguous()
 
 
-def _places(table: EpisodeTable) -> tuple[int, np.ndarray]:
-    """The number of rows of the chosen episodes, and where each episode starts when they are laid one after another."""
-    rows = table.length + 1
-    return int(rows.sum()), np.cumsum(rows) - rows
+class _Places:
+    """Where the chosen episodes' rows are when they are laid one after another."""
+
+    def __init__(self, table: EpisodeTable) -> None:
+        rows = table.length + 1
+        self.total, self.first = int(rows.sum()), np.cumsum(rows) - rows
+        self._last = self.first + table.length if table.terminated.any() else None
+
+    def of(self, windows: Windows) -> tuple[np.ndarray, np.ndarray | None]:
+        """First rows of windows, and the last ones of their episodes where windows may run past them."""
+        last = None if self._last is None else self._last[windows.episode]
+        return self.first[windows.episode] + windows.start, last
+
+
+def _side_by_side(stores: Sequence[EpisodeStore], table: EpisodeTable) -> Iterator[tuple[int, np.ndarray]]:
+    """As `_blocks`, with the columns of a row side by side: observation and action, each padded, and reward."""
+    obs_dim, action_dim = widest(stores)
+    for place, rows in _blocks(stores, table):
+        block = np.zeros((len(rows["reward"]), obs_dim + action_dim + 1), np.float32)
+        block[:, : rows["obs"].shape[1]] = rows["obs"]
+        block[:, obs_dim : obs_dim + rows["action"].shape[1]] = rows["action"]
+        block[:, -1] = rows["reward"]
+        yield place, block
 
 
 def _blocks(stores: Sequence[EpisodeStore], table: EpisodeTable) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
@@ -180,7 +191,7 @@ def _blocks(stores: Sequence[EpisodeStore], table: EpisodeTable) -> Iterator[tup
     Raises:
         LitPWMError: a store has rows that cannot be trained on.
     """
-    _, places = _places(table)
+    places = _Places(table).first
     for first, last in table.runs():
         store = stores[table.store[first]]
         begin, end = int(table.offset[first]), int(table.offset[last - 1] + table.length[last - 1] + 1)

@@ -41,11 +41,13 @@ class Stream:
     every: int = 1
     terminations: bool = False
 
-    def loader(self, length: int, first_step: int, restart: bool, num_workers: int, pin_memory: bool) -> SliceLoader:
+    def loader(
+        self, length: int, first_step: int, restart: bool, num_workers: int, pin_memory: bool, prefetch: int
+    ) -> SliceLoader:
         """Hands out batches, `length` in an iteration; arguments are `SliceLoader`'s."""
         # Rows in memory were all looked at when they were read.
         guard = self._guard() if isinstance(self.storage, FileStorage) else None
-        return SliceLoader(self._dataset(length), first_step, restart, num_workers, pin_memory, guard)
+        return SliceLoader(self._dataset(length), first_step, restart, num_workers, pin_memory, guard, prefetch)
 
     def _dataset(self, length: int) -> SliceDataset:
         second = None if self.second is None else self.second._dataset(length)

@@ -166,7 +166,7 @@ def test_it_does_not_depend_on_where_rows_live(mixed_store, other_store, storage
 
 def test_rows_that_both_streams_use_are_held_once(mixed_store):
     rows = [
-        len(module(mixed_store, second, storage="ram", tasks=["cup-catch"])._rows()._reward.array)
+        len(module(mixed_store, second, storage="ram", tasks=["cup-catch"])._rows()._rows)
         for second in (None, SECOND | {"tasks": ["cup-catch"]}, SECOND)
     ]
     store = EpisodeStore(mixed_store)
