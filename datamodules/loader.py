@@ -150,8 +150,7 @@ class SliceLoader:
         num_workers: processes that make batches; with 0 a thread of this one does, or this one itself.
         guard: looks at files and batches, where the rows lie in files.
         pin_memory: put batches in page-locked memory, from which they are copied to a GPU faster, and while it works.
-        prefetch: batches that are made ahead, by each of the processes or by the thread; 0 makes each when it is asked
-            for, in this process, where there are no others.
+        prefetch: batches made ahead, by each of the processes or by the thread; 0 makes each when it is asked for.
 
     Attributes:
         next_step: the step of the next batch.
@@ -194,8 +193,7 @@ class SliceLoader:
         if self._restart:
             self.next_step = self._first_step
         first = self._slices.first_step = self.next_step
-        if self._guard is not None:
-            self._guard.require_unchanged()
+        self._require_unchanged()
         if self._workers is not None:
             batches = self._of_workers(iter(self._workers))
         else:
@@ -205,31 +203,34 @@ class SliceLoader:
                 # Counted before it is handed out: whoever holds a batch finds it counted.
                 self.next_step += 1
                 yield batch
+                self._require_unchanged()  # whatever has been made ahead
 
-    def _made_here(self, step: int) -> Batch:
+    def _require_unchanged(self) -> None:
         if self._guard is not None:
             self._guard.require_unchanged()
-        batch = self._slices.batch(step)
+
+    def _look(self, batch: Batch, step: int) -> None:
         if self._guard is not None:
             self._guard.look(batch, step)
+
+    def _made_here(self, step: int) -> Batch:
+        self._require_unchanged()
+        self._look(batch := self._slices.batch(step), step)
         return _pinned(batch) if self._pin_memory else batch
 
     def _of_workers(self, batches: Iterator[Batch]) -> Generator[Batch, None, None]:
         """The worker processes' batches, all looked at in this process, where an error stays a sentence."""
-        guard, step = self._guard, self.next_step
+        step = self.next_step
         while True:
-            if guard is not None:
-                guard.require_unchanged()
+            self._require_unchanged()
             try:
                 batch = next(batches)
             except StopIteration:
                 return
             except RuntimeError:  # a worker that has ended, perhaps by SIGBUS
-                if guard is not None:
-                    guard.require_unchanged()
+                self._require_unchanged()
                 raise
-            if guard is not None:
-                guard.look(batch, step)
+            self._look(batch, step)
             step += 1
             yield batch
 

@@ -164,7 +164,7 @@ CHANGES["replaced"] = replaced, "was replaced by another file"
 def test_a_store_that_changes_under_its_reader_is_an_error(tmp_path, change, when):
     path = Path(lengths_store(tmp_path / "s.h5", {"a": [3000] * 8}))
     changing, says = CHANGES[change]
-    data = module(str(path), batches_per_epoch=4)
+    data = module(str(path), batches_per_epoch=4, prefetch=0)
     if when == "after setup":
         changing(path)
         with pytest.raises(LitPWMError, match=says):
@@ -182,6 +182,17 @@ def test_a_store_that_changes_under_its_reader_is_an_error(tmp_path, change, whe
         batches = iter(data.val_dataloader())
     else:
         changing(path)
+    with pytest.raises(LitPWMError, match=says):
+        next(batches)
+
+
+@pytest.mark.parametrize("change", [change for change in CHANGES if change != "shorter"])  # in whatever moment
+def test_batches_made_before_a_store_changed_are_not_handed_out(tmp_path, change):
+    path = Path(lengths_store(tmp_path / "s.h5", {"a": [3000] * 8}))
+    changing, says = CHANGES[change]
+    batches = iter(module(str(path), prefetch=3).train_dataloader())
+    next(batches)
+    changing(path)
     with pytest.raises(LitPWMError, match=says):
         next(batches)
 
