@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from datamodules.episodes import EpisodeTable
 from datamodules.guarding import Guard
-from datamodules.making_ahead import made_ahead
+from datamodules.making_ahead import made_ahead, pinned
 from datamodules.numbering import Binding
 from datamodules.sampler import SliceSampler, Windows
 from datamodules.storages import Storage
@@ -140,14 +140,13 @@ class SliceLoader:
     An iteration over a training loader goes on where the one before stopped, so that epochs do not repeat. The count is
     its state, which Lightning saves and restores with a checkpoint: a resumed run goes on with the very next batch.
 
-    It holds a DataLoader rather than being one: Lightning would give a DataLoader other samplers, warn about the length
-    of an iterable dataset, and could not know that ranks have their shares already.
+    It is no DataLoader, to which Lightning would give other samplers, not knowing that ranks have their shares already.
 
     Args:
         dataset: makes the batches.
         first_step: the step of the first batch.
         restart: begin every iteration with the first step again, as validation does.
-        num_workers: processes that make batches; with 0 a thread of this one does, or this one itself.
+        num_workers: processes that make batches; with 0 this one does.
         guard: looks at files and batches, where the rows lie in files.
         pin_memory: put batches in page-locked memory, from which they are copied to a GPU faster, and while it works.
         prefetch: batches made ahead, by each of the processes or by the thread; 0 makes each when it is asked for.
@@ -216,7 +215,7 @@ class SliceLoader:
     def _made_here(self, step: int) -> Batch:
         self._require_unchanged()
         self._look(batch := self._slices.batch(step), step)
-        return _pinned(batch) if self._pin_memory else batch
+        return pinned(batch) if self._pin_memory else batch
 
     def _of_workers(self, batches: Iterator[Batch]) -> Generator[Batch, None, None]:
         """The worker processes' batches, all looked at in this process, where an error stays a sentence."""
@@ -245,9 +244,3 @@ class SliceLoader:
 
 def _as_it_is(batch: T) -> T:
     return batch
-
-
-def _pinned(batch: Batch) -> Batch:
-    parts = cast("dict[str, Any]", batch)
-    pinned = {name: _pinned(part) if isinstance(part, dict) else part.pin_memory() for name, part in parts.items()}
-    return cast("Batch", pinned)

@@ -6,7 +6,9 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar, cast
+
+from lit_pwm.batch import Batch
 
 T = TypeVar("T")
 
@@ -36,3 +38,10 @@ def made_ahead(make: Callable[[int], T], steps: Iterable[int], depth: int) -> Ge
                 yield batch
         finally:
             thread.shutdown(cancel_futures=True)
+
+
+def pinned(batch: Batch) -> Batch:
+    """A batch in page-locked memory, from which it can be copied to a GPU while that works."""
+    parts = cast("dict[str, Any]", batch)
+    copies = {name: pinned(part) if isinstance(part, dict) else part.pin_memory() for name, part in parts.items()}
+    return cast("Batch", copies)
