@@ -188,7 +188,7 @@ def _policy_functions(
 
     def returns(z: Tensor, task: Tensor, *noise: Tensor) -> tuple[Tensor, ...]:
         rollout, returns = own_returns(z, task, *noise)
-        return rollout.latents.detach(), rollout.actions.detach(), rollout.rewards.detach(), returns
+        return *(value.detach() for value in rollout.tensors()), returns
 
     task = batch["task"]
     with torch.no_grad():
@@ -205,5 +205,7 @@ def _policy_functions(
     states = rollout.latents[:-1].flatten(0, 1)[chosen]
     tasks = task.expand(module.horizon, -1).flatten()[chosen]
     targets = rollout.rewards.flatten()[chosen]
-    replay_critic = record(lambda *inputs: (own_critic_loss(*inputs),), [module.critic], (states, tasks, targets))
+    weights = () if rollout.survival is None else (rollout.survival[:-1].flatten()[chosen],)
+    of_states = states, tasks, targets, *weights
+    replay_critic = record(lambda *inputs: (own_critic_loss(*inputs),), [module.critic], of_states)
     return {"imagined_returns": imagined_returns, "critic_loss": lambda *inputs: replay_critic(*inputs)[0]}

@@ -104,6 +104,13 @@ class ChosenData:
         return bool(self._of_both_streams()[1].terminated.any())
 
     @property
+    def terminating_tasks(self) -> tuple[str, ...]:
+        """Tasks of which a training episode, of either stream, ended by termination."""
+        _, table, held = self._of_both_streams()
+        ended = table.terminated & ~held
+        return tuple(name for number, name in enumerate(table.tasks) if ended[table.task == number].any())
+
+    @property
     def held_out(self) -> np.ndarray:
         """Which of the chosen episodes are held out for validation, bool [E]."""
         self._opened()

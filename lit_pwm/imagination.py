@@ -8,28 +8,57 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from lit_pwm.discounting import ContinuationDiscount, Discounting
 from lit_pwm.models.actors import Actor
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.options.return_units import RewardSpace
 
+_DISCOUNTING = ContinuationDiscount()
+
 
 @dataclass(frozen=True)
 class Imagined:
-    """A rollout of H steps in latent space; gradients flow from rewards and latents to the actor.
+    """A rollout of H steps in latent space; gradients flow from all of it to the actor.
 
     Attributes:
         latents: [H+1, B, Z].
         actions: [H, B, A].
         rewards: [H, B], in the reward space asked for.
+        continuation: c_t, P(the episode goes on after step t) [H, B]; None where every episode goes on.
     """
 
     latents: Tensor
     actions: Tensor
     rewards: Tensor
+    continuation: Tensor | None = None
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What there is of it, in the order of the constructor."""
+        found = self.latents, self.actions, self.rewards
+        return found if self.continuation is None else (*found, self.continuation)
+
+    @cached_property
+    def survival(self) -> Tensor | None:
+        """Π_{k<t} c_k [H+1, B], P(the episode has not ended before step t); None where every episode goes on."""
+        if self.continuation is None:
+            return None
+        # A product of one factor after another: the gradient of `cumprod` looks for zeros on the host.
+        return torch.stack([*accumulate(self.continuation, torch.mul, initial=torch.ones_like(self.continuation[0]))])
+
+    def counted(self) -> tuple[Tensor, Tensor]:
+        """Σ w r and Σ w over all steps and starts, scalars without gradient, with w = Π_{k<t} c_k.
+
+        Their quotient is the mean imagined reward: the model knows nothing of rewards beyond an end.
+        """
+        weights = torch.ones_like(self.rewards) if self.survival is None else self.survival[:-1]
+        weights = weights.detach()
+        return (weights * self.rewards.detach()).sum(), weights.sum()
 
 
 def imagine(
@@ -42,6 +71,7 @@ def imagine(
     detach_actor_input: bool = True,
     deterministic: bool = False,
     dynamics_noise: Tensor | None = None,
+    discounting: Discounting = _DISCOUNTING,
 ) -> Imagined:
     """Roll a policy through the world model.
 
@@ -56,6 +86,7 @@ def imagine(
             rewards (PWM's choice).
         deterministic: ignore the noise and act by the actor's deterministic action.
         dynamics_noise: standard normal noise [H, B, *noise_shape] of dynamics that sample; they draw their own without.
+        discounting: says whether what the world model knows of ends counts.
 
     Returns:
         The rollout.
@@ -71,7 +102,7 @@ def imagine(
     zs, acts = torch.stack(latents), torch.stack(actions)
     logits = world_model.reward_logits_embedded(zs[:-1], acts, embedding)
     decode = world_model.reward_head.decode_symlog if reward_space == "symlog" else world_model.reward_head.decode
-    return Imagined(zs, acts, decode(logits))
+    return Imagined(zs, acts, decode(logits), discounting.continuation(world_model, zs[:-1], acts, embedding, task))
 
 
 def discounted_return(

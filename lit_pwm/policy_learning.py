@@ -7,14 +7,16 @@ from dataclasses import asdict
 from typing import Any, cast
 
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
 
 from lit_pwm.batch import Batch
 from lit_pwm.checkpoints.references import SaveWorldModel
+from lit_pwm.discounting import ContinuationDiscount, Discounting
 from lit_pwm.imagination import imagine
 from lit_pwm.losses import WorldModelObjective, objective_from
 from lit_pwm.models.actor_parity import ActorParity
 from lit_pwm.models.actors import Actor, MLPActor
-from lit_pwm.models.component import factory_from
+from lit_pwm.models.component import described, factory_from
 from lit_pwm.models.critics import CriticEnsemble
 from lit_pwm.models.noise import seed_noise
 from lit_pwm.models.world_model_options import WorldModelOptions
@@ -35,7 +37,7 @@ from lit_pwm.updates.policy_makers import PolicyMakers
 from lit_pwm.updates.policy_update import PolicyUpdate
 from lit_pwm.updates.world_model_steps import WorldModelSteps
 
-_KEPT_PLAIN = ("world_model_optimizer", "returns", "actor_parity", "world_model", "objective")
+_KEPT_PLAIN = ("world_model_optimizer", "returns", "actor_parity", "world_model", "objective", "discounting")
 _ACTOR_OPTIMIZER, _CRITIC_OPTIMIZER = ActorOptimizer(), CriticOptimizer()
 _WORLD_MODEL_OPTIMIZER, _RETURNS, _ACTOR_PARITY = WorldModelOptimizer(), ReturnOptions(), ActorParity()
 
@@ -61,6 +63,8 @@ class PolicyLearning(PolicyUpdate, metaclass=AcceptsOldSpellings):
         horizon: imagined steps H.
         gamma: discount.
         lam: λ of the critics' targets.
+        discounting: what the policy believes of ends: `lit_pwm.discounting.ContinuationDiscount`, γ c_t where the world
+            model has a continuation head, or its control `ConstantDiscount`, γ whatever the model says.
         returns: in which units rewards are trained on, and what returns are divided by.
         detach_actor_input: cut the gradient at the actor's input (as PWM).
         actor_optimizer: how the actor steps, and how its average follows.
@@ -90,6 +94,7 @@ class PolicyLearning(PolicyUpdate, metaclass=AcceptsOldSpellings):
         horizon: Count = 16,
         gamma: Fraction = 0.99,
         lam: Fraction = 0.95,
+        discounting: Callable[[], Discounting] = ContinuationDiscount,
         returns: ReturnOptions = _RETURNS,
         detach_actor_input: bool = True,
         actor_optimizer: ActorOptimizer = _ACTOR_OPTIMIZER,
@@ -120,12 +125,14 @@ class PolicyLearning(PolicyUpdate, metaclass=AcceptsOldSpellings):
             None if world_model is None else group_of(WorldModelOptions, world_model, "world_model")
         )
         self.objective = None if objective is None else objective_from(objective)
+        self.discounting = factory_from(discounting, Discounting)()
         self.keep_plain(
             world_model_optimizer=asdict(self.world_model_optimizer),
             returns=asdict(self.returns),
             actor_parity=parity.plain(),
             world_model=None if self.world_model_options is None else self.world_model_options.plain(),
             objective=None if self.objective is None else self.objective.description(),
+            discounting=described(self.discounting),
         )
         self.world_model_checkpoint = located(world_model_checkpoint) if world_model_checkpoint else None
         self.initial_policy_checkpoint = located(initial_policy_checkpoint) if initial_policy_checkpoint else None
@@ -146,6 +153,7 @@ class PolicyLearning(PolicyUpdate, metaclass=AcceptsOldSpellings):
         self.horizon, self.gamma, self.lam = horizon, gamma, lam
         self.detach_actor_input = detach_actor_input
         self.returns_of_each_task = self.returns.scale == "task"
+        self._imagined_reward = MeanMetric(nan_strategy="disable")
 
     # -- training ---------------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -180,9 +188,13 @@ class PolicyLearning(PolicyUpdate, metaclass=AcceptsOldSpellings):
         noise = self.validation_noise(batch_idx, len(task))
         rollout = imagine(
             self.world_model, self.averaged_actor, z, task, noise["actor"], "raw", deterministic=True,
-            dynamics_noise=noise.get("dynamics"),
+            dynamics_noise=noise.get("dynamics"), discounting=self.discounting,
         )  # fmt: skip
-        self.log("val/imagined_reward", rollout.rewards.mean(), batch_size=len(task), sync_dist=True)
+        if rollout.survival is None:
+            self.log("val/imagined_reward", rollout.rewards.mean(), batch_size=len(task), sync_dist=True)
+        else:
+            self._imagined_reward.update(rollout.rewards, rollout.survival[:-1])
+            self.log("val/imagined_reward", self._imagined_reward, batch_size=len(task))
         if self.objective is not None:
             loss = self.objective(self.world_model, batch)["total"]
             self.log("val/world_model_loss", loss, batch_size=len(task), sync_dist=True)

@@ -32,7 +32,7 @@ from lit_pwm.paths import located
 from lit_pwm.runtime.casts import cached_casts
 from lit_pwm.tasks.registry import TASK_SETS
 from lit_pwm.updates.atomic_update import AtomicUpdate
-from lit_pwm.updates.binding import hold_absent_tasks, notice_unused_stream, source_of
+from lit_pwm.updates.binding import hold_absent_tasks, learn_ends, notice_unused_stream, source_of
 from lit_pwm.updates.draws import Draws, stream_seed
 from lit_pwm.updates.from_checkpoint import require_file_of_tasks
 from lit_pwm.updates.new_tasks import check_new_tasks
@@ -115,12 +115,16 @@ class WorldModelPretraining(PretrainingNetworks, metaclass=AcceptsOldSpellings):
         return [optimizer], [scheduler]
 
     def on_train_start(self) -> None:
-        """When resuming, let this run's learning rates win; what absent tasks have in the model is left alone."""
+        """When resuming, let this run's learning rates win; what absent tasks have in the model is left alone.
+
+        Where the model has a continuation head, it comes to know in which tasks the data's episodes end.
+        """
         if (parity := self.parity()) is not None:
             parity.require(self.world_model_options.parameter_tolerance)
             rank_zero_info(f"dynamics {parity}")
         apply_settings(self._settings, self.trainer.optimizers, [cast("LambdaLR", self.lr_schedulers())])
         hold_absent_tasks(self.world_model, source_of(self).tasks)
+        learn_ends(source_of(self), self.world_model, trained=True)
         notice_unused_stream(source_of(self), "pre-training learns from the first. Leave data.second out.")
         self.prepare_updates(self.trainer.optimizers[0])
 

@@ -131,7 +131,7 @@ def _run_batch(
         before = obs
         obs, rewards, terminated, truncated, info = env.step(actions)
         if visited is not None:
-            visited.add(before[:count], rewards[:count], running)
+            visited.add(before[:count], rewards[:count], running, terminated[:count])
         if on_step is not None:
             on_step(int(running.sum()))
         totals[running] += rewards[:count][running]

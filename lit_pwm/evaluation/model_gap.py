@@ -13,7 +13,7 @@ from typing import TypedDict
 import numpy as np
 import torch
 
-from lit_pwm.imagination import imagine
+from lit_pwm.imagination import Imagined, imagine
 from lit_pwm.models.noise import seed_noise
 from lit_pwm.models.policy import Policy
 
@@ -37,17 +37,23 @@ class GapRecord(TypedDict):
 class ModelGap:
     """Means over starts of undiscounted sums of rewards in environment units.
 
+    Of a world model with a continuation head, `steps` times the mean reward of a step that is made: Σ w r / Σ w over
+    steps and starts, where w is P(the episode has not ended before the step). In imagination w = Π_{k<t} c_k; in the
+    environment w is 1 up to a termination and 0 beyond.
+
     Attributes:
         imagined: what the world model predicts for the deterministic policy over `steps` steps.
         real: what the policy earned in the environment in the same steps.
         starts: how many visited states were compared.
         steps: the number of steps.
+        survived: Σ w / `steps` of `imagined` and of `real`, their weights in means over several; `starts` if not given.
     """
 
     imagined: float
     real: float
     starts: int
     steps: int = STEPS
+    survived: tuple[float, float] | None = None
 
     @property
     def gap(self) -> float:
@@ -70,13 +76,24 @@ def merge_gaps(gaps: Sequence[ModelGap]) -> ModelGap | None:
     starts = sum(gap.starts for gap in gaps)
     if not starts:
         return None
-    imagined, real = (sum(getattr(gap, name) * gap.starts for gap in gaps) / starts for name in ("imagined", "real"))
-    return ModelGap(imagined, real, starts)
+    weights = [gap.survived or (gap.starts, gap.starts) for gap in gaps]
+    totals = [sum(weight[side] for weight in weights) for side in (0, 1)]
+    imagined, real = (
+        sum(getattr(gap, name) * weight[side] for gap, weight in zip(gaps, weights, strict=True)) / totals[side]
+        for side, name in enumerate(("imagined", "real"))
+    )
+    kept = None if all(gap.survived is None for gap in gaps) else (totals[0], totals[1])
+    return ModelGap(imagined, real, starts, survived=kept)
+
+
+def imagined_rewards(policy: Policy, task: str, obs: np.ndarray, steps: int, seed: int = 0) -> np.ndarray:
+    """Rewards in environment units [H, N] that the world model predicts for the deterministic policy (`imagined`)."""
+    return imagined(policy, task, obs, steps, seed).rewards.cpu().numpy()
 
 
 @torch.no_grad()
-def imagined_rewards(policy: Policy, task: str, obs: np.ndarray, steps: int, seed: int = 0) -> np.ndarray:
-    """Rewards that the world model predicts for the deterministic policy.
+def imagined(policy: Policy, task: str, obs: np.ndarray, steps: int, seed: int = 0) -> Imagined:
+    """What the world model predicts for the deterministic policy.
 
     Args:
         policy: acts, in its own world model.
@@ -86,7 +103,7 @@ def imagined_rewards(policy: Policy, task: str, obs: np.ndarray, steps: int, see
         seed: of world models that sample.
 
     Returns:
-        Rewards in environment units [H, N].
+        The rollout, with rewards in environment units [H, N].
     """
     model = policy.world_model
     device = model.obs_mean.device
@@ -96,7 +113,7 @@ def imagined_rewards(policy: Policy, task: str, obs: np.ndarray, steps: int, see
     noise = torch.zeros(steps, len(obs), model.action_dim, device=device)
     seed_noise(model, seed)
     z = model.encode(padded, task_id)
-    return imagine(model, policy.actor, z, task_id, noise, "raw", deterministic=True).rewards.cpu().numpy()
+    return imagine(model, policy.actor, z, task_id, noise, "raw", deterministic=True)
 
 
 class VisitedStates:
@@ -111,12 +128,23 @@ class VisitedStates:
         self.policy, self.task = policy, task
         self._starts: list[np.ndarray] = []
         self._rewards: list[np.ndarray] = []
+        self._terminated: list[np.ndarray] = []
 
-    def add(self, obs: np.ndarray, rewards: np.ndarray, running: np.ndarray) -> None:
-        """A step of all episodes: observations before it [N, obs_dim], rewards [N], and which episodes took it [N]."""
+    def add(
+        self, obs: np.ndarray, rewards: np.ndarray, running: np.ndarray, terminated: np.ndarray | None = None
+    ) -> None:
+        """A step of all episodes.
+
+        Args:
+            obs: observations before it [N, obs_dim].
+            rewards: [N].
+            running: which episodes took it [N].
+            terminated: which of them it ended by termination [N]; none if not given.
+        """
         if len(self._rewards) % EVERY == 0:
             self._starts.append(obs.copy())
         self._rewards.append(np.where(running, rewards, np.nan))
+        self._terminated.append(running & (False if terminated is None else terminated))
 
     def discard(self, episodes: np.ndarray) -> None:
         """Forget some of the episodes, a mask [N]: those whose simulation diverged."""
@@ -124,16 +152,39 @@ class VisitedStates:
             rewards[episodes] = np.nan
 
     def compare(self) -> ModelGap:
-        """Imagine from the collected states; those too near to an episode's end are left out."""
-        rewards = np.array(self._rewards)
-        starts, real = [], []
+        """Imagine from the collected states; those too near to an episode's end are left out.
+
+        Where the world model has a continuation head, a termination is no such end: what it cut short counts.
+        """
+        knows_ends = self.policy.world_model.continuation_head is not None
+        rewards, terminated = np.array(self._rewards), np.array(self._terminated)
+        starts, returns, made = [], [], []
         for number, obs in enumerate(self._starts):
-            earned = rewards[number * EVERY : number * EVERY + STEPS]
-            whole = ~np.isnan(earned).any(0) if len(earned) == STEPS else np.zeros(len(obs), bool)
-            starts.append(obs[whole])
-            real.append(earned.sum(0)[whole])
-        chosen, returns = np.concatenate(starts), np.concatenate(real)
+            steps = slice(number * EVERY, number * EVERY + STEPS)
+            earned = rewards[steps]
+            earned = np.pad(earned, ((0, STEPS - len(earned)), (0, 0)), constant_values=np.nan)
+            compared = ~np.isnan(earned).any(0)
+            if knows_ends:
+                compared |= ~np.isnan(earned[0]) & terminated[steps].any(0)
+            starts.append(obs[compared])
+            returns.append(earned.sum(0)[compared])
+            made.append(earned[:, compared])
+        chosen = np.concatenate(starts)
         if not len(chosen):
             return ModelGap(0.0, 0.0, 0)
-        imagined = imagined_rewards(self.policy, self.task, chosen, STEPS).sum(0, dtype=np.float64)
-        return ModelGap(float(imagined.mean()), float(returns.mean()), len(chosen))
+        rollout = imagined(self.policy, self.task, chosen, STEPS)
+        if rollout.survival is not None:
+            return _by_survival(rollout, np.concatenate(made, axis=1))
+        promised = rollout.rewards.cpu().numpy().sum(0, dtype=np.float64)
+        return ModelGap(float(promised.mean()), float(np.concatenate(returns).mean()), len(chosen))
+
+
+def _by_survival(rollout: Imagined, made: np.ndarray) -> ModelGap:
+    """The gap over the steps that are made; `made` holds real rewards [H, N], not a number beyond a termination."""
+    promised, survival = (float(value.double()) for value in rollout.counted())
+    steps, count = made.shape
+    lived = int((~np.isnan(made)).sum())
+    return ModelGap(
+        steps * promised / survival, steps * float(np.nansum(made)) / lived, count,
+        survived=(survival / steps, lived / steps),
+    )  # fmt: skip

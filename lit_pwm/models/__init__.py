@@ -1,6 +1,7 @@
 """The networks: plain torch, no Lightning."""
 
 from lit_pwm.models.actors import Actor, MLPActor
+from lit_pwm.models.continuation_head import ContinuationHead
 from lit_pwm.models.critics import CriticEnsemble
 from lit_pwm.models.dynamics import Dynamics, LatentTarget, MLPDynamics
 from lit_pwm.models.encoders import Encoder, MLPEncoder
@@ -20,6 +21,7 @@ from lit_pwm.models.world_model_options import WorldModelOptions
 __all__ = [
     "Actor",
     "ChainedMatching",
+    "ContinuationHead",
     "CriticEnsemble",
     "Dynamics",
     "Encoder",

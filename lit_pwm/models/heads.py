@@ -63,6 +63,13 @@ class Head(Component):
             [H, ..., B]; steps that are not `valid` in the batch are left out by the objective.
         """
 
+    def number_tasks_(self, count: int) -> None:
+        """Told once how many tasks the world model has, whose ids are those of `task` in batches. Nothing by default.
+
+        What is kept of each task is a buffer or parameter of which one axis counts tasks: it grows with them
+        (`lit_pwm.models.growing`).
+        """
+
     def initialise_(self) -> None:
         """Draw the first weights; called once, when all parts of the world model are there. Nothing by default."""
 

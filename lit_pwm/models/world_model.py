@@ -15,6 +15,7 @@ from lit_pwm.models.dynamics import Dynamics, MLPDynamics
 from lit_pwm.models.encoders import Encoder, MLPEncoder
 from lit_pwm.models.heads import Head, RewardHead, TwoHotReward
 from lit_pwm.models.layers import LatentWidth, TaskEmbedding, simnorm
+from lit_pwm.models.model_heads import ModelHeads
 from lit_pwm.models.named_classes import known_options
 from lit_pwm.options import Count, CountOrZero, checked
 from lit_pwm.options.renamed import accepting_old_spellings
@@ -23,10 +24,9 @@ DESCRIPTION_IN_METADATA = "lit_pwm"
 """Where the metadata of a `state_dict`, which `torch.save` keeps, describe the model."""
 _RESOLUTION = 2 * torch.finfo(torch.float32).eps
 _SIMULATED_ZERO = 1e-8
-_TAKEN = ("reward", "encoder", "dynamics", "task_embedding")
 
 
-class WorldModel(nn.Module):
+class WorldModel(ModelHeads):
     """Predicts latents, and by its heads rewards and more, of many tasks; plain torch, usable without a Trainer.
 
     A task id always indexes `task_names`. Actions are expected as the data holds them: zero in padded dimensions. Parts
@@ -85,21 +85,13 @@ class WorldModel(nn.Module):
                 f"The world model's widths (obs_dim {self.obs_dim}, action_dim {self.action_dim}) are smaller than "
                 f"those of its widest task ({widest_obs}, {widest_action}). Leave them out, or raise them."
             )
-        for name in heads or {}:
-            if not name.isidentifier() or name in _TAKEN:
-                raise LitPWMError(
-                    f"A world model has a head called {name!r}; give it a name of letters, digits and underscores that "
-                    f"is none of {', '.join(_TAKEN)}, which its other parts have."
-                )
         self.latent_dim, self.task_dim = latent_dim, task_dim
         dimensions = latent_dim, self.action_dim, task_dim
 
         self.task_embedding = TaskEmbedding(len(self.tasks), task_dim)
         self.encoder = factory_from(encoder, Encoder)(self.obs_dim, task_dim, latent_dim)
         self.dynamics = factory_from(dynamics, Dynamics)(*dimensions)
-        self.heads = nn.ModuleDict({"reward": factory_from(reward, RewardHead)(*dimensions)})
-        for name, head in (heads or {}).items():
-            self.heads[name] = factory_from(head, Head)(*dimensions)
+        self.make_heads_(reward, heads or {}, dimensions)
         for part in (self.encoder, *self.heads.values()):
             cast("Encoder | Head", part).initialise_()
         self.register_buffer("obs_mean", torch.zeros(len(self.tasks), self.obs_dim))
@@ -110,11 +102,6 @@ class WorldModel(nn.Module):
     def task_names(self) -> tuple[str, ...]:
         """The tasks it knows, in the order of task ids."""
         return tuple(self.tasks)
-
-    @property
-    def reward_head(self) -> RewardHead:
-        """The head of the reward."""
-        return cast("RewardHead", self.heads["reward"])
 
     def parts(self) -> dict[str, nn.Module]:
         """What the parameters belong to, each to one: the names of what is measured of it."""
@@ -208,18 +195,6 @@ class WorldModel(nn.Module):
         generator of their own.
         """
         return self.dynamics(z, action, self.task_embedding(task.expand(z.shape[:-1])), *given_noise(noise))
-
-    def reward_logits(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
-        """Latents [..., Z], actions [..., A], task ids [...] → two-hot logits [..., bins]."""
-        return self.reward_logits_embedded(z, action, self.task_embedding(task.expand(z.shape[:-1])))
-
-    def reward_logits_embedded(self, z: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
-        """As `reward_logits`, with the task embedding [..., E] looked up once for a whole rollout."""
-        return self.reward_head(z, action, embedding)
-
-    def reward(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
-        """Latents [..., Z], actions [..., A], task ids [...] → rewards in environment units [...]."""
-        return self.reward_head.decode(self.reward_logits(z, action, task))
 
     def rollout(self, z: Tensor, actions: Tensor, task: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Open-loop prediction.

@@ -26,7 +26,8 @@ class WorldModelOptions:
         task_dim: width of the task embedding.
         encoder: the encoder's class and options.
         reward: the reward head's class and options.
-        heads: more heads, by name.
+        heads: more heads, by name. `continuation` (`ContinuationHead`) is built by itself where the data holds
+            terminations.
         parameter_reference: dynamics whose number of parameters these are to have: the width that comes nearest is
             chosen when the networks are built, and is saved with them. A model that starts from a checkpoint keeps its
             own width.
@@ -46,17 +47,30 @@ class WorldModelOptions:
         check_options(WorldModelOptions, vars(self))
 
     def build(
-        self, tasks: Mapping[str, tuple[int, int]], obs_dim: int | None = None, action_dim: int | None = None
+        self,
+        tasks: Mapping[str, tuple[int, int]],
+        obs_dim: int | None = None,
+        action_dim: int | None = None,
+        continuation: bool = False,
     ) -> WorldModel:
-        """The model of these tasks, with fresh weights; widths are the widest task's if not given.
+        """The model of these tasks, with fresh weights.
+
+        Args:
+            tasks: name → (obs_dim, action_dim) of each.
+            obs_dim: padded observation width; the widest task's if not given.
+            action_dim: padded action width; the widest task's if not given.
+            continuation: whether it has a continuation head, of the reward head's size where `heads` names none.
 
         Raises:
             LitPWMError: there are no tasks, or no width of the dynamics gives the reference's number of parameters.
         """
-        return WorldModel(
+        world_model = WorldModel(
             tasks, self._matched, self.latent_dim, self.task_dim, self.encoder, self.reward, self.heads, obs_dim,
             action_dim,
         )  # fmt: skip
+        if continuation and world_model.continuation_head is None:
+            world_model.add_continuation_()
+        return world_model
 
     def _matched(self, *dimensions: int) -> Dynamics:
         make = factory_from(self.dynamics, Dynamics)

@@ -11,7 +11,7 @@ from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.models.growing import grow_world_model
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.tasks.registry import registered_tasks, task_spec
-from lit_pwm.updates.binding import standardise
+from lit_pwm.updates.binding import standardise, terminating_tasks
 
 
 def check_new_tasks(new: Mapping[str, str] | None, checkpoint: str | None, option: str) -> dict[str, str]:
@@ -54,6 +54,8 @@ def with_new_tasks(world_model: WorldModel, new: Mapping[str, str], source: Data
     grown = grow_world_model(world_model, new, _tasks_of(source))
     if bool((world_model.obs_mean != 0).any() or (world_model.obs_std != 1).any()):
         standardise(source, grown, new)
+    ends = terminating_tasks(source)
+    grown.know_ends_({name: False for name in new if name not in ends})  # those that end begin as their source knows it
     for name, known in new.items():
         how = f"whose embedding starts as {known!r} has it" if grown.task_dim else "and tells it by observations alone"
         rank_zero_info(f"The world model learns of the task {name!r}, {how}.")

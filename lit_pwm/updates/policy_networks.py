@@ -93,12 +93,6 @@ class PolicyNetworks(BuiltFromCheckpoint, FurtherTraining):
             return
         require_supported_precision(self)
         source = source_of(self)
-        if source.has_terminations:
-            raise LitPWMError(
-                "The data holds episodes that ended by termination. A world model without a continuation head "
-                "imagines rewards beyond the end, so policies are trained only on data without terminations: leave "
-                "those tasks out with data.tasks."
-            )
         if not self.is_built:
             if self.checkpoint_to_restore is not None:
                 return

@@ -10,11 +10,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_pwm.losses import WorldModelObjective
+from lit_pwm.models.continuation_head import CONTINUATION
 from lit_pwm.optim import apply_settings, check_each_parameter_once, linear_decay, planned_updates, settings_of
 from lit_pwm.options.optimizers import WorldModelOptimizer
 from lit_pwm.options.policy_optimizers import ActorOptimizer, CriticOptimizer
 from lit_pwm.updates.atomic_update import AtomicUpdate
-from lit_pwm.updates.binding import hold_absent_tasks, notice_unused_stream, source_of
+from lit_pwm.updates.binding import hold_absent_tasks, learn_ends, notice_unused_stream, source_of
 from lit_pwm.updates.finetuning import Plan, require_all_open
 from lit_pwm.updates.from_checkpoint import arrange_by_group
 from lit_pwm.updates.optimized_part import OptimizedPart
@@ -78,12 +79,13 @@ class PolicyPreparation(PolicyCheckpoints):
         apply_settings(policy, self.trainer.optimizers[: len(policy)], cast("list[LambdaLR]", self.lr_schedulers()))
         for group, wanted in zip(self.trainer.optimizers[-1].param_groups, self._settings[-1], strict=True):
             group.update(wanted)
+        source = source_of(self)
+        learn_ends(source, self.world_model, trained=CONTINUATION in self._plan.openings)
         if self.finetuning is not None:
-            source = source_of(self)
             hold_absent_tasks(self.world_model, getattr(source, "second_tasks", source.tasks))
         else:
             notice_unused_stream(
-                source_of(self), "its world model is frozen. Add callbacks.FinetuneSchedule, or leave data.second out."
+                source, "its world model is frozen. Add callbacks.FinetuneSchedule, or leave data.second out."
             )
         self.prepare_updates(self.trainer.optimizers)
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from lit_pwm.batch import Batch
+from lit_pwm.discounting import Discounting
 from lit_pwm.imagination import Imagined, discounted_return, imagine, td_lambda
 from lit_pwm.options.return_units import ReturnOptions
 from lit_pwm.runtime.casts import cached_casts
 from lit_pwm.updates.optimized_part import OptimizedPart, Rates
+from lit_pwm.updates.over_ranks import averaged_over_ranks
 from lit_pwm.updates.policy_draws import PolicyDraws
 from lit_pwm.updates.world_model_steps import WorldModelSteps
 
@@ -22,12 +25,14 @@ class PolicyUpdate(PolicyDraws):
 
     Attributes:
         gamma: discount.
+        discounting: what the policy believes of ends.
         lam: λ of the critics' targets.
         returns: in which units rewards are trained on, and what returns are divided by.
         detach_actor_input: cut the gradient at the actor's input.
     """
 
     gamma: float
+    discounting: Discounting
     lam: float
     returns: ReturnOptions
     detach_actor_input: bool
@@ -57,7 +62,7 @@ class PolicyUpdate(PolicyDraws):
                 state t of start b is number t·B + b.
             rates: learning rates by the name of the group: `actor`, `critic`, and, where the world model is due, those
                 of its parts; as the schedules left them if not given.
-            terminal_discount: factor of the last state's value in returns; γ^H if not given.
+            terminal_discount: factor of the last state's value in returns, beside Π c_k; γ^H if not given.
 
         Returns:
             What is logged, scalars of this rank without gradient, by name.
@@ -94,7 +99,7 @@ class PolicyUpdate(PolicyDraws):
             "critic_loss": critic_loss,
             "actor_gradient_norm": actor_norm,
             "critic_gradient_norm": critic_norm,
-            "imagined_reward": rollout.rewards.detach().mean(),
+            "imagined_reward": self._mean_reward(rollout),
             "return_std": self.return_stats.var.sqrt().mean().float(),
         }
 
@@ -118,18 +123,21 @@ class PolicyUpdate(PolicyDraws):
             task: task ids [B].
             noise: the actor's standard normal noise [H, B, A].
             dynamics_noise: that of dynamics which sample [H, B, *noise_shape].
-            terminal_discount: factor of the last state's value; γ^H if not given.
+            terminal_discount: factor of the last state's value, beside Π c_k; γ^H if not given.
 
         Returns:
-            The rollout, and the discounted return of each start [B], with gradient to the actor.
+            The rollout, and the return of each start [B], Σ_t (Π_{k<t} γ c_k) r_t + (Π_{k<H} γ c_k) min V(z_H), with
+            gradient to the actor through rewards, latents and c.
         """
         found = imagine(
             self.world_model, self.actor, z, task, noise, self.returns.reward_space, self.detach_actor_input,
-            dynamics_noise=dynamics_noise,
+            dynamics_noise=dynamics_noise, discounting=self.discounting,
         )  # fmt: skip
-        rollout = Imagined(found.latents, found.actions, self.returns.reward_scale * found.rewards)
-        value = self.target_critic.minimum(rollout.latents[-1], task)
-        return rollout, discounted_return(rollout.rewards, value, self.gamma, terminal_discount)
+        rollout = replace(found, rewards=self.returns.reward_scale * found.rewards)
+        rewards, value = rollout.rewards, self.target_critic.minimum(rollout.latents[-1], task)
+        if (survival := rollout.survival) is not None:
+            rewards, value = survival[:-1] * rewards, survival[-1] * value
+        return rollout, discounted_return(rewards, value, self.gamma, terminal_discount)
 
     def actor_loss(self, returns: Tensor, task: Tensor) -> Tensor:
         """PWM's loss of returns [B]: their negative mean, divided by the running deviation of all returns so far."""
@@ -138,23 +146,45 @@ class PolicyUpdate(PolicyDraws):
             return -(returns / deviation[task]).mean()
         return -returns.mean() / deviation
 
-    def critic_loss(self, states: Tensor, task: Tensor, targets: Tensor) -> Tensor:
-        """Mean squared error of all critics at latents [N, Z] of task ids [N], whose TD(λ) targets are [N]."""
-        return (self.critic(states, task) - targets).square().mean()
+    def _mean_reward(self, rollout: Imagined) -> Tensor:
+        """The mean imagined reward; its average over ranks, which see as many starts each, is that of all of them."""
+        if rollout.survival is None:
+            return rollout.rewards.detach().mean()
+        rewards, weights = rollout.counted()
+        return rewards / averaged_over_ranks(weights)
+
+    def critic_loss(self, states: Tensor, task: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Mean of all critics' squared errors, each times its weight where weights are given; not over their sum.
+
+        Args:
+            states: latents [N, Z].
+            task: ids [N].
+            targets: TD(λ) targets [N].
+            weights: [N].
+        """
+        errors = (self.critic(states, task) - targets).square()
+        return (errors if weights is None else weights * errors).mean()
 
     def _fit_critics(
         self, rollout: Imagined, task: Tensor, minibatches: Sequence[Tensor], critic: OptimizedPart
     ) -> tuple[Tensor, Tensor]:
-        """Step once for each minibatch; returns the mean loss and the last gradient norm."""
+        """Step once for each minibatch; returns the mean loss and the last gradient norm.
+
+        With c, targets discount by γ c_t and a state's error counts by P(the episode has not ended before it).
+        """
         latents = rollout.latents.detach()
+        gamma = self.gamma if rollout.continuation is None else self.gamma * rollout.continuation.detach()
         with torch.no_grad():
             next_values = self.target_critic.minimum(latents[1:], task)
-            targets = td_lambda(rollout.rewards.detach(), next_values, self.gamma, self.lam).flatten()
+            targets = td_lambda(rollout.rewards.detach(), next_values, gamma, self.lam).flatten()
         states, tasks = latents[:-1].flatten(0, 1), task.expand(self.horizon, -1).flatten()
+        of_states = [states, tasks, targets]
+        if rollout.survival is not None:
+            of_states.append(rollout.survival[:-1].detach().flatten())
         factors, losses, norm = self._deal(len(task)).factors, [], torch.zeros(())
         for number, chosen in enumerate(minibatches):
             with cached_casts(self.device):
-                loss = self.critic_loss(states[chosen], tasks[chosen], targets[chosen])
+                loss = self.critic_loss(*(values[chosen] for values in of_states))
             if (factor := factors[number % len(factors)]) != 1:
                 loss = factor * loss
             norm = critic.compute_gradients(loss)

@@ -85,7 +85,7 @@ class PretrainingNetworks(BuiltFromCheckpoint):
             self._build(with_new_tasks(known, self.new_tasks, source))
         elif fresh:
             with torch.device("cpu"):  # a seed gives the same weights wherever they are trained
-                self._build(self.world_model_options.build(self._tasks(source)))
+                self._build(self.world_model_options.build(self._tasks(source), continuation=source.has_terminations))
         # Before the statistics, because this is what refuses tasks that the model does not know.
         bind(source, self.world_model)
         if fresh and self.standardise_observations and not self.initial_checkpoint:
@@ -151,12 +151,13 @@ class PretrainingNetworks(BuiltFromCheckpoint):
             ours = self.world_model.description()
         elif self.initial_checkpoint or self._trainer is None:
             return None
-        elif self.task_set is None:
-            ours = description_of_unbuilt(
-                lambda: self.world_model_options.build(found.tasks, found.obs_dim, found.action_dim)
-            )
         else:
-            ours = description_of_unbuilt(lambda: self.world_model_options.build(self._tasks(source_of(self))))
+            widths = (found.tasks, found.obs_dim, found.action_dim)
+            if self.task_set is not None:
+                widths = (self._tasks(source_of(self)), None, None)
+            # The data of the checkpoint's run decided, and `bind` says what this run's asks for.
+            knows_ends = found.continuation_head is not None
+            ours = description_of_unbuilt(lambda: self.world_model_options.build(*widths, continuation=knows_ends))
         if self.task_set is None and not self.initial_checkpoint:  # tasks and widths were those of this run's data
             ours |= {key: theirs[key] for key in ("tasks", "obs_dim", "action_dim")}
         return ours

@@ -18,6 +18,7 @@ from lit_pwm.updates.atomic_update import AtomicUpdate
 from lit_pwm.updates.draws import Draws
 from lit_pwm.updates.finetuning import Plan
 from lit_pwm.updates.optimized_part import OptimizedPart
+from lit_pwm.updates.over_ranks import averaged_over_ranks
 
 _NOISE = "world model, "
 """Before the names of what these steps draw, so that it shares no stream with the policy's."""
@@ -133,9 +134,8 @@ class WorldModelSteps:
         """Averaged at once: they may be logged, or saved, some updates later."""
         if self._module._trainer is None or self._module.trainer.world_size == 1:
             return values
-        together = torch.stack([value.float() for value in values.values()])
-        torch.distributed.all_reduce(together)
-        return dict(zip(values, together / self._module.trainer.world_size, strict=True))
+        together = averaged_over_ranks(torch.stack([value.float() for value in values.values()]))
+        return dict(zip(values, together, strict=True))
 
     def follow(self, update: AtomicUpdate) -> None:
         """Let the objective's slow copies follow, after `update`'s block."""
