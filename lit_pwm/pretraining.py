@@ -32,8 +32,9 @@ from lit_pwm.paths import located
 from lit_pwm.runtime.casts import cached_casts
 from lit_pwm.tasks.registry import TASK_SETS
 from lit_pwm.updates.atomic_update import AtomicUpdate
-from lit_pwm.updates.binding import hold_absent_tasks, learn_ends, notice_unused_stream, source_of
+from lit_pwm.updates.binding import hold_absent_tasks, notice_unused_stream, source_of
 from lit_pwm.updates.draws import Draws, stream_seed
+from lit_pwm.updates.ends import learn_ends
 from lit_pwm.updates.from_checkpoint import require_file_of_tasks
 from lit_pwm.updates.new_tasks import check_new_tasks
 from lit_pwm.updates.optimized_part import OptimizedPart, Rates, count_update, rates_of

@@ -38,6 +38,7 @@ def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
     Returns:
         `path`, `bytes`, `kind`, `format` (name and version), `sizes` (widths, parameters by part, TD-MPC2's name for
         the size where it has one), `components` (class paths and options), `tasks` (name → widths), `trained_tasks`,
+        `terminating_tasks` (in which its continuation head knows of ends),
         `world_model_reference` (fingerprint and file of a world model that is left out), `step`, `epoch`, `config`,
         `metrics`, `data` (fingerprint, tasks), `versions`, `bytes_by_part`; of other formats `carried`, `statistics`
         and the number of `unnamed_tasks`. What a file does not say is None or empty.
@@ -111,6 +112,11 @@ def _described(native: dict[str, Any], raw: Mapping[str, Any], path: str | Path)
             | {name: description[name] for name in ("actor", "critic") if name in description}
         ),
         "tasks": {name: list(widths) for name, widths in model["tasks"].items()},
+        "terminating_tasks": [
+            name
+            for name, ends in zip(model["tasks"], tensors.get(_TERMINATES, torch.zeros(0)).tolist(), strict=False)
+            if ends
+        ],
         "trained_tasks": list(description.get("trained_tasks", [])),
         "world_model_reference": plain_json(description.get(REFERENCE_KEY)),
         "step": plain_json(native.get("global_step")),
@@ -123,6 +129,9 @@ def _described(native: dict[str, Any], raw: Mapping[str, Any], path: str | Path)
         ),
         "bytes_by_part": _bytes_by_part(raw, file_bytes),
     }
+
+
+_TERMINATES = "world_model.heads.continuation.terminates"
 
 
 def _sizes(model: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:

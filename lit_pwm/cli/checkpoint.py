@@ -117,6 +117,8 @@ def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [(f"  {part}", f"{count:,}") for part, count in sizes["parameters"].items()]
     rows += [("widths", ", ".join(f"{name} {sizes[name]}" for name in _WIDTHS))]
     rows += [(f"  {name}", _component(part)) for name, part in found["components"].items()]
+    if "continuation" in found["components"]:
+        rows.append(("episodes end in", _listed(found["terminating_tasks"]) or "no task"))
     if unnamed := found.get("unnamed_tasks"):
         rows += [("tasks", f"{unnamed}, which the file does not name: give their names in order, --tasks A,B")]
     else:

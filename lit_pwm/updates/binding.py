@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -11,6 +11,7 @@ from lit_pwm.batch import DataSource
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.tasks.stored_specs import StoredSpec, differences, merged, registered_spec, stored_spec
+from lit_pwm.updates.ends import require_continuation
 
 
 def source_of(module: LightningModule) -> DataSource:
@@ -48,7 +49,7 @@ def bind(source: DataSource, world_model: WorldModel) -> None:
                 f"and {known[1]} in the world model: it is another task of the same name. Leave it out with "
                 f"data.tasks, or train a world model on this data."
             )
-<<<<<<< HEAD
+    require_continuation(source, world_model)
     specs = getattr(source, "task_specs", {})
     for name in getattr(source, "all_tasks", source.tasks):
         _keep_spec(world_model, name, specs.get(name))
@@ -68,51 +69,6 @@ def _keep_spec(world_model: WorldModel, name: str, spec: StoredSpec | None) -> N
         )
         before = {}
     world_model.task_specs[name] = merged([spec, before])
-=======
-    if source.has_terminations and world_model.continuation_head is None:
-        raise LitPWMError(
-            f"The data holds episodes that ended by termination{_of_tasks(terminating_tasks(source))}, and the world "
-            f"model has no continuation head: it would imagine rewards beyond the end. Train a world model on this "
-            f"data from fresh weights, which builds the head (on other data ask for it: "
-            f"--model.world_model.heads.continuation.class_path lit_pwm.models.ContinuationHead); or leave those tasks "
-            f"out with data.tasks, or their episodes with `lit-pwm data subset`."
-        )
-
-
-def terminating_tasks(source: DataSource) -> tuple[str, ...]:
-    """Tasks of which training episodes ended by termination; all, where a datamodule does not say in which they do."""
-    if (found := getattr(source, "terminating_tasks", None)) is None:
-        return tuple(getattr(source, "all_tasks", source.tasks)) if source.has_terminations else ()
-    return tuple(found)
-
-
-def learn_ends(source: DataSource, world_model: WorldModel, trained: bool) -> None:
-    """Let the continuation head know in which tasks the data's episodes end; called when training starts.
-
-    Args:
-        source: the data.
-        world_model: the model; nothing is done where it has no such head.
-        trained: whether this run trains the head.
-
-    Raises:
-        LitPWMError: it does not, and episodes end in a task where the head's training has seen no end.
-    """
-    if world_model.continuation_head is None:
-        return
-    unknown = [name for name in terminating_tasks(source) if name not in world_model.terminating_tasks]
-    if unknown and not trained:
-        raise LitPWMError(
-            f"The data holds episodes of {', '.join(unknown)} that ended by termination, and the world model's "
-            f"continuation head was trained on none: for it every episode goes on there. Train the world model further "
-            f"on this data (model.initial_checkpoint in pre-training, or `continuation` among the parts of "
-            f"FinetuneSchedule), or leave those tasks out with data.tasks."
-        )
-    world_model.know_ends_(dict.fromkeys(unknown, True))
-
-
-def _of_tasks(names: Collection[str]) -> str:
-    return f" ({', '.join(names)})" if names else ""
->>>>>>> 130b124 (A continuation head, and policies that discount by γ c_t)
 
 
 def standardise(source: DataSource, world_model: WorldModel, tasks: Iterable[str]) -> None:

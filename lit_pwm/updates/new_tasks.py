@@ -11,7 +11,8 @@ from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.models.growing import grow_world_model
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.tasks.registry import registered_tasks, task_spec
-from lit_pwm.updates.binding import standardise, terminating_tasks
+from lit_pwm.updates.binding import standardise
+from lit_pwm.updates.ends import terminating_tasks
 
 
 def check_new_tasks(new: Mapping[str, str] | None, checkpoint: str | None, option: str) -> dict[str, str]:

@@ -15,7 +15,8 @@ from lit_pwm.optim import apply_settings, check_each_parameter_once, linear_deca
 from lit_pwm.options.optimizers import WorldModelOptimizer
 from lit_pwm.options.policy_optimizers import ActorOptimizer, CriticOptimizer
 from lit_pwm.updates.atomic_update import AtomicUpdate
-from lit_pwm.updates.binding import hold_absent_tasks, learn_ends, notice_unused_stream, source_of
+from lit_pwm.updates.binding import hold_absent_tasks, notice_unused_stream, source_of
+from lit_pwm.updates.ends import learn_ends
 from lit_pwm.updates.finetuning import Plan, require_all_open
 from lit_pwm.updates.from_checkpoint import arrange_by_group
 from lit_pwm.updates.optimized_part import OptimizedPart

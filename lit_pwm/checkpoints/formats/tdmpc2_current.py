@@ -65,8 +65,9 @@ class TDMPC2Current(MLPWorldModelFormat):
         if found := [key for key in weights if isinstance(key, str) and key.startswith("_termination.")]:
             raise LitPWMError(
                 f"The checkpoint {str(path)!r} holds {found[0]!r}: TD-MPC2 trained it on episodes that end "
-                f"(episodic: true), with a termination head that sees the latent alone. lit_pwm has no such "
-                f"head, so that it cannot be converted, and rewards beyond an end would be imagined without it. "
+                f"(episodic: true), with a termination head that sees the latent alone. lit_pwm's continuation "
+                f"head sees latent, action and task, so that it cannot be converted, and without it rewards beyond an "
+                f"end would be imagined. "
                 f"Use a file that was trained with episodic: false."
             )
 

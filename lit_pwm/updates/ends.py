@@ -1,0 +1,56 @@
+"""Where the ends of the data's episodes meet a world model: whether it knows of any, and in which tasks."""
+
+from __future__ import annotations
+
+from lit_pwm.batch import DataSource
+from lit_pwm.errors import LitPWMError
+from lit_pwm.models.world_model import WorldModel
+
+
+def require_continuation(source: DataSource, world_model: WorldModel) -> None:
+    """Make sure that a model which is fed episodes that terminate can know of it.
+
+    Raises:
+        LitPWMError: the data holds terminations, and the model has no continuation head.
+    """
+    if source.has_terminations and world_model.continuation_head is None:
+        names = terminating_tasks(source)
+        of_tasks = f" ({', '.join(names)})" if names else ""
+        raise LitPWMError(
+            f"The data holds episodes that ended by termination{of_tasks}, and the world "
+            f"model has no continuation head: it would imagine rewards beyond the end. Train a world model on this "
+            f"data from fresh weights, which builds the head (on other data ask for it: "
+            f"--model.world_model.heads.continuation.class_path lit_pwm.models.ContinuationHead); or leave those tasks "
+            f"out with data.tasks, or their episodes with `lit-pwm data subset`."
+        )
+
+
+def terminating_tasks(source: DataSource) -> tuple[str, ...]:
+    """Tasks of which training episodes ended by termination; all, where a datamodule does not say in which they do."""
+    if (found := getattr(source, "terminating_tasks", None)) is None:
+        return tuple(getattr(source, "all_tasks", source.tasks)) if source.has_terminations else ()
+    return tuple(found)
+
+
+def learn_ends(source: DataSource, world_model: WorldModel, trained: bool) -> None:
+    """Let the continuation head know in which tasks the data's episodes end; called when training starts.
+
+    Args:
+        source: the data.
+        world_model: the model; nothing is done where it has no such head.
+        trained: whether this run trains the head.
+
+    Raises:
+        LitPWMError: it does not, and episodes end in a task where the head's training has seen no end.
+    """
+    if world_model.continuation_head is None:
+        return
+    unknown = [name for name in terminating_tasks(source) if name not in world_model.terminating_tasks]
+    if unknown and not trained:
+        raise LitPWMError(
+            f"The data holds episodes of {', '.join(unknown)} that ended by termination, and the world model's "
+            f"continuation head was trained on none: for it every episode goes on there. Train the world model further "
+            f"on this data (model.initial_checkpoint in pre-training, or `continuation` among the parts of "
+            f"FinetuneSchedule), or leave those tasks out with data.tasks."
+        )
+    world_model.know_ends_(dict.fromkeys(unknown, True))
