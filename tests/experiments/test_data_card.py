@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from datamodules import EpisodeStore, EpisodeWriter, collect
+from datamodules.importers.importer import ImportedEpisode, ImportedTask, Plan
+from datamodules.plan_writing import Output, write_stores
 from datamodules.reworking import subset
 from lit_pwm.cli.main import run as command
 from lit_pwm.experiments.card import examples, store_sample
@@ -123,6 +125,7 @@ def test_seeds_of_episodes_that_follow_one_that_was_left_out():
         ({"format": "minari"}, "this store was imported"),
         ({"verb": "collect", "seed": 1, "episodes": 1, "left_out": [], "tasks": {"a": 1}}, "not about these episodes"),
         ({"verb": "collect", "seed": "x", "episodes": 1, "left_out": [], "tasks": ["b"]}, "not about these episodes"),
+        ({"verb": "collect", "seed": 1, "episodes": float("inf"), "left_out": [], "tasks": ["b"]}, "not about these"),
         ({"verb": "collect", "seed": -5, "episodes": 9, "left_out": [], "tasks": ["b"]}, "not about these episodes"),
         ({"verb": "collect", "seed": 1, "episodes": 9, "left_out": 3, "tasks": ["b"]}, "not about these episodes"),
     ],
@@ -166,7 +169,9 @@ def test_hostile_names_and_odd_stores(tmp_path):
         "a\x1b[2J\n",
         "ユ" * 300,
     ]
-    path, rng = tmp_path / "s.h5", np.random.default_rng(0)
+    path, rng, deep = tmp_path / "s.h5", np.random.default_rng(0), []
+    for _ in range(400):
+        deep = [deep]
     with EpisodeWriter(path, tasks={name: (2 + 60 * (n == 2), 1) for n, name in enumerate([*names, "none"])}) as writer:
         for number, name in enumerate(names):
             for length in (1, 3, 3)[: 1 if number == 3 else 3]:
@@ -177,7 +182,11 @@ def test_hostile_names_and_odd_stores(tmp_path):
                 )  # fmt: skip
     path.with_suffix(".json").write_text(
         json.dumps(
-            {"kind": "lit_pwm origin of a store", "verb": "<script>alert(1)</script>", "x": ["|", {"a\n": "\x07"}]}
+            {
+                "kind": "lit_pwm origin of a store",
+                "verb": "<script>alert(1)</script>",
+                "x": ["|", {"a\n": "\x07"}, deep],
+            }
         )
     )
     folder = make_card(path, tmp_path / "card", progress=False).parent
@@ -197,6 +206,29 @@ def test_hostile_names_and_odd_stores(tmp_path):
     assert "Without episodes: none." in page
     assert "the first 48 are shown" in page
     assert "Lengths and ends" in page
+
+
+@pytest.mark.parametrize(("column", "place"), [("reward", 5), ("obs", (5, 1))])
+def test_of_numbers_that_are_not_finite_there_is_no_card(collected, tmp_path, capsys, column, place):
+    path = copied(collected, tmp_path)
+    with h5py.File(path, "r+") as file:
+        file[column][place] = np.nan
+    assert command(["data", "card", str(path), "--out", str(tmp_path / "card")]) == 2
+    assert "not finite, of which no card can be made. `lit-pwm data check" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "card").exists()
+
+
+@pytest.mark.parametrize("value", [["x", None], {"a": 1}, [-1, 2.5]])
+def test_specs_of_a_file_may_say_anything(tmp_path, value):
+    plan = Plan(
+        {"a": ImportedTask(2, 2, spec={"low": value, "make": [["<b>"]]}, whole_episodes=False)}, np.array([3]),
+        np.array([0]), ["x"], lambda _: iter([ImportedEpisode(np.zeros((4, 2)), np.zeros((3, 2)), np.ones(3))]), 1, [],
+    )  # fmt: skip
+    write_stores([Output(tmp_path / "s.h5", plan, np.arange(1), {})], progress=False)
+    page, markdown = text_of(make_card(tmp_path / "s.h5", tmp_path / "card", progress=False).parent)
+    assert "are pieces of episodes, whose sums of rewards are no returns: a" in page
+    assert "sum of rewards of a piece" in (tmp_path / "card/assets/returns-0-a.svg").read_text()
+    assert ("−1, 2.5" in markdown.replace("-1, 2.5", "−1, 2.5")) == (value == [-1, 2.5])
 
 
 def test_of_many_rows_a_sample_is_drawn_and_said(tmp_path, monkeypatch):

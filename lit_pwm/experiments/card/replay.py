@@ -48,7 +48,7 @@ def collected_seed(origin: Mapping[str, Any] | None, task: str, place: int) -> i
             number for number in range(min(episodes, place + len(left_out) + 1)) if first + number not in left_out
         ]
         return start_seed(seed, task, wanted[place])
-    except (KeyError, ValueError, TypeError, IndexError):
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError):
         raise NoReplayError("what lies beside the store is not about these episodes") from None
 
 

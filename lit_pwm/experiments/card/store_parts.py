@@ -23,6 +23,7 @@ from lit_pwm.experiments.report.curves import slug
 from lit_pwm.experiments.report.tables import Table
 
 _WIDEST_PLANE = 512
+_DEEPEST = 5
 _QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 
 
@@ -216,13 +217,18 @@ def _described(returns: np.ndarray) -> Sequence[str]:
 
 
 def _shown_bounds(values: object) -> str:
-    return ", ".join(f"{float(value):g}" for value in values[:8]) if isinstance(values, list) and values else ""
+    """Bounds of actions as a file says them, which may be anything."""
+    if not isinstance(values, list) or not all(isinstance(value, (int, float)) for value in values):
+        return ""
+    return ", ".join(f"{value:g}" for value in values[:8]) + (", …" if len(values) > 8 else "")
 
 
-def _plain(value: object) -> object:
-    """JSON as a page shows it: short enough, and without what it cannot show."""
+def _plain(value: object, depth: int = 0) -> object:
+    """JSON of a file as a page shows it: short enough, not too deep, and without what it cannot show."""
+    if isinstance(value, (dict, list)) and depth > _DEEPEST:
+        return "…"
     if isinstance(value, dict):
-        return {printable(str(key)): _plain(inner) for key, inner in list(value.items())[:50]}
+        return {printable(str(key)): _plain(inner, depth + 1) for key, inner in list(value.items())[:50]}
     if isinstance(value, list):
-        return [_plain(inner) for inner in value[:50]]
-    return printable(value) if isinstance(value, str) and not value.isprintable() else value
+        return [_plain(inner, depth + 1) for inner in value[:50]]
+    return printable(value, 1000) if isinstance(value, str) else value

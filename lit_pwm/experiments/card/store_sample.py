@@ -11,9 +11,10 @@ import numpy as np
 from datamodules.info import statistics
 from datamodules.store import EpisodeStore
 from datamodules.store_statistics import StoreStatistics, returns_of
+from lit_pwm.errors import LitPWMError
 
-ROWS_OF_TASK, ROWS_OF_STORE, _NUMBERS_OF_TASK = 10_000, 400_000, 4_000_000
-"""The most rows that are drawn of a task and of a store, and the most numbers of observations of a task."""
+ROWS_OF_TASK, ROWS_OF_STORE, _NUMBERS = 10_000, 400_000, 40_000_000
+"""The most rows that are drawn of a task and of a store, and the most numbers of observations of a store."""
 _BLOCK = 1000
 
 
@@ -84,7 +85,7 @@ def sample_store(store: EpisodeStore, advance: Callable[[int], None] = lambda ro
         advance: takes numbers of rows whose rewards have been read; those of the whole store in all.
 
     Raises:
-        LitPWMError: its rows cannot be read.
+        LitPWMError: its rows cannot be read, or hold numbers that are not finite.
     """
     reward = store.column("reward")
 
@@ -98,8 +99,9 @@ def sample_store(store: EpisodeStore, advance: Callable[[int], None] = lambda ro
     tasks = []
     for number in present:
         own = np.flatnonzero(store.task == number)
-        rows = _drawn_rows(store, own, number, ROWS_OF_STORE // len(present))
         obs_dim, action_dim = store.tasks[store.task_names[number]]
+        most = min(ROWS_OF_STORE, _NUMBERS // obs_dim) // len(present)
+        rows = _drawn_rows(store, own, number, most)
         tasks.append(
             TaskSample(
                 store.task_names[number],
@@ -114,7 +116,15 @@ def sample_store(store: EpisodeStore, advance: Callable[[int], None] = lambda ro
                 _gathered(store, "action", rows, action_dim),
             )
         )
-    return StoreSample(store, tasks, statistics(store))
+    sample = StoreSample(store, tasks, statistics(store))
+    for task in tasks:
+        scales = sample.statistics.obs_mean[task.number], sample.statistics.obs_std[task.number]
+        if not all(np.isfinite(values).all() for values in (task.returns, task.obs, task.action, *scales)):
+            raise LitPWMError(
+                f"The episode store {str(store.path)!r} holds numbers of {task.name!r} that are not finite, of which "
+                f"no card can be made. `lit-pwm data check {store.path}` lists all faults; write the store anew."
+            )
+    return sample
 
 
 def _drawn_rows(store: EpisodeStore, episodes: np.ndarray, task: int, most: int) -> np.ndarray:
@@ -124,8 +134,7 @@ def _drawn_rows(store: EpisodeStore, episodes: np.ndarray, task: int, most: int)
     """
     ends = np.cumsum(store.length[episodes])
     total = int(ends[-1])
-    width = store.tasks[store.task_names[task]][0]
-    count = max(1, min(total, most, ROWS_OF_TASK, _NUMBERS_OF_TASK // width))
+    count = max(1, min(total, most, ROWS_OF_TASK))
     within = np.random.Generator(np.random.Philox(task)).random(count)
     drawn = np.minimum(((np.arange(count) + within) * (total / count)).astype(np.int64), total - 1)
     place = np.searchsorted(ends, drawn, side="right")
