@@ -8,7 +8,7 @@ import pytest
 from support import ROOT
 
 ALIKE = {"__init__.py", "__main__.py", "conftest.py", "data.py"}
-"""Names that mean something to Python or pytest, of which each folder may have one; and that of two commands for data."""
+"""Names that mean something to Python or pytest, of which each folder may have one; and of two commands for data."""
 
 
 @pytest.mark.parametrize("folders", [("lit_pwm", "datamodules", "callbacks", "benchmarks"), ("tests",)])
