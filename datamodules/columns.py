@@ -15,6 +15,7 @@ from typing import Protocol
 import h5py
 import numpy as np
 
+from datamodules.memory_limits import memory_limits
 from datamodules.runs_of_rows import gather_runs, time_major
 from lit_pwm.errors import LitPWMError
 
@@ -94,8 +95,8 @@ def mapped(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype, adv
 
 
 def is_cached(size: int) -> bool:
-    """Whether the page cache holds a file of so many bytes as a whole: half of this machine's memory does."""
-    return size < _physical_memory() / 2
+    """Whether the page cache holds a file of so many bytes as a whole: half of this process's memory does."""
+    return size < min([_physical_memory(), *memory_limits()]) / 2
 
 
 def _physical_memory() -> int:
