@@ -68,5 +68,5 @@ def test_a_file_without_specs_is_read_as_before_and_one_with_others_is_damaged(p
     for wrong in (3, {"mine": 3}, ["mine"]):
         content[DESCRIPTION_KEY]["task_specs"] = wrong
         torch.save(content, tmp_path / "wrong.ckpt")
-        with pytest.raises(LitPWMError, match="its task_specs are .* a spec for each of some tasks"):
+        with pytest.raises(LitPWMError, match=r"its task_specs are .* a spec for each of some tasks"):
             load_world_model(tmp_path / "wrong.ckpt")

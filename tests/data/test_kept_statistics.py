@@ -6,12 +6,13 @@ import re
 import h5py
 import numpy as np
 import pytest
+from sealing import seal
 
 from datamodules import EpisodeStore, store_statistics
 from datamodules.check import check, info
 from datamodules.importers.importer import ImportedEpisode, ImportedTask, Plan
 from datamodules.info import statistics
-from datamodules.layout import COMPUTED_ATTRIBUTES, EPISODE_COLUMNS, ROW_COLUMNS
+from datamodules.layout import COMPUTED_ATTRIBUTES, EPISODE_COLUMNS, ROW_COLUMNS, observation_moments
 from datamodules.plan_writing import Output, write_stores
 from datamodules.reworking import merge, split, subset
 from lit_pwm.cli.main import run as command
@@ -79,6 +80,21 @@ def test_an_observation_that_was_not_recorded_is_in_no_statistics(tmp_path):
     count, total, _ = store.observation_moments()
     assert count.tolist() == [5, 5, 7, 7, 9, 9]  # rows without the repeated one
     assert total[1, 0] == pytest.approx(store[1].obs[:-1, 0].astype(float).sum())
+
+
+def test_stores_that_counted_the_repeated_observation_are_sound(tmp_path):
+    path = flagged_store(tmp_path / "s.h5")
+    with h5py.File(path, "r+") as file:
+        for number in (1, 3, 5):
+            start, rows = (int(file[f"episode/{name}"][number]) for name in ("offset", "length"))
+            file["episode/obs_count"][number] = rows
+            moments = observation_moments(file["obs"][start : start + rows])
+            file["episode/obs_sum"][number], file["episode/obs_m2"][number] = moments
+        seal(file)
+    without_statistics(path)
+    assert check(path) == []
+    assert EpisodeStore(path).observation_moments()[0].tolist() == [5, 6, 7, 8, 9, 10]
+    assert_keeps(merge([path], tmp_path / "anew.h5", progress=False).path)
 
 
 def without_statistics(path):
