@@ -131,7 +131,7 @@ class ChunkedColumn:
         stops = starts + length if last is None else np.minimum(starts + length, last + 1)
         shape = self._dataset.shape[1:] if width is None else (width,)
         out = np.empty((length, len(starts), *shape), self._dataset.dtype)
-        for place in np.argsort(starts, kind="stable"):
+        for place in np.argsort(starts, kind="stable") if length else ():
             rows = self.read(int(starts[place]), int(stops[place]))
             out[: len(rows), place] = rows if width is None else rows[:, :width]
             out[len(rows) :, place] = out[len(rows) - 1, place]

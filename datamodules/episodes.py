@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from datamodules.columns import ChunkedColumn
 from datamodules.layout import alike_names
 from datamodules.store import EpisodeStore
 from lit_pwm.errors import LitPWMError, did_you_mean
@@ -155,3 +157,15 @@ def copies(stores: Sequence[EpisodeStore]) -> list[str]:
         for one, other in itertools.combinations(stores, 2)
         if one.content is not None and one.content == other.content
     ]
+
+
+def warn_of_chunks(stores: Sequence[EpisodeStore]) -> None:
+    """Say once, on the first rank, which stores are read slowly because their rows lie in chunks."""
+    columns = ("obs", "action", "reward")
+    chunked = [store for store in stores if any(isinstance(store.column(name), ChunkedColumn) for name in columns)]
+    if chunked:
+        rank_zero_warn(
+            f"The rows of {_listed(chunked)} lie in chunks, perhaps compressed, so that slices are read 10 to 100 "
+            f"times as slowly as from a store that can be mapped. Write it anew with `lit-pwm data subset`, or set "
+            f"data.storage to 'ram', where it is read once."
+        )

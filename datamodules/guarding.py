@@ -70,7 +70,7 @@ class Guard:
         parts = {"obs": batch["obs"], "action": batch["action"], "reward": batch["reward"]}
         for name, (limit, fault) in _LIMITS.items():
             values: np.ndarray = parts[name].numpy()
-            if not (values.min() >= -limit and values.max() <= limit):  # NaN compares as neither
+            if values.size and not (values.min() >= -limit and values.max() <= limit):  # NaN compares as neither
                 self._refuse(name, values, ~(np.abs(values) <= limit), fault, self._batches(step))
         for name in self._narrow:
             self._look_at_padding(name, parts[name].numpy(), batch["task"].numpy(), step)

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from datamodules.batches_of_steps import training_batches, validation_batches
 from datamodules.chosen_data import ChosenData
-from datamodules.episodes import copies
+from datamodules.episodes import copies, warn_of_chunks
 from datamodules.global_batch import GlobalBatch
 from datamodules.loader import SliceLoader
 from datamodules.sampler import Balance
@@ -95,6 +95,7 @@ class MultitaskDataModule(ChosenData, LightningDataModule):
             )
         self._prefetch = 0 if storage == "device" else prefetch
         self._storage: Storage | None = None
+        self._only_starts = False
 
     # -- Lightning --------------------------------------------------------------------------------------------------
     def setup(self, stage: str | None = None) -> None:
@@ -104,8 +105,11 @@ class MultitaskDataModule(ChosenData, LightningDataModule):
             LitPWMError: they do not, or a store cannot be used.
         """
         _, table = self._opened()
+        self._only_starts = False  # until a model asks for that again
         for notice in copies(self._of_both_streams()[0]):
             rank_zero_info(notice)
+        if self.storage == "memmap":
+            warn_of_chunks(self._of_both_streams()[0])
         ranks = self._ranks()
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
         self._train_batches = training_batches(
@@ -145,6 +149,13 @@ class MultitaskDataModule(ChosenData, LightningDataModule):
             self._storage = storage_of(self.storage, stores, table, self._device())
         return self._storage
 
+    def give_first_observations_only(self) -> None:
+        """From now on training loaders read the row in which a slice starts: batches of slices of no transition.
+
+        The slices are those of `horizon` that would be drawn anyway. The second stream's and validation's stay whole.
+        """
+        self._only_starts = True
+
     def train_dataloader(self) -> SliceLoader:
         """Batches of training slices; iterating again goes on with the next ones."""
         # Counts on when a run reloads its loaders or goes on from a checkpoint.
@@ -153,8 +164,8 @@ class MultitaskDataModule(ChosenData, LightningDataModule):
         overfitting = trainer is not None and bool(trainer.overfit_batches)  # ty: ignore[missing-attribute]
         every = 1 if self.second is None else self.second.every
         stream = Stream(
-            *self._opened(), self._rows(), self._train_batches, self.horizon, self._binding, self._second(), every,
-            terminations=self.has_terminations,
+            *self._opened(), self._rows(), self._train_batches, 0 if self._only_starts else self.horizon, self._binding,
+            self._second(), every, terminations=self.has_terminations,
         )  # fmt: skip
         return self._loader(stream, self.batches_per_epoch, done, restart=overfitting)
 

@@ -72,6 +72,7 @@ class EpisodeStore:
             raise self._damaged("; ".join(found.faults[:_SHOWN_FAULTS]))
         self._take(found)
         self._columns: dict[str, Column] = {}
+        self._process = os.getpid()
         self._terminated: np.ndarray | None = None
 
     def _take(self, found: Structure) -> None:
@@ -134,6 +135,8 @@ class EpisodeStore:
         Raises:
             LitPWMError: the file has changed since the store was opened.
         """
+        if self._process != os.getpid():  # forked, and open HDF5 files are not to be shared
+            self._columns, self._process = {}, os.getpid()
         if name not in self._columns:
             self.require_unchanged()
             self._columns[name] = self._open_column(name)

@@ -23,7 +23,7 @@ class Stream:
         table: the chosen episodes.
         storage: where their rows live.
         batches: step → windows of those episodes.
-        horizon: transitions of a slice.
+        horizon: transitions of a slice that are read; 0 for its first observation alone.
         binding: numbering of tasks and widths.
         second: a stream whose batches come with this one's.
         every: at every n-th step.

@@ -102,3 +102,9 @@ def notice_unused_stream(source: DataSource, why: str) -> None:
     """
     if getattr(source, "second_tasks", None):
         rank_zero_info(f"The data has a second stream (data.second), which this run does not use: {why}")
+
+
+def ask_for_first_observations(source: DataSource) -> None:
+    """Let training batches hold the first observations of slices alone, if the data can do that: no other is used."""
+    if (ask := getattr(source, "give_first_observations_only", None)) is not None:
+        ask()

@@ -29,7 +29,7 @@ from lit_pwm.models.policy import Policy
 from lit_pwm.models.running_stats import RunningStats
 from lit_pwm.models.world_model import WorldModel
 from lit_pwm.models.world_model_options import WorldModelOptions
-from lit_pwm.updates.binding import bind, source_of
+from lit_pwm.updates.binding import ask_for_first_observations, bind, source_of
 from lit_pwm.updates.fresh_world_model import fresh_world_model
 from lit_pwm.updates.from_checkpoint import BuiltFromCheckpoint
 from lit_pwm.updates.frozen_model import FrozenModel
@@ -93,6 +93,7 @@ class PolicyNetworks(BuiltFromCheckpoint, FurtherTraining):
             return
         require_supported_precision(self)
         source = source_of(self)
+        ask_for_first_observations(source)
         if not self.is_built:
             if self.checkpoint_to_restore is not None:
                 return

@@ -186,6 +186,7 @@ def test_the_first_update_is_that_of_the_plain_functions(world_model_file, linea
     actor.set_action_mask(world_model.action_mask())
     actor_optimizer = torch.optim.Adam(actor.parameters(), lr=1e-3, betas=(0.7, 0.95))
     critic_optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3, betas=(0.7, 0.95))
+    assert record.batch["obs"].shape[0] == 1  # first observations alone
     task = record.batch["task"]
     noise = Draws(int(record.before["noise_seed"]), 0).normal("actor", BATCH, (3, 2)).transpose(0, 1)
     rollout = imagine(world_model, actor, world_model.encode(record.batch["obs"][0], task), task, noise, "raw")

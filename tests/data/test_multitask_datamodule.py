@@ -1,6 +1,8 @@
 """Batches hold what the store holds, whatever the storage, the workers, and the model they are bound to."""
 
+import multiprocessing
 import pickle
+from functools import partial
 
 import h5py
 import numpy as np
@@ -94,13 +96,41 @@ def test_batches_do_not_depend_on_where_rows_live(mixed_store, make_store, stora
         assert_same(*found)
 
 
-def test_chunked_stores_give_the_same_batches(mixed_store, tmp_path):
+@pytest.fixture
+def chunked_store(mixed_store, tmp_path):
     with h5py.File(mixed_store) as source, h5py.File(tmp_path / "chunked.h5", "w") as target:
         target.attrs.update(source.attrs)
         source.copy("episode", target)
         for name in ("obs", "action", "reward", "terminated"):
             target.create_dataset(name, data=source[name][:], chunks=True, compression=4)
-    assert_same(batches(mixed_store), batches(tmp_path / "chunked.h5"))
+    return tmp_path / "chunked.h5"
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_chunked_stores_give_the_same_batches_and_one_warning(mixed_store, chunked_store, num_workers):
+    with pytest.warns(UserWarning, match="lie in chunks") as warned:
+        found = batches(chunked_store, num_workers=num_workers)
+    assert sum("lie in chunks" in str(one.message) for one in warned) == 1
+    assert_same(batches(mixed_store), found)
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_processes_open_files_by_themselves(mixed_store, chunked_store, start):
+    """Those of a store that is open here already."""
+    context, firsts = multiprocessing.get_context(start), range(0, 900, 300)
+    for path in (mixed_store, chunked_store):
+        store = EpisodeStore(path)
+        store.column("action")
+        here = [_obs_windows(store, first)[0] for first in firsts]
+        with context.Pool(2) as pool:
+            there = pool.map(partial(_obs_windows, store), firsts)
+        assert all(np.array_equal(own, found) for own, (found, _) in zip(here, there, strict=True))
+        assert all(opened == ["obs"] for _, opened in there)
+
+
+def _obs_windows(store, first):
+    return store.column("obs").windows(np.arange(first, first + 500), 6), list(store._columns)
 
 
 def test_stores_too_large_for_the_page_cache_give_the_same_batches(mixed_store, monkeypatch):

@@ -188,6 +188,7 @@ def test_columns_read_no_further_than_they_are_told(ended, tmp_path, monkeypatch
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.filterwarnings("ignore:The rows of")
 def test_workers_and_ways_of_reading_give_the_same(ended, tmp_path, monkeypatch):
     stores = list(ended)
     wanted = list(datamodule(stores).train_dataloader())
