@@ -45,6 +45,8 @@ _CUSTOM = (
 )  # fmt: skip
 # dm_control's tasks with randomness in their dynamics; no part of TD-MPC2's sets.
 _STOCHASTIC = ("cartpole-swingup-kicked", "cartpole-balance-kicked")
+# dm_control's tasks with a failure that ends the episode; no part of TD-MPC2's sets.
+_FAILING = ("cartpole-dash", "cartpole-keep-up")
 _METAWORLD = (
     "mw-assembly", "mw-basketball", "mw-button-press-topdown", "mw-button-press-topdown-wall", "mw-button-press",
     "mw-button-press-wall", "mw-coffee-button", "mw-coffee-pull", "mw-coffee-push", "mw-dial-turn", "mw-disassemble",
@@ -62,6 +64,7 @@ TASK_SETS: dict[str, tuple[str, ...]] = {
     "mt80": (*_STOCK, *_CUSTOM, *_METAWORLD),
     "demo": ("cartpole-swingup", "cup-catch", "cartpole-balance", "reacher-easy"),
     "stochastic": _STOCHASTIC,
+    "failing": _FAILING,
 }
 
 
@@ -83,7 +86,7 @@ _SPECS: dict[str, TaskSpec] = {
         name: TaskSpec(name, METAWORLD, name.removeprefix("mw-"), 39, 4, episode_length=100, suite=METAWORLD)
         for name in _METAWORLD
     },
-    **{name: _dm_control_spec(name, CUSTOM_SUITE) for name in _STOCHASTIC},
+    **{name: _dm_control_spec(name, CUSTOM_SUITE) for name in (*_STOCHASTIC, *_FAILING)},
 }
 
 
@@ -123,7 +126,7 @@ def known_spec(name: str) -> TaskSpec:
 
 
 def registered_tasks() -> tuple[str, ...]:
-    """The names of all registered tasks: those of `mt80` in index order, `stochastic`, those added by `register`."""
+    """The names of all registered tasks: `mt80` in index order, `stochastic`, `failing`, those added by `register`."""
     return tuple(_SPECS)
 
 

@@ -33,8 +33,8 @@ def test_task_sets_have_tdmpc2s_order():
 
 
 def test_every_task_of_every_set_is_registered_once():
-    assert registered_tasks() == (*TASK_SETS["mt80"], *TASK_SETS["stochastic"])
-    assert not set(TASK_SETS["stochastic"]) & set(TASK_SETS["mt80"])
+    assert registered_tasks() == (*TASK_SETS["mt80"], *TASK_SETS["stochastic"], *TASK_SETS["failing"])
+    assert not {*TASK_SETS["stochastic"], *TASK_SETS["failing"]} & set(TASK_SETS["mt80"])
     assert len(set(TASK_SETS["mt80"])) == 80
     for names in TASK_SETS.values():
         assert [task_spec(name).name for name in names] == list(names)
