@@ -2,6 +2,7 @@
 
 from callbacks.checkpoint_adapter import CheckpointAdapter
 from callbacks.compute_ledger import ComputeLedger
+from callbacks.continuation_scores import ContinuationScores
 from callbacks.cuda_graphs import CUDAGraphs
 from callbacks.dynamics_smoothness import DynamicsSmoothness
 from callbacks.environment_evaluation import EnvironmentEvaluation
@@ -21,6 +22,7 @@ __all__ = [
     "CUDAGraphs",
     "CheckpointAdapter",
     "ComputeLedger",
+    "ContinuationScores",
     "DecodedErrors",
     "DynamicsSmoothness",
     "EnvironmentEvaluation",

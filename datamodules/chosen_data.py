@@ -103,12 +103,22 @@ class ChosenData:
         """Whether any chosen episode, of either stream, ended by termination."""
         return bool(self._of_both_streams()[1].terminated.any())
 
+    def termination_rates(self) -> dict[str, float]:
+        """The share of transitions that end their episode by termination, over the training episodes, of each task.
+
+        Those of both streams count; 0 for a task without.
+        """
+        _, table, held = self._of_both_streams()
+        rates = {}
+        for number, name in enumerate(table.tasks):
+            mine = (table.task == number) & ~held
+            rates[name] = float(table.terminated[mine].sum() / max(1, table.length[mine].sum()))
+        return rates
+
     @property
     def terminating_tasks(self) -> tuple[str, ...]:
         """Tasks of which a training episode, of either stream, ended by termination."""
-        _, table, held = self._of_both_streams()
-        ended = table.terminated & ~held
-        return tuple(name for number, name in enumerate(table.tasks) if ended[table.task == number].any())
+        return tuple(name for name, rate in self.termination_rates().items() if rate > 0)
 
     @property
     def held_out(self) -> np.ndarray:

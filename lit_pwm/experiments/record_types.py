@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 if TYPE_CHECKING:  # reports need no networks
     from lit_pwm.evaluation.model_gap import GapRecord
     from lit_pwm.measures.compute_record import ComputeRecord
+    from lit_pwm.measures.continuation_score import ContinuationRecord
 
 JsonValue = str | int | float | bool | list | dict | None
 
@@ -105,6 +106,7 @@ class DemoTaskRecord(TypedDict):
     video_return: float
     notice: str | None
     model_gap: NotRequired[GapRecord | None]
+    continuation: NotRequired[ContinuationRecord | None]
 
 
 class DemoRecord(TypedDict):

@@ -173,6 +173,7 @@ DEMO_DAMAGE = {
     "a series of two lengths": lambda r: r["tasks"][0]["open_loop"]["series"].append(
         {"name": "x", "truth": [1.0, 2.0, 3.0], "prediction": [1.0], "copy_last": [1.0]}
     ),
+    "foreseen ends without a curve": lambda r: r["tasks"][0].update(continuation={"brier": 0.1}),
     "curves that are lists": lambda r: r.update(policy_curves=[]),
 }
 
@@ -233,3 +234,15 @@ def test_numbers_that_are_not_finite_in_curves_are_left_out(made, tmp_path, monk
     assert json.loads((tmp_path / "runs/record.json").read_text().replace("NaN", "null"))
     assert run(["report", "runs", "--out", "out"]) == 0
     checked(tmp_path / "out", capsys)
+
+
+def test_foreseen_ends_are_in_the_report_of_a_demo_that_has_some(made, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for number, ends in enumerate((None, made.ends())):
+        record = made.demo(0)
+        record["tasks"][0]["continuation"] = ends
+        made.write_demo(tmp_path / f"runs{number}", record)
+        assert run(["report", f"runs{number}", "--out", f"report{number}"]) == 0
+        page = (tmp_path / f"report{number}" / "index.html").read_text()
+        assert ("Do episodes end as foreseen?" in page) == (ends is not None)
+    assert "206 ends in 53000 held-out transitions" in page

@@ -37,6 +37,9 @@ _POINTS = list_of(pair(number, maybe(number)))
 _DRAWN = ("truth", "prediction", "copy_last")
 _SERIES = alike_long(fields({"name": text, **dict.fromkeys(_DRAWN, list_of(number))}), _DRAWN)
 _GAP = fields({"imagined_return": number, "real_return": number, "steps": number})
+_BIN = fields(dict.fromkeys(("count", "predicted", "observed"), number))
+_RATES = ("transitions", "ends", "brier", "base_rate", "brier_base_rate")
+_CONTINUATION = fields({**dict.fromkeys(_RATES, number), "bins": list_of(_BIN, least=1)})
 _TASK = fields(
     {
         "task": text,
@@ -46,7 +49,7 @@ _TASK = fields(
         "notice": maybe(text),
         "open_loop": fields({"series": list_of(_SERIES)}),
     },
-    {"model_gap": maybe(_GAP)},
+    {"model_gap": maybe(_GAP), "continuation": maybe(_CONTINUATION)},
 )
 _DEMO = fields(
     {

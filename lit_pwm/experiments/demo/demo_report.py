@@ -19,6 +19,7 @@ from lit_pwm.experiments.report import (
     OpenLoopPanel,
     OpenLoopSection,
     PolicyCurvesSection,
+    ReliabilitySection,
     ResultsRow,
     ResultsSection,
     RunRecordSection,
@@ -36,6 +37,7 @@ from lit_pwm.runtime.consoles import ResultConsole
 
 if TYPE_CHECKING:
     from lit_pwm.evaluation.model_gap import GapRecord
+    from lit_pwm.measures.continuation_score import ContinuationRecord
 
 
 def report_runs(folders: Sequence[Path], out: Path, console: Console | None = None) -> Path:
@@ -76,6 +78,7 @@ def report_runs(folders: Sequence[Path], out: Path, console: Console | None = No
         PolicyCurvesSection(curves, references),
         WorldModelCurvesSection(first["world_model_curves"]),
         OpenLoopSection(_panels(first)),
+        *([ReliabilitySection(ends)] if (ends := _ends(first)) else []),
         StagesSection(first["seconds"]),
         RunRecordSection(
             {
@@ -162,6 +165,11 @@ def _recordings(folder: Path, record: DemoRecord) -> list[Recording]:
             notice = f"The video of {task['task']} that the run's record names is no video in the run's folder."
         found.append(Recording(task["task"], REPORT_SEED, task["video_return"], video, notice))
     return found
+
+
+def _ends(record: DemoRecord) -> dict[str, ContinuationRecord]:
+    """What is known of foreseen ends, of the tasks with any."""
+    return {task["task"]: found for task in record["tasks"] if (found := task.get("continuation")) is not None}
 
 
 def _panels(record: DemoRecord) -> list[OpenLoopPanel]:

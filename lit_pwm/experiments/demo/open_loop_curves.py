@@ -24,7 +24,7 @@ def open_loop_curves(
     """One held-out episode's window: truth, open-loop prediction and copy-last, of observations and reward.
 
     The window is the held-out one whose rewards vary most, so that there is something to predict; the observation
-    entries are those that vary most within it.
+    entries are those that vary most within it. Where no held-out episode is as long as a window, it is shorter.
 
     Args:
         checkpoint: of the world model.
@@ -49,7 +49,8 @@ def open_loop_curves(
     rows = torch.from_numpy(rows[rng.integers(len(rows), size=_PROBE_ROWS)])
     probe = fit_probe(world_model.encode(padded(rows, world_model), task_id), rows)
 
-    kept = [e for e, out in zip(episodes, held_out, strict=True) if out and len(e.reward) >= steps]
+    kept = [e for e, out in zip(episodes, held_out, strict=True) if out]
+    steps = min(steps, max(len(e.reward) for e in kept))
     windows = [(e, start) for e in kept for start in range(0, len(e.reward) - steps + 1, steps)]
     episode, start = max(windows, key=lambda w: float(np.std(w[0].reward[w[1] : w[1] + steps])))
     obs = torch.from_numpy(episode.obs[start : start + steps + 1])

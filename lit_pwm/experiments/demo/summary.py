@@ -12,6 +12,7 @@ from lit_pwm.runtime.processes import release_freed_memory
 
 if TYPE_CHECKING:
     from lit_pwm.evaluation.model_gap import GapRecord
+    from lit_pwm.measures.continuation_score import ContinuationRecord
 
 REPORT_SEED = 0
 """First environment seed of reported returns; checkpoints are chosen on other seeds (`configs/demo/policy.yaml`)."""
@@ -29,6 +30,7 @@ class TaskSummary:
         video_return: the return of the episode in it.
         notice: why there is no video.
         model_gap: what the world model promised the best policy, and what it earned (`lit_pwm.evaluation.model_gap`).
+        continuation: how well the world model foresees ends; None for a task without.
     """
 
     task: str
@@ -38,6 +40,7 @@ class TaskSummary:
     video_return: float
     notice: str | None
     model_gap: GapRecord | None = None
+    continuation: ContinuationRecord | None = None
 
 
 def summarise_task(
@@ -63,9 +66,10 @@ def summarise_task(
         folder: where the video goes.
     """
     from datamodules import EpisodeStore
-    from lit_pwm.checkpoints import load_policy
+    from lit_pwm.checkpoints import load_policy, load_world_model
     from lit_pwm.evaluation.evaluator import Evaluator, RandomPolicy, record_video
     from lit_pwm.experiments.demo.open_loop_curves import open_loop_curves
+    from lit_pwm.experiments.held_out_continuation import held_out_continuation
     from lit_pwm.experiments.training import quiet
 
     with quiet():
@@ -81,6 +85,7 @@ def summarise_task(
             }
         video = record_video(policy, task, REPORT_SEED, Path(folder) / f"{task}.mp4")
         loops = open_loop_curves(world_model, stores, task)
+        ends = held_out_continuation(load_world_model(world_model), stores, REPORT_SEED)
     return TaskSummary(
         task,
         returns,
@@ -89,4 +94,5 @@ def summarise_task(
         video.episode_return,
         video.notice,
         None if evaluated.model_gap is None else evaluated.model_gap.to_json(),
+        ends.get(task),
     )

@@ -3,6 +3,7 @@
 from lit_pwm.experiments.report.curves import PolicyCurvesSection, WorldModelCurvesSection
 from lit_pwm.experiments.report.page import Page, Section, build_report
 from lit_pwm.experiments.report.predictions import OpenLoopPanel, OpenLoopSection
+from lit_pwm.experiments.report.reliability import ReliabilitySection
 from lit_pwm.experiments.report.returns import (
     COLUMNS,
     Column,
@@ -22,6 +23,7 @@ __all__ = [
     "OpenLoopSection",
     "Page",
     "PolicyCurvesSection",
+    "ReliabilitySection",
     "ResultsRow",
     "ResultsSection",
     "RunRecordSection",
