@@ -17,12 +17,12 @@ from callbacks.validation_interval import ValidationInterval, validates
 from lit_pwm.batch import Batch
 from lit_pwm.errors import LitPWMError, RunStopped
 from lit_pwm.evaluation.evaluator import EvaluationResult, Evaluator
+from lit_pwm.evaluation.known_tasks import is_known, known_task
 from lit_pwm.evaluation.model_gap import STEPS
 from lit_pwm.models.accumulation import accumulation_dtype
 from lit_pwm.options import Count, Length, Positive, Seed, checked
 from lit_pwm.policy_learning import PolicyLearning
 from lit_pwm.runtime import run_signals
-from lit_pwm.tasks.registry import task_spec
 from lit_pwm.tasks.workers import TIMEOUT
 
 _METRICS = ("eval/return", f"eval/imagined_return_{STEPS}", f"eval/real_return_{STEPS}", "eval/model_gap")
@@ -92,6 +92,7 @@ class EnvironmentEvaluation(Callback):
         latest = None
         if share:
             if self._evaluator is None:
+                self._check_environments(trainer, module)
                 self._evaluator = Evaluator(share, self.episodes, self.seed, timeout=self.timeout)
             latest = self._run(self._evaluator, module)
         stopped = signal_on_any_rank(trainer)
@@ -146,7 +147,7 @@ class EnvironmentEvaluation(Callback):
         """Evaluate the untrained policy and log it at update zero; or do what a stopped run has left to be done."""
         module = self._policy_module(pl_module)
         self._interval, self._is_owed = ValidationInterval(), False
-        self._check_environments(module)
+        self._check_environments(trainer, module)
         if self._was_owed:
             self._evaluate_beside_validation(trainer, module)
             self._was_owed = False
@@ -216,14 +217,12 @@ class EnvironmentEvaluation(Callback):
             self._evaluator.close()
             self._evaluator = None
 
-    def _check_environments(self, module: PolicyLearning) -> None:
-        """Refuse before the first update what could not be evaluated later."""
+    def _check_environments(self, trainer: Trainer, module: PolicyLearning) -> None:
+        """Make the tasks known that only the data or the model's file knows, and refuse what cannot be evaluated."""
+        stores = getattr(getattr(trainer, "datamodule", None), "paths", None) or ["no store"]
+        file = f"this run's data ({', '.join(stores)}) or world model ({module.world_model_checkpoint})"
         for task in self.tasks or module.trained_tasks:
-            try:
-                has_environment = task_spec(task).runnable
-            except LitPWMError:
-                has_environment = False
-            if not has_environment:
+            if not is_known(task, module.world_model) or not known_task(task, module.world_model, file).runnable:
                 raise LitPWMError(
                     f"EnvironmentEvaluation is to act in the environment of the task {task!r}, but lit_pwm knows none. "
                     f"Train without evaluation (--config configs/policy_learning_offline.yaml in place of "

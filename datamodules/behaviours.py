@@ -93,13 +93,8 @@ def square_wave(generator: np.random.Generator, length: int, width: int) -> np.n
     return noise
 
 
-def _scaled(
-    kind: Sequencer,
-) -> Sequencer:
-    def draw(generator: np.random.Generator, length: int, width: int) -> np.ndarray:
-        return generator.uniform(0.3, 1.2) * kind(generator, length, width)
-
-    return draw
+def _scaled(kind: Sequencer) -> Sequencer:
+    return lambda generator, length, width: generator.uniform(0.3, 1.2) * kind(generator, length, width)
 
 
 _MIX = (_scaled(ornstein_uhlenbeck), _scaled(pink), bang_bang, square_wave)
@@ -219,9 +214,14 @@ def make_behaviour(name: str, tasks: Sequence[str] = ()) -> Behaviour:
     return Noise(name, _NOISES[name]) if name in _NOISES else NoisyPolicy(name, tasks)
 
 
+def is_noise(name: str) -> bool:
+    """Whether a behaviour is a noise and no policy."""
+    return name in _NOISES
+
+
 def behaviour_identity(name: str) -> str:
     """What tells a behaviour from another: its source, in which a checkpoint's content counts and not where it lies."""
-    return name if name in _NOISES else policy_source(name)
+    return name if is_noise(name) else policy_source(name)
 
 
 def trained_tasks(name: str, tasks: Sequence[str] = ()) -> tuple[str, ...] | None:

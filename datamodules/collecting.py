@@ -16,6 +16,7 @@ from rich.text import Text
 from datamodules.assembling import finish
 from datamodules.behaviours import behaviour_identity, check_behaviour, trained_tasks
 from datamodules.incoming import checked_specs
+from datamodules.policy_tasks import make_policys_tasks_known
 from datamodules.rolling import EPISODE_KEYS, Collector, Diverged, Rolled, Work
 from datamodules.shard_folder import ShardFolder
 from datamodules.store import EpisodeStore
@@ -152,6 +153,8 @@ def check_arguments(
     """
     if isinstance(tasks, str) or not tasks:
         raise LitPWMError(f"The tasks to collect are {tasks!r}; give a list of at least one name.")
+    check_behaviour(behaviour)
+    make_policys_tasks_known(behaviour, tasks)
     specs = [task_spec(name) for name in tasks]
     for spec in specs:
         if not spec.runnable:
@@ -166,7 +169,6 @@ def check_arguments(
             f"The tasks to collect, {', '.join(tasks)}, have different action repeats, and a store has one. Collect "
             f"them into a store each."
         )
-    check_behaviour(behaviour)
     refuse_existing(absolute(out))
     return specs
 

@@ -12,7 +12,7 @@ from datamodules.layout import LONGEST_NAME, LONGEST_SOURCE, alike_names, text_f
 from datamodules.shards import Rows
 from datamodules.values import ACTION_LIMIT, REWARD_LIMIT
 from lit_pwm.errors import LitPWMError, did_you_mean
-from lit_pwm.tasks.registry import TaskSpec
+from lit_pwm.tasks.registry import TaskSpec, task_spec
 from lit_pwm.tasks.stored_specs import registered_spec, stored_spec
 
 _WIDEST = 1_000_000
@@ -75,8 +75,12 @@ def checked_specs(
         LitPWMError: a spec is of no task of the store, or of one with other widths or another action repeat.
     """
     if specs is None:
-        known = [spec for name, dims in tasks.items() if (spec := registered_spec(name, *dims)) is not None]
-        return {spec.name: stored_spec(spec) for spec in known if spec.action_repeat == action_repeat}
+        known = [task_spec(name) for name, dims in tasks.items() if registered_spec(name, *dims) is not None]
+        return {
+            spec.name: stored_spec(spec)
+            for spec in known
+            if (spec.obs_dim, spec.action_dim, spec.action_repeat) == (*tasks[spec.name], action_repeat)
+        }
     found = {}
     for spec in specs:
         ours, theirs = tasks.get(spec.name), (spec.obs_dim, spec.action_dim)

@@ -11,7 +11,6 @@ from lit_pwm.options import Count, Positive, Seed, argument
 from lit_pwm.options.names import names_in
 from lit_pwm.paths import checkpoint_argument, is_url, path_argument
 from lit_pwm.runtime.outputs import check_file, check_folder
-from lit_pwm.tasks.registry import task_spec
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
@@ -59,8 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if len(set(named)) < len(named):
         raise LitPWMError(f"--tasks is {arguments.tasks!r}, which names a task twice. Name each once.")
-    for name in named:
-        task_spec(name)
     if arguments.out:
         check_file(arguments.out, "--out", [] if is_url(arguments.checkpoint) else [arguments.checkpoint])
     if arguments.video:

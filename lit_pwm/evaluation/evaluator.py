@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.evaluation.acting import ROWS, Policy, RandomPolicy, act_for_seeds
+from lit_pwm.evaluation.known_tasks import make_tasks_known
 from lit_pwm.evaluation.model_gap import ModelGap, VisitedStates, merge_gaps
 from lit_pwm.evaluation.results import EvaluationResult, TaskResult, print_result, write_result
 from lit_pwm.evaluation.video import Recording, record_video
@@ -238,14 +239,15 @@ def evaluate_policy(
     timeout: float = TIMEOUT,
 ) -> EvaluationResult:
     """Evaluate a policy once; see `Evaluator`, whose environments are closed here at the end."""
+    make_tasks_known(policy, tasks, checkpoint)
     with Evaluator(tasks, episodes, seed, mode=mode, timeout=timeout) as evaluator:
         return evaluator.run(policy, checkpoint=checkpoint, deterministic=deterministic, progress=progress)
 
 
 def _check(policy: Policy, tasks: Sequence[str], episodes: int, seed: int) -> None:
     _check_numbers(episodes, seed)
+    make_tasks_known(policy, tasks)
     for task in tasks:
-        task_spec(task)
         if task not in policy.task_names:
             raise LitPWMError(
                 f"The policy cannot act in the task {task!r}, which it does not know. "

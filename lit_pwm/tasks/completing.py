@@ -14,7 +14,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 from lit_pwm.errors import LitPWMError
 from lit_pwm.tasks.flat_space import space_parts
 from lit_pwm.tasks.gymnasium_loading import load_gymnasium
-from lit_pwm.tasks.spec import TaskSpec
+from lit_pwm.tasks.spec import WHOLE_OBSERVATION, TaskSpec
 
 
 @functools.cache
@@ -64,7 +64,7 @@ def _observations(space: Space[Any], spec: TaskSpec) -> tuple[tuple[str, int], .
     parts = space_parts(described(space), what)
     if sum(part.width for part in parts) == 0:
         raise LitPWMError(f"The {what}, {space}, holds no numbers, so that there is nothing to act by.")
-    return tuple((part.name or "observation", part.width) for part in parts)
+    return tuple((part.name or WHOLE_OBSERVATION, part.width) for part in parts)
 
 
 def described(space: Space[Any]) -> dict[str, Any]:

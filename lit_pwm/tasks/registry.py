@@ -6,7 +6,8 @@ dimensions are those of TD-MPC2 (arXiv 2310.16828).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -90,6 +91,10 @@ _SPECS: dict[str, TaskSpec] = {
 }
 
 
+_OF_FILES: dict[str, TaskSpec] = {}
+"""Tasks that are known from files alone."""
+
+
 def task_spec(name: str) -> TaskSpec:
     """The spec of a registered task, or of the environment of gymnasium's that `gym:ID` names.
 
@@ -112,8 +117,8 @@ def known_spec(name: str) -> TaskSpec:
     Raises:
         LitPWMError: there is no such task.
     """
-    if name in _SPECS:
-        return _SPECS[name]
+    if (known := _SPECS.get(name) or _OF_FILES.get(name)) is not None:
+        return known
     if name.startswith(GYM_PREFIX):
         from lit_pwm.tasks.gymnasium_registry import spec_of_id  # loads gymnasium
 
@@ -123,6 +128,21 @@ def known_spec(name: str) -> TaskSpec:
         f"environment of gymnasium is named by its id, such as gym:Hopper-v5; a task of your own is made known with "
         f"lit_pwm.tasks.register(TaskSpec(...))."
     )
+
+
+def registered_specs() -> Mapping[str, TaskSpec]:
+    """The specs of all registered tasks by name, as they are known without building an environment."""
+    return MappingProxyType(_SPECS)
+
+
+def remember(spec: TaskSpec) -> None:
+    """Let `task_spec` and `make_env` find a task of a file, which `lit_pwm.tasks.file_specs` has looked at."""
+    _OF_FILES[spec.name] = spec
+
+
+def is_remembered(name: str) -> bool:
+    """Whether a task is known from a file."""
+    return name in _OF_FILES
 
 
 def registered_tasks() -> tuple[str, ...]:

@@ -19,6 +19,9 @@ GYM_PREFIX = "gym:"
 GYM_MAKE = "gymnasium:make"
 """What makes such an environment, by the keyword `id`."""
 
+WHOLE_OBSERVATION = "observation"
+"""What an observation that has no parts is called among `obs_keys`."""
+
 _DM_CONTROL_LENGTH, _DM_CONTROL_REPEAT, _DM_CONTROL_SCORES = 500, 2, (0.0, 1000.0)
 
 

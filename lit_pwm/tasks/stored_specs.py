@@ -5,17 +5,19 @@ Nothing is imported here, neither a simulator nor what a spec names.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lit_pwm.provenance import versions
-from lit_pwm.tasks.registry import TaskSpec, registered_tasks, task_spec
+from lit_pwm.tasks.registry import registered_specs
+from lit_pwm.tasks.spec import CUSTOM_SUITE, STOCK_SUITE, WHOLE_OBSERVATION, TaskSpec
 
 _SIMULATORS = ("mujoco", "dm_control", "gymnasium")
 _VERSIONS = "versions"
 """The key of the simulators' versions, which may differ between two files of one environment."""
-_DM_CONTROL = ("suite", "domain", "task")
-_OTHERS = ("make", "kwargs", "low", "high", "score_range")
+_DM_CONTROL, _MADE = ("suite", "domain", "task"), ("make", "kwargs")
+_ANY = ("action_repeat", "episode_length", "low", "high", "score_range")
 StoredSpec = Mapping[str, Any]
 """A spec as JSON has it, with what is known: `suite`, `domain` and `task` of dm_control, or `make` and `kwargs`;
 `action_repeat`, `episode_length`, bounds `low` and `high`, `score_range`, `obs_order`, `versions`."""
@@ -29,13 +31,14 @@ def stored_spec(spec: TaskSpec, ran_here: bool = True) -> dict[str, Any]:
         ran_here: whether the episodes come from this process's simulators, whose versions are then part of it.
     """
     found: dict[str, Any] = {}
-    names = _OTHERS if getattr(spec, "make", None) else (*_DM_CONTROL, *_OTHERS[2:])
-    for name in (*names, "action_repeat", "episode_length"):
-        value = getattr(spec, name, None)
-        if value is not None:
+    for name in (*(_MADE if spec.make else _DM_CONTROL), *_ANY):
+        value = getattr(spec, name)
+        if value or name == "kwargs":
             found[name] = list(value) if isinstance(value, tuple) else value
-    if spec.obs_keys:
-        found["obs_order"] = [name for name, _ in spec.obs_keys]
+    if not spec.make and spec.suite in (STOCK_SUITE, CUSTOM_SUITE):
+        found |= {"low": [-1.0] * spec.action_dim, "high": [1.0] * spec.action_dim}
+    if spec.obs_keys and (order := [name for name, _ in spec.obs_keys]) != [WHOLE_OBSERVATION]:
+        found["obs_order"] = order
     if ran_here:
         known = versions()
         found[_VERSIONS] = {name: known[name] for name in _SIMULATORS}
@@ -66,14 +69,24 @@ def in_words(spec: StoredSpec) -> str:
 
 
 def registered_spec(name: str, obs_dim: int, action_dim: int) -> TaskSpec | None:
-    """The spec of a task that is registered in this process with these widths; else None."""
-    spec = task_spec(name) if name in registered_tasks() else None
-    return spec if spec is not None and (spec.obs_dim, spec.action_dim) == (obs_dim, action_dim) else None
+    """The spec of a task that is registered in this process with these widths, or with none yet; else None."""
+    spec = registered_specs().get(name)
+    agrees = spec is not None and spec.obs_dim in (0, obs_dim) and spec.action_dim in (0, action_dim)
+    return spec if agrees else None
 
 
 def differences(one: StoredSpec, other: StoredSpec) -> list[str]:
     """The keys in which two say different things of one environment; what only one says is no difference."""
-    return [key for key in one if key in other and key != _VERSIONS and one[key] != other[key]]
+    return [key for key in one if key in other and key != _VERSIONS and not _alike(one[key], other[key])]
+
+
+def _alike(one: object, other: object) -> bool:
+    """Whether values are the same, numbers up to single precision, in which some files have them."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, float) and isinstance(other, (int, float)):
+        return math.isclose(one, other, rel_tol=1e-6)
+    return one == other
 
 
 def merged(specs: Iterable[StoredSpec]) -> dict[str, Any]:

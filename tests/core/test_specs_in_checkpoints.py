@@ -40,7 +40,7 @@ def pretrained(tmp_path_factory):
 
 
 def data(store):
-    return MultitaskDataModule(str(store), horizon=3, batch_size=4, val_batches=0, val_fraction=0)
+    return MultitaskDataModule(str(store), horizon=3, batch_size=4, val_batches=1, val_fraction=0.25)
 
 
 def test_a_world_models_specs_are_the_stores_or_this_processs(pretrained):
