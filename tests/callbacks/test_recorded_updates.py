@@ -68,8 +68,8 @@ def test_replaced_functions_train_the_same_to_the_bit(job, sampled_file, pretrai
     assert all(graphs.calls)
 
 
-def test_recordings_take_what_batches_say_of_ends(pretraining, run, tmp_path):
-    """Without it what lies beyond an end would be learned."""
+def test_recordings_take_what_is_known_of_ends(pretraining, policy_learning, run, tmp_path):
+    """Without it what lies beyond an end would be learned, and imagined."""
     ended = write_ends(tmp_path / "ended.h5", [(list(TASKS)[n % 3], 1 + n % 5, n % 4 > 0, True) for n in range(30)])
     states, graphs = [], PlainCalls()
     for extra in ([], [graphs]):
@@ -81,6 +81,22 @@ def test_recordings_take_what_batches_say_of_ends(pretraining, run, tmp_path):
         assert torch.equal(states[1][key], value), key
     assert len(graphs.calls) >= 4
     assert all(graphs.calls)
+    module.trainer.save_checkpoint(tmp_path / "ended.ckpt")
+    states, graphs = [], PlainCalls()
+    for extra in ([], [graphs]):
+        module = policy_learning(tmp_path / "ended.ckpt")
+        second = SecondStream(horizon=4, batch_size=8)
+        data = MultitaskDataModule(ended, horizon=4, batch_size=16, batches_per_epoch=10, second=second)
+        run(
+            module, tmp_path, [schedule(continuation=0), *extra], updates=4, data=data, limit_val_batches=0,
+            logger=False,
+        )  # fmt: skip
+        states.append(module.state_dict())
+    for key, value in states[0].items():
+        assert torch.equal(states[1][key], value), key
+    assert module.world_model.terminating_tasks
+    assert all(graphs.calls)
+    assert {name.rsplit(".net.", 1)[0] for name in graphs.trained[-1]} == {"heads.continuation"}
 
 
 @pytest.mark.parametrize("every", [1, 2])

@@ -150,7 +150,14 @@ def main(store: Path, out: Path, devices: int) -> None:
         )
     for name, kind, options in (("mlp", MLPDynamics, {}), ("matching", FlowDynamics, flows["matching"])):
         module = pretraining(kind, **options)
-        run(f"pretraining-ended-{name}", module, ended, out, devices, validate=True, precision="64-true")
+        trainer = run(f"pretraining-ended-{name}", module, ended, out, devices, validate=True, precision="64-true")
+        if devices == 1:
+            trainer.save_checkpoint(out / f"ended-{name}.ckpt")
+    of_ends: dict[str, Any] = {"returns": {"scale": "task"}, **uneven}
+    run(
+        "policy-ended", policy_learning(out / "ended-mlp.ckpt", **of_ends), ended, out, devices, validate=True,
+        **exact,
+    )  # fmt: skip
     run("policy-exact", policy_learning(plain, returns={"scale": "task"}), store, out, devices, **exact)
     run("policy-uneven", policy_learning(plain, FlowActor, **uneven), store, out, devices, **exact)
     run("policy-blurred", policy_learning(blurred), store, out, devices, **exact)

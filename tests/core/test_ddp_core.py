@@ -39,7 +39,7 @@ def same_on_both_ranks(results, job):
 
 
 @pytest.mark.parametrize(
-    "job", ["policy-exact", "policy-uneven", "policy-blurred", "policy-sampled", "policy-tuned-sampled"]
+    "job", ["policy-exact", "policy-uneven", "policy-blurred", "policy-sampled", "policy-tuned-sampled", "policy-ended"]
 )
 def test_two_processes_of_half_a_batch_train_the_policy_of_one_process(results, job):
     one, two = results[job, 1, 0]["state"], results[job, 2, 0]["state"]
@@ -157,6 +157,16 @@ def test_the_frozen_world_model_is_untouched_on_both_ranks(results):
         state = results["policy", 2, rank]["state"]
         for key, value in trained.items():
             assert torch.equal(state[key], value), key
+
+
+def test_means_over_steps_that_survive_are_those_of_one_process(results):
+    """Each rank's weights sum up to another number."""
+    one, two = results["policy-ended", 1, 0], results["policy-ended", 2, 0]
+    assert "world_model.heads.continuation.terminates" in one["state"]
+    assert one["state"]["world_model.heads.continuation.terminates"].any()
+    for ours, theirs in zip(one["metrics"], two["metrics"], strict=True):
+        assert ours["train/imagined_reward"] == pytest.approx(theirs["train/imagined_reward"], rel=1e-6)
+    assert one["validation"]["val/imagined_reward"] == pytest.approx(two["validation"]["val/imagined_reward"], rel=1e-6)
 
 
 @pytest.mark.parametrize("job", ["pretraining", "pretraining-ended-mlp"])

@@ -13,7 +13,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from datamodules import MultitaskDataModule
 from lit_pwm import PolicyLearning, WorldModelPretraining
 from lit_pwm.errors import LitPWMError
-from lit_pwm.models import CriticEnsemble, FlowActor, MLPActor, MLPDynamics, RunningStats
+from lit_pwm.models import (
+    ContinuationHead,
+    CriticEnsemble,
+    FlowActor,
+    MLPActor,
+    MLPDynamics,
+    RunningStats,
+    WorldModelOptions,
+)
 from lit_pwm.optim import linear_decay
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
@@ -75,12 +83,22 @@ def put_back(module, before):
         part.optimizer.load_state_dict({**part.optimizer.state_dict(), "state": copy.deepcopy(moments)})
 
 
+@pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize(
     ("actor", "return_scale", "precision"),
     [(MLPActor, "shared", "32-true"), (FlowActor, "task", "32-true"), (MLPActor, "task", "bf16-mixed")],
 )
-def test_it_reads_nothing_on_the_host(world_model, linear_store, fit, actor, return_scale, precision, monkeypatch):
+def test_it_reads_nothing_on_the_host(
+    world_model, linear_store, fit, actor, return_scale, precision, ends, monkeypatch, tmp_path
+):
     monkeypatch.setattr("lit_pwm.models.cpu_functions.is_for_cpu", lambda x: False)  # what runs on other devices
+    if ends:
+        head = {"continuation": partial(ContinuationHead, hidden_dim=8)}
+        knows = WorldModelPretraining(WorldModelOptions(partial(MLPDynamics, hidden_dim=16), 16, 4, heads=head))
+        trainer = fit(knows, data_of(linear_store), 1)
+        knows.world_model.know_ends_({"spin": True})
+        world_model = tmp_path / "ends.ckpt"
+        trainer.save_checkpoint(world_model)
     module, own, updates = learner(world_model, actor, returns={"scale": return_scale}), PolicyLearning.update, []
 
     def watched(*arguments):

@@ -11,7 +11,7 @@ from tuned import Saving, learner, schedule, two_streams
 
 import callbacks
 from datamodules import EpisodeWriter, MultitaskDataModule
-from lit_pwm import PolicyLearning, WorldModelPretraining, load_policy
+from lit_pwm import WorldModelPretraining, load_policy
 from lit_pwm.checkpoints import load_world_model
 from lit_pwm.cli.main import run
 from lit_pwm.discounting import ConstantDiscount
@@ -186,17 +186,18 @@ def test_policies_are_trained_resumed_and_evaluated(dynamics, files, both, fit, 
     assert np.isfinite(logged["val/imagined_reward"])
 
 
-def test_the_model_is_trained_further_and_from_scratch(files, both, fit, tmp_path):
+def test_the_model_is_trained_further_and_from_scratch(files, both, fit):
     before = load_world_model(files["ends"]).state_dict()
-    module, ledger = learner(files["ends"]), callbacks.ComputeLedger()
-    fit(module, two_streams(both), 4, callbacks=[schedule(continuation=1), ledger])
+    module = learner(files["ends"])
+    fit(module, two_streams(both), 4, callbacks=[schedule(continuation=1)])
     after = module.world_model.state_dict()
     moved = {name.split(".")[1] for name, value in after.items() if not torch.equal(before[name], value)}
     assert moved == {"continuation"}
-    fresh = PolicyLearning(
-        world_model=WorldModelOptions(partial(MLPDynamics, hidden_dim=16), 16, 4), horizon=3,
-        critic_optimizer={"minibatches": 2},
+    small = WorldModelOptions(
+        partial(MLPDynamics, hidden_dim=16), 16, 4, partial(MLPEncoder, hidden_dim=16),
+        partial(TwoHotReward, hidden_dim=16),
     )  # fmt: skip
+    fresh = learner(None, world_model=small)
     trainer = fit(fresh, two_streams(both), 3, callbacks=[schedule(all=0)])
     assert fresh.world_model.terminating_tasks == (FALLS,)
     assert trainer.callback_metrics["train/continuation"] > 0
@@ -204,10 +205,10 @@ def test_the_model_is_trained_further_and_from_scratch(files, both, fit, tmp_pat
     assert names == ["encoder", "dynamics", "reward", "continuation", "task_embedding"]
 
 
-def test_the_heads_operations_are_counted(files, both, fit):
+def test_the_heads_operations_are_counted(files, both, fit, tmp_path):
     flops = {}
     for name, options in (("c", {}), ("one", {"discounting": ConstantDiscount})):
         ledger = callbacks.ComputeLedger()
-        fit(learner(files["ends"], **options), data_of(both), 2, callbacks=[ledger])
+        fit(learner(files["ends"], **options), data_of(both), 2, callbacks=[ledger], default_root_dir=tmp_path)
         flops[name] = ledger.totals.flops
     assert flops["c"] > flops["one"]

@@ -85,6 +85,42 @@ def test_states_near_an_end_and_ended_episodes_do_not_count(policy):
     assert merge_gaps([short.compare()]) is None
 
 
+def test_with_a_continuation_head_steps_count_that_are_made(network_policy):
+    """Both returns are Σ w r / Σ w over steps and starts, times the steps; an end by termination cuts none off."""
+    policy = network_policy(TASK)
+    model = policy.world_model
+    with torch.no_grad():
+        model.reward_head.net[-1].weight.normal_(std=0.05)
+        model.add_continuation_()
+        model.continuation_head.net[-1].weight.normal_(std=0.3)
+        model.continuation_head.net[-1].bias.fill_(2)
+    model.know_ends_({TASK: True})
+    visited, steps = VisitedStates(policy, TASK), EVERY + STEPS - 1
+    # One goes on, one terminates in its sixth step, one is cut off there, one diverges.
+    ends = np.array([steps, 6, 6, 6])
+    earned = np.array([[1.0], [10.0], [100.0], [1000.0]])[:, 0]
+    for step in range(steps):
+        terminated = np.array([False, step == 5, False, step == 5])
+        visited.add(np.full((4, 8), step / 50, np.float32), earned, step < ends, terminated)
+    visited.discard(np.array([False, False, False, True]))
+    gap = visited.compare()
+    assert gap.starts == 2, "the state near the end of what is known is left out"
+    assert gap.real == pytest.approx(STEPS * (16 * 1 + 6 * 10) / (16 + 6))
+    obs, task, above, below = torch.zeros(1, 8), torch.tensor([0]), 0.0, 0.0
+    with torch.no_grad():
+        z, alive = model.encode(obs, task), 1.0
+        for _ in range(STEPS):
+            action = policy.actor(z, task, deterministic=True)
+            above, below = above + alive * model.reward(z, action, task).item(), below + alive
+            alive, z = alive * model.continuation(z, action, task).item(), model.next(z, action, task)
+    assert below < 0.9 * STEPS
+    assert gap.imagined == pytest.approx(STEPS * above / below, rel=1e-4)
+    assert gap.survived == pytest.approx((2 * below / STEPS, 22 / STEPS), rel=1e-4)
+    merged = merge_gaps([gap, ModelGap(3.0, 1.0, 1, survived=(0.5, 0.25))])
+    assert merged.real == pytest.approx((gap.real * 22 / STEPS + 0.25) / (22 / STEPS + 0.25))
+    assert merged.starts == 3
+
+
 def test_gaps_are_merged_by_their_starts():
     merged = merge_gaps([ModelGap(3.0, 1.0, 1), ModelGap(1.0, 2.0, 3)])
     assert (merged.imagined, merged.real, merged.starts) == (1.5, 1.75, 4)
