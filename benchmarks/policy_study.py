@@ -61,6 +61,7 @@ class Study:
         scratch_updates: of a policy whose model is trained from scratch.
         episodes: behind each reported return.
         evaluations: of a policy while it trains: points of its learning curve, of which the best is chosen.
+        model_options: of the command line, over the models' configs.
         longer: names of `models` that are pre-trained for `updates` more, so many as a fine-tuned model has in all.
     """
 
@@ -74,6 +75,7 @@ class Study:
     scratch_updates: int = 2000
     episodes: int = 20
     evaluations: int = 8
+    model_options: Mapping[str, Any] = field(default_factory=dict)
     longer: tuple[str, ...] = ()
 
     def model(self, name: str, seed: int) -> Path:
@@ -103,7 +105,7 @@ def pretrain(study: Study, name: str, seed: int) -> str:
     """Train a seed's world model; returns what to tell of it."""
     cpu, folder = time.process_time(), study.model(name, seed)
     updates = study.updates_of(name)
-    plan = WorldModelPlan(updates, configs=study.models[name])
+    plan = WorldModelPlan(updates, configs=study.models[name], options=study.model_options)
     trained = train_world_model(study.stores, str(folder), plan, seed, progress=False)
     cost = {"flops": flops_in(folder), "cpu_seconds": time.process_time() - cpu}
     write_record(study.pretrained(name, seed), {"updates": updates, "checkpoint": trained.last} | cost)

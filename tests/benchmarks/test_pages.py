@@ -17,6 +17,8 @@ import policy_records
 import pytest
 import stochastic_contrasts
 import stochastic_table
+import termination_figure
+import termination_table
 from pages import DOCS, FLOW_PAGE
 
 from lit_pwm.experiments.report.figures import as_svg
@@ -161,3 +163,12 @@ def test_the_page_on_joint_training_is_that_of_the_records():
     if records := policy_records.read(joint_table.RESULTS):
         drawn = joint_figure.figure(records[joint_table.TASK], joint_table.read_controls(joint_table.RESULTS))
         assert joint_table.FIGURE.read_text() == as_svg(drawn)
+
+
+def test_the_page_on_terminations_is_that_of_the_records():
+    results = termination_table.RESULTS
+    for name, text in termination_table.sections(results).items():
+        assert section(termination_table.PAGE, name) == text
+    records = termination_table.in_order(policy_records.read(results))
+    drawn = termination_figure.figure(records, termination_table.read_heads(results))
+    assert termination_table.FIGURE.read_text() == as_svg(drawn)
