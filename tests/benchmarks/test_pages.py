@@ -170,5 +170,9 @@ def test_the_page_on_terminations_is_that_of_the_records():
     for name, text in termination_table.sections(results).items():
         assert section(termination_table.PAGE, name) == text
     records = termination_table.in_order(policy_records.read(results))
+    returns = termination_table.returns_table(records)
+    dash = [line.split("|")[4].strip() for line in returns.splitlines() if line.startswith("| cartpole-dash")]
+    assert [mean.split(" ")[0] for mean in dash] == ["677", "72"], "the README's"
+    assert dash[0] == "677 (447 to 907)"
     drawn = termination_figure.figure(records, termination_table.read_heads(results))
     assert termination_table.FIGURE.read_text() == as_svg(drawn)
