@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import weakref
 from pathlib import Path
 from typing import Protocol
 
@@ -64,11 +65,15 @@ class LargeMappedColumn:
 
     Where a window is read, the system by itself reads ahead (128 kB to 8 MB, by disk), which in such a file pushes out
     what will be needed sooner. Windows go through a mapping for which that is turned off, runs of rows through another.
+    All windows of a batch are announced before the first is read, so that the disk brings many at a time.
     """
 
     def __init__(self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self._in_order = ArrayColumn(mapped(path, offset, shape, dtype))
         self._at_random = ArrayColumn(mapped(path, offset, shape, dtype, advice=mmap.MADV_RANDOM))
+        self._offset, self._row = offset, dtype.itemsize * math.prod(shape[1:])
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows start to stop - 1, a view."""
@@ -78,6 +83,9 @@ class LargeMappedColumn:
         self, starts: np.ndarray, length: int, width: int | None = None, last: np.ndarray | None = None
     ) -> np.ndarray:
         """[length, B, ...] in one gather."""
+        if length and hasattr(os, "posix_fadvise"):  # not on macOS
+            for begin in (self._offset + self._row * np.sort(starts)).tolist():
+                os.posix_fadvise(self._file, begin, length * self._row, os.POSIX_FADV_WILLNEED)
         return self._at_random.windows(starts, length, width, last)
 
 

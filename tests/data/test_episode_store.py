@@ -1,5 +1,6 @@
 """The file's layout, and reading it back."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -188,3 +189,16 @@ def test_reading_a_store_loads_no_torch(mixed_store):
         "heavy = {'torch', 'lightning', 'gymnasium', 'dm_control'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script, str(mixed_store)], check=True, timeout=60)
+
+
+def test_windows_of_a_store_too_large_for_the_page_cache_are_announced(mixed_store, monkeypatch):
+    announced = []
+    monkeypatch.setattr("datamodules.columns._physical_memory", lambda: 10_000)
+    monkeypatch.setattr("os.posix_fadvise", lambda *what: announced.append(what[1:]))
+    column = EpisodeStore(mixed_store).column("obs")
+    starts = np.array([90, 3, 40])
+    assert np.array_equal(column.windows(starts, 6)[:, 1], column.read(3, 9))
+    with h5py.File(mixed_store) as file:
+        first = file["obs"].id.get_offset()
+    rows = 24 * 4
+    assert announced == [(first + start * rows, 6 * rows, os.POSIX_FADV_WILLNEED) for start in (3, 40, 90)]
