@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from datamodules.store import EpisodeStore
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.options import Count, checked
 from lit_pwm.paths import absolute
+from lit_pwm.tasks.spec import GYM_MAKE, GYM_PREFIX
 
 
 @checked
@@ -66,12 +68,23 @@ def import_data(
         "clip_actions": clip_actions,
         "clamp_rewards": clamp_rewards,
     }
-    plan = importer.plan(paths, values)
+    plan = _with_ids(importer.plan(paths, values))
     for notice in plan.notices:
         say(notice)
     numbers = _chosen(plan, tasks, limit)
     (store,) = write_stores([Output(final, plan, numbers, settings, clip_actions, clamp_rewards)], progress)
     return store
+
+
+def _with_ids(plan: Plan) -> Plan:
+    """The plan, whose tasks that are called `gym:ID` are made by that id where the files say nothing else."""
+    tasks = {
+        name: replace(task, spec={"make": GYM_MAKE, "kwargs": {"id": name.removeprefix(GYM_PREFIX)}, **task.spec})
+        if name.startswith(GYM_PREFIX)
+        else task
+        for name, task in plan.tasks.items()
+    }
+    return replace(plan, tasks=tasks)
 
 
 def _chosen(plan: Plan, tasks: Sequence[str] | None, limit: int | None) -> np.ndarray:

@@ -17,6 +17,7 @@ from datamodules.importers.minari_storages import STORAGES, MinariStorage
 from datamodules.importers.shared_options import ACTION_BOUNDS, TASK, bounds_of
 from lit_pwm.errors import LitPWMError
 from lit_pwm.tasks.flat_space import SpacePart, flattened, space_parts
+from lit_pwm.tasks.spec import GYM_MAKE
 
 _METADATA, _HDF5 = "data/metadata.json", "data/main_data.hdf5"
 
@@ -125,6 +126,10 @@ class _DataSet:
         if options[ACTION_BOUNDS.key] is not None or not (np.isfinite(low).all() and np.isfinite(high).all()):
             low, high = bounds_of(options[ACTION_BOUNDS.key], acts.width, f"Minari's data set {str(path)!r}")
         spec: dict[str, object] = {}
+        if environment:
+            given = environment.get("kwargs")
+            kwargs = {key: value for key, value in (given or {}).items() if key != "render_mode"}
+            spec |= {"make": GYM_MAKE, "kwargs": {"id": environment["id"], **kwargs}, "action_repeat": 1}
         if environment.get("max_episode_steps"):
             spec["episode_length"] = int(environment["max_episode_steps"])
         if len(parts) > 1 or parts[0].keys:
@@ -186,6 +191,8 @@ def _environment(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(text)
+        if not isinstance(found["id"], str) or not isinstance(found.get("kwargs") or {}, dict):
+            raise TypeError("its id is no text, or its kwargs are no object")
         return found if found["id"] else {}
     except (KeyError, ValueError, TypeError) as error:
         raise LitPWMError(

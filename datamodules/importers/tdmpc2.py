@@ -16,6 +16,7 @@ from datamodules.importers.tdmpc2_chunk import KEYS, Chunk, read_chunk
 from datamodules.importers.torch_chunks import texts_in
 from lit_pwm.errors import LitPWMError
 from lit_pwm.tasks.registry import task_spec
+from lit_pwm.tasks.stored_specs import stored_spec
 
 _CHUNK = re.compile(r"chunk_(\d+)\.pt")
 _ACTION_REPEAT = 2
@@ -75,8 +76,12 @@ def _looked_at(held: _Held, path: Path) -> tuple[tuple[int, int, int], np.ndarra
 
 def _task(name: str, length: int) -> ImportedTask:
     spec = task_spec(name)
-    known = {"action_repeat": spec.action_repeat, "episode_length": spec.episode_length}
-    return ImportedTask(spec.obs_dim, spec.action_dim, spec=known, whole_episodes=length == spec.episode_length)
+    return ImportedTask(
+        spec.obs_dim,
+        spec.action_dim,
+        spec=stored_spec(spec, ran_here=False),
+        whole_episodes=length == spec.episode_length,
+    )
 
 
 def _notices(task_set: TaskSet, files: Sequence[Path], task: np.ndarray, rows: int) -> list[str]:

@@ -47,6 +47,7 @@ def test_minari_gives_the_same_episodes(original, tmp_path, capsys):
     store = again(tmp_path / "set", tmp_path / "again.h5")
     assert store.tasks == original.tasks
     spec = store.task_specs["gym:Pendulum-v1"]
+    assert (spec["make"], spec["kwargs"]) == ("gymnasium:make", {"id": "Pendulum-v1"})
     assert spec["low"] == [-2, 0]
     assert spec["high"] == pytest.approx([2, 0.3])
     for one, other in zip(original, store, strict=True):

@@ -49,7 +49,9 @@ def test_d4rl(into, d4rl, capsys):
     episode = store[2]
     assert episode.obs[:, 0].tolist() == [10, 11, 12, 13, 14, 15, 15]
     np.testing.assert_allclose(episode.action[:, 0], -np.arange(10, 16) / 2**11, rtol=1e-6)
-    assert store.task_specs["gym:Own-v0"] == {"low": [-2.0], "high": [2.0]}
+    assert store.task_specs["gym:Own-v0"] == {
+        "make": "gymnasium:make", "kwargs": {"id": "Own-v0"}, "low": [-2.0], "high": [2.0],
+    }  # fmt: skip
     assert "8 episodes" in capsys.readouterr().out
 
 

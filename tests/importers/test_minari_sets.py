@@ -79,7 +79,8 @@ def test_the_environment_names_the_task(sets, planned):
     assert list(plan.tasks) == ["gym:Pendulum-v1"]
     task = plan.tasks["gym:Pendulum-v1"]
     assert (task.obs_dim, task.action_dim, task.low.tolist(), task.high.tolist()) == (3, 1, [-2], [2])
-    assert task.spec == {"episode_length": 4}
+    made = {"make": "gymnasium:make", "kwargs": {"id": "Pendulum-v1"}, "action_repeat": 1}
+    assert task.spec == made | {"episode_length": 4}
     assert plan.length.tolist() == [4, 4]
 
 
@@ -177,3 +178,31 @@ def test_other_folders_are_not_recognised(sets, tmp_path):
     assert Minari().recognises(sets / "pendulum")  # of older versions, which is said
     with pytest.raises(LitPWMError, match=r"has no data/metadata.json"):
         Minari().plan([sets / "pendulum"], {"task": None, "action_bounds": None})
+
+
+def test_its_env_spec_names_the_environment_and_what_it_names_besides_is_not_followed(tmp_path):
+    import json
+    import tarfile
+
+    from support import ROOT
+
+    from datamodules.importing import import_data
+
+    with tarfile.open(ROOT / "tests/fixtures_minari/data_sets.tar.xz") as file:
+        file.extractall(tmp_path, filter="data")
+    metadata = tmp_path / "reaching_hdf5/data/metadata.json"
+    trace = tmp_path / "ran"
+    hostile = {"name": "x", "entry_point": "os:system", "kwargs": {"command": f"touch {trace}"}}
+    env_spec = {
+        "id": "Reach-v2", "entry_point": "os:system", "kwargs": {"goal": [1, 2], "render_mode": "human"},
+        "max_episode_steps": 70, "additional_wrappers": [hostile], "vector_entry_point": "os:system",
+    }  # fmt: skip
+    metadata.write_text(json.dumps(json.loads(metadata.read_bytes()) | {"env_spec": json.dumps(env_spec)}))
+    store = import_data([tmp_path / "reaching_hdf5"], tmp_path / "s.h5", progress=False)
+    (name, spec) = next(iter(store.task_specs.items()))
+    assert name == "gym:Reach-v2"
+    assert spec["make"] == "gymnasium:make"
+    assert spec["kwargs"] == {"id": "Reach-v2", "goal": [1, 2]}
+    assert spec["episode_length"] == 70
+    assert "os:system" not in json.dumps(spec)
+    assert not trace.exists()
