@@ -119,7 +119,7 @@ class ModelHeads(nn.Module):
         if (head := self.continuation_head) is None:
             raise LitPWMError(
                 "This world model has no continuation head, so that it does not say whether an episode goes on. Train "
-                "one on data with terminations, or on any with model.world_model.heads.continuation.class_path "
+                "one on data with terminations, or on any with --model.world_model.heads.continuation "
                 "lit_pwm.models.ContinuationHead."
             )
         return head.decode(head(z, action, embedding), task)

@@ -20,7 +20,7 @@ def require_continuation(source: DataSource, world_model: WorldModel) -> None:
             f"The data holds episodes that ended by termination{of_tasks}, and the world "
             f"model has no continuation head: it would imagine rewards beyond the end. Train a world model on this "
             f"data from fresh weights, which builds the head (on other data ask for it: "
-            f"--model.world_model.heads.continuation.class_path lit_pwm.models.ContinuationHead); or leave those tasks "
+            f"--model.world_model.heads.continuation lit_pwm.models.ContinuationHead); or leave those tasks "
             f"out with data.tasks, or their episodes with `lit-pwm data subset`."
         )
 

@@ -205,6 +205,23 @@ def test_the_model_is_trained_further_and_from_scratch(files, both, fit):
     assert names == ["encoder", "dynamics", "reward", "continuation", "task_embedding"]
 
 
+def test_the_command_line_asks_for_the_head_and_for_the_control(stands, tmp_path, capfd):
+    """As docs/ends.md spells them."""
+    common = ["--data.store", str(stands), "--data.batch_size", "8", "--data.horizon", "3", "--trainer.max_steps", "1"]
+    common += ["--trainer.callbacks", "null", "--trainer.accelerator", "cpu", "--trainer.default_root_dir"]
+    asked = ["--model.world_model.heads.continuation", "lit_pwm.models.ContinuationHead"]
+    configs = ["--config", "configs/pretrain.yaml", "--config", "configs/world_model/mlp_tiny.yaml"]
+    assert run(["fit", *configs, *asked, *common, str(tmp_path / "model")]) == 0, capfd.readouterr().err
+    (file,) = (tmp_path / "model").rglob("last.ckpt")
+    assert load_world_model(file).continuation_head.hidden_dim == 512
+    control = ["--model.discounting", "lit_pwm.discounting.ConstantDiscount", "--model.horizon", "4"]
+    policy = ["--config", "configs/policy_learning.yaml", "--model.world_model_checkpoint", str(file)]
+    assert run(["fit", *policy, *control, *common, str(tmp_path / "policy")]) == 0, capfd.readouterr().err
+    (file,) = (tmp_path / "policy").rglob("last.ckpt")
+    kept = torch.load(file, weights_only=True)["hyper_parameters"]["discounting"]
+    assert kept["class_path"] == "lit_pwm.discounting.ConstantDiscount"
+
+
 def test_the_heads_operations_are_counted(files, both, fit, tmp_path):
     flops = {}
     for name, options in (("c", {}), ("one", {"discounting": ConstantDiscount})):
