@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gymnasium
 import h5py
 import numpy as np
+
+from lit_pwm.tasks.spec import GYM_MAKE, GYM_PREFIX
 
 if TYPE_CHECKING:
     from datamodules.store_export import Exported
@@ -50,7 +53,7 @@ def write_minari(folder: Path, what: Exported) -> None:
         "dataset_id": f"lit-pwm/{re.sub('[^A-Za-z0-9_-]', '_', what.task)}-v0",
         "minari_version": _VERSION,
     }
-    if (spec := _environment(what.task)) is not None:
+    if (spec := _environment(what)) is not None:
         metadata["env_spec"] = spec
     (data / "metadata.json").write_text(json.dumps(metadata))
 
@@ -61,7 +64,17 @@ def _box(low: np.ndarray, high: np.ndarray) -> str:
     )
 
 
-def _environment(task: str) -> str | None:
-    """What gymnasium knows of a task `gym:ID` as JSON; None for other tasks and ids that are not registered."""
-    found = gymnasium.registry.get(task.removeprefix("gym:")) if task.startswith("gym:") else None
-    return None if found is None else found.to_json()
+def _environment(what: Exported) -> str | None:
+    """What gymnasium knows of a task of its registry as JSON, with the arguments and the time limit that the store has.
+
+    None for other tasks and ids that are not registered.
+    """
+    made = what.spec.get("kwargs") if what.spec.get("make") == GYM_MAKE else None
+    kwargs = dict(made) if isinstance(made, Mapping) else {}
+    env_id = str(kwargs.pop("id", what.task.removeprefix(GYM_PREFIX) if what.task.startswith(GYM_PREFIX) else ""))
+    if (found := gymnasium.registry.get(env_id)) is None:
+        return None
+    known = json.loads(found.to_json())
+    known["kwargs"] = {**(known.get("kwargs") or {}), **kwargs}
+    known["max_episode_steps"] = what.spec.get("episode_length", known.get("max_episode_steps"))
+    return json.dumps(known)

@@ -18,6 +18,7 @@ from datamodules.store import EpisodeStore
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.options import checked
 from lit_pwm.paths import absolute
+from lit_pwm.tasks.stored_specs import StoredSpec
 
 ExportFormat = Literal["minari", "lerobot"]
 
@@ -28,6 +29,7 @@ class Exported:
 
     Attributes:
         task: its name.
+        spec: what the store says of its environment.
         obs_dim: width of observations.
         low: lower bounds of the environment's actions, float32 [A].
         high: upper bounds.
@@ -37,6 +39,7 @@ class Exported:
     """
 
     task: str
+    spec: StoredSpec
     obs_dim: int
     low: np.ndarray
     high: np.ndarray
@@ -89,7 +92,7 @@ def export_store(
             f"{len(numbers):,} episodes are left out, and cannot be had back from the data set."
         )
     episodes = _within_bounds(source, numbers, low, high)
-    what = Exported(name, obs_dim, low, high, len(numbers), int(source.length[numbers].sum()), episodes)
+    what = Exported(name, spec, obs_dim, low, high, len(numbers), int(source.length[numbers].sum()), episodes)
     beside = path.with_name(f".{path.name}.{os.getpid()}.exporting")
     try:
         beside.mkdir(parents=True)

@@ -6,7 +6,9 @@ import pytest
 from datamodules import EpisodeStore, EpisodeWriter
 from datamodules.check import check
 from datamodules.importing import import_data
+from datamodules.store_export import export_store
 from lit_pwm.cli.main import run
+from lit_pwm.tasks import TaskSpec
 
 
 @pytest.fixture
@@ -110,3 +112,16 @@ def test_one_task_of_several_and_actions_without_bounds_as_they_are(tmp_path, ca
     exported(store, tmp_path / "set", "minari", "--task", "b", code=2)
     assert "exists already" in " ".join(capsys.readouterr().err.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.h5", "again.json", "s.h5", "s.json", "set"]
+
+
+def test_minari_keeps_the_arguments_and_the_time_limit_of_an_environment(tmp_path):
+    spec = TaskSpec(
+        "gym:Pendulum-v1", make="gymnasium:make", kwargs={"id": "Pendulum-v1", "g": 9.0}, obs_dim=3, action_dim=1,
+        episode_length=50, low=(-2.0,), high=(2.0,),
+    )  # fmt: skip
+    with EpisodeWriter(tmp_path / "p.h5", {spec.name: (3, 1)}, action_repeat=1, specs=[spec]) as writer:
+        writer.append(task=spec.name, obs=np.ones((4, 3)), action=np.zeros((3, 1)), reward=np.ones(3))
+    export_store(tmp_path / "p.h5", tmp_path / "set", "minari")
+    made = again(tmp_path / "set", tmp_path / "again.h5").task_specs
+    ours = EpisodeStore(tmp_path / "p.h5").task_specs
+    assert made[spec.name] == {key: value for key, value in ours[spec.name].items() if key != "versions"}
