@@ -4,6 +4,8 @@ import json
 import sys
 
 import data as data_speed
+import data_waiting
+import import_speed
 import pytest
 
 
@@ -16,6 +18,22 @@ def test_the_page_has_the_records_table():
         for found in record["slices_per_second"].values()
         for rates in found.values()
     )
+
+
+@pytest.mark.parametrize("script", [data_waiting, import_speed])
+def test_the_page_has_the_other_tables(script):
+    assert script.table(json.loads(script.RESULT.read_text())) in script.PAGE.read_text()
+
+
+def test_imports_that_were_killed_gave_the_same_bytes():
+    record = json.loads(import_speed.RESULT.read_text())
+    assert record["same_bytes"]
+    assert len(record["kills"]) == 10
+
+
+def test_private_memory_stays_small_where_the_store_is_larger_than_memory():
+    parts = json.loads(data_waiting.RESULT.read_text())["parts"]
+    assert all(part["rss_anon_mb"] < 1500 for found in parts.values() for part in found)
 
 
 @pytest.mark.slow
