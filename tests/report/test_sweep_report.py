@@ -109,9 +109,20 @@ def test_every_number_of_the_table(records, tmp_path, capsys):
     models = rows_of(text, "World models, open loop")
     assert models == {"mlp": ["4.7 (× 1.00)", "0.25 (× 1.00)", "0.01 (× 1.00)"],
                       "flow": ["4.9 (× 1.04)", "0.5 (× 2.00)", "0.01 (× 1.00)"]}  # fmt: skip
+    assert "Brier" not in text
     assert rows_of(text, "World models, decoded error, 16 steps:")["walker-run"] == ["0.4 (× 1.00)", "0.8 (× 2.00)"]
     assert rows_of(text, "World models, reward error, 16 steps:")["walker-run"] == ["0.25 (× 1.00)", "0.5 (× 2.00)"]
     assert rows_of(text, "World models, decoded error, 16 steps, ratio")["walker-run"] == ["2.00 (2.00 to 2.00)"]
+
+
+def test_scores_of_foreseen_ends_stand_among_those_of_world_models(records, tmp_path, capsys):
+    for path in records.glob("*.json"):
+        record = json.loads(path.read_text())
+        ends = {"val/continuation_brier": 0.0044, "val/continuation_brier_base_rate": 0.0111}
+        record["world_model"]["final"] = ends
+        path.write_text(json.dumps(record))
+    models = rows_of(report(records, tmp_path / "report", capsys), "World models, open loop")
+    assert models["mlp"] == ["0.0044 (× 1.00)", "0.0111 (× 1.00)"]
 
 
 def test_differences_between_components_are_paired_over_all_other_axes(records, tmp_path, capsys):

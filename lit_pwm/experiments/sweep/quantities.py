@@ -24,6 +24,12 @@ OPEN_LOOP_NAMES = tuple(
 """Open-loop errors of the world model. Those of latents cannot be compared between encoders."""
 BY_TASK = ("decoded error, 16 steps", "reward error, 16 steps")
 """Those that are also shown for each task."""
+_ENDS = {
+    "Brier score of ends": "val/continuation_brier",
+    "Brier score of their base rate": "val/continuation_brier_base_rate",
+}
+WORLD_MODEL_NAMES = (*OPEN_LOOP_NAMES, *_ENDS)
+"""All that is shown of world models; that of ends where episodes end by termination."""
 _DIAGNOSTICS = ("diagnostics/", "eval/imagined", "eval/real", "eval/model_gap")
 
 
@@ -43,6 +49,8 @@ def figures_of(record: SweepRecord, task: str) -> dict[str, float]:
     for name in OPEN_LOOP_NAMES:
         what, steps = name.split(" error, ")
         metric = f"val/{what}_error_{steps.split()[0]}"
+        found[name] = held_out.get(f"{metric}/{task}", held_out.get(metric))
+    for name, metric in _ENDS.items():
         found[name] = held_out.get(f"{metric}/{task}", held_out.get(metric))
     learned = record.get("policy", {}).get("final", {})
     found |= {key: value for key, value in learned.items() if key.startswith(_DIAGNOSTICS)}

@@ -31,7 +31,7 @@ from lit_pwm.experiments.report.discovery import DiscoverySection, discovery_tab
 from lit_pwm.experiments.report.grid import Grid
 from lit_pwm.experiments.report.run_record import Value
 from lit_pwm.experiments.report.tables import Table, markdown_text
-from lit_pwm.experiments.sweep.quantities import BY_TASK, COMPUTE_NAMES, OPEN_LOOP_NAMES, is_diagnostic
+from lit_pwm.experiments.sweep.quantities import BY_TASK, COMPUTE_NAMES, WORLD_MODEL_NAMES, is_diagnostic
 from lit_pwm.experiments.sweep.record_grid import grid_of, world_models_of
 from lit_pwm.experiments.sweep.records import read_records
 from lit_pwm.runtime.atomic import replacing
@@ -68,10 +68,11 @@ def report_sweep(paths: Sequence[Path], out: Path, console: Console | None = Non
             "those of one update.",
         ),
         FiguresSection(
-            "World models", "world-models", world_models_of(grid), OPEN_LOOP_NAMES,
+            "World models", "world-models", world_models_of(grid), WORLD_MODEL_NAMES,
             "Errors after open-loop steps on held-out episodes at the end of pre-training, divided by the variance of "
             "what is predicted; means over seeds. Encoders vary between kinds of models, so that errors of rewards and "
-            "of observations decoded by a linear probe are the ones to compare, and those of latents are not.",
+            "of observations decoded by a linear probe are the ones to compare, and those of latents are not. Where "
+            "episodes end, the Brier score of the continuation head stands beside that of always saying their rate.",
             by_task=BY_TASK,
         ),
         FiguresSection(
@@ -118,7 +119,7 @@ def _tables(grid: Grid) -> dict[str, Table]:
     if names:
         tables["Compute (ratio to the first cell's)"] = figures_table(grid, names)
     models = world_models_of(grid)
-    names = [name for name in OPEN_LOOP_NAMES if any(name in run.figures for run in models.runs)]
+    names = [name for name in WORLD_MODEL_NAMES if any(name in run.figures for run in models.runs)]
     if names:
         tables["World models, open loop (ratio to the first)"] = figures_table(models, names)
     for figure in BY_TASK:
