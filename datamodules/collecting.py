@@ -57,7 +57,7 @@ def collect(
     before that are as wrong as they are large.
 
     Args:
-        tasks: names of tasks.
+        tasks: names of tasks, or `gym:ID` for environments of gymnasium.
         episodes: episodes of each task.
         out: the store's file, which must not exist yet.
         behaviour: `random` for uniform actions, `noise` for a mix of Ornstein-Uhlenbeck, pink, held bang-bang and
@@ -79,7 +79,7 @@ def collect(
     final = absolute(out)
     dims = {spec.name: (spec.obs_dim, spec.action_dim) for spec in specs}
     action_repeat = specs[0].action_repeat
-    stored = checked_specs(dims, action_repeat, specs)
+    stored = checked_specs(dims, None, specs)
     settings = store_settings(dims, action_repeat, stored) | {"behaviour": behaviour_identity(behaviour), "seed": seed}
     with ShardFolder(final, settings) as folder:
         wanted = [task * EPISODE_KEYS + number for task in range(len(specs)) for number in range(episodes)]
@@ -164,11 +164,6 @@ def check_arguments(
             )
     if len({spec.name for spec in specs}) < len(specs):
         raise LitPWMError(f"The tasks to collect, {', '.join(tasks)}, name one twice. Name each once.")
-    if len({spec.action_repeat for spec in specs}) > 1:
-        raise LitPWMError(
-            f"The tasks to collect, {', '.join(tasks)}, have different action repeats, and a store has one. Collect "
-            f"them into a store each."
-        )
     refuse_existing(absolute(out))
     return specs
 

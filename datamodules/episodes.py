@@ -63,13 +63,8 @@ def choose(stores: Sequence[EpisodeStore], names: Sequence[str] | None) -> Episo
         LitPWMError: a task has no episodes, or other widths in one store than in another.
     """
     dims: dict[str, tuple[int, int]] = {}
-    repeats = {store.action_repeat for store in stores}
-    if len(repeats) > 1:
-        raise LitPWMError(
-            f"The stores {_listed(stores)} were collected with different action repeats, {sorted(repeats)}, so that "
-            f"their actions and rewards mean different things. Use stores of one action repeat."
-        )
     counts: dict[str, int] = {}
+    repeats: dict[str, set[int]] = {}
     for store in stores:
         episodes = np.bincount(store.task, minlength=len(store.tasks)).tolist()
         for count, (name, widths) in zip(episodes, store.tasks.items(), strict=True):
@@ -77,6 +72,13 @@ def choose(stores: Sequence[EpisodeStore], names: Sequence[str] | None) -> Episo
                 raise LitPWMError(
                     f"The task {name!r} has widths (obs, action) {widths} in the store {str(store.path)!r} and "
                     f"{dims[name]} in one before it. Stores that are used together must agree."
+                )
+            repeats.setdefault(name, set()).add(store.action_repeat_of(name))
+            if len(repeats[name]) > 1:
+                raise LitPWMError(
+                    f"Episodes of the task {name!r} in the stores {_listed(stores)} were collected with different "
+                    f"action repeats, {sorted(repeats[name])}, so that their actions and rewards mean different "
+                    f"things. Use stores in which a task has one action repeat."
                 )
             counts[name] = counts.get(name, 0) + count
     if alike := alike_names(counts):

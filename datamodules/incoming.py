@@ -62,13 +62,13 @@ def checked_action_repeat(action_repeat: int) -> int:
 
 
 def checked_specs(
-    tasks: Mapping[str, tuple[int, int]], action_repeat: int, specs: Iterable[TaskSpec] | None
+    tasks: Mapping[str, tuple[int, int]], action_repeat: int | None, specs: Iterable[TaskSpec] | None
 ) -> dict[str, dict[str, Any]]:
     """What a store says of its tasks' environments, by task.
 
     Args:
         tasks: the store's, name → (obs_dim, action_dim).
-        action_repeat: the store's.
+        action_repeat: the store's; None where each task has its spec's.
         specs: of its tasks; of those that are registered, their own where widths and action repeat agree, if None.
 
     Raises:
@@ -79,14 +79,14 @@ def checked_specs(
         return {
             spec.name: stored_spec(spec)
             for spec in known
-            if (spec.obs_dim, spec.action_dim, spec.action_repeat) == (*tasks[spec.name], action_repeat)
+            if (spec.obs_dim, spec.action_dim) == tasks[spec.name] and action_repeat in (None, spec.action_repeat)
         }
     found = {}
     for spec in specs:
         ours, theirs = tasks.get(spec.name), (spec.obs_dim, spec.action_dim)
         if ours is None:
             raise LitPWMError(f"The store was given a spec of {spec.name!r}. {did_you_mean(spec.name, tasks)}")
-        if (*theirs, spec.action_repeat) != (*ours, action_repeat):
+        if theirs != ours or action_repeat not in (None, spec.action_repeat):
             raise LitPWMError(
                 f"The spec of {spec.name!r} has {theirs[0]} observation and {theirs[1]} action entries and action "
                 f"repeat {spec.action_repeat}, and the store {ours[0]}, {ours[1]} and {action_repeat}. Give the spec "

@@ -64,7 +64,7 @@ class StoreInfo:
         num_episodes: episodes of all tasks.
         num_rows: rows of all episodes.
         num_transitions: actions of all episodes.
-        action_repeat: control steps for each action.
+        action_repeats: steps of the environment for each action, of each task in the order of `tasks`.
         version: of the file's format.
         hash: SHA-256 over the checksums of all it holds; None for version 1, which has no checksums.
         clipped_actions: actions that were beyond ±1 by rounding, and which the writer clipped.
@@ -77,7 +77,7 @@ class StoreInfo:
     num_episodes: int
     num_rows: int
     num_transitions: int
-    action_repeat: int
+    action_repeats: tuple[int, ...]
     version: int
     hash: str | None
     clipped_actions: int
@@ -113,7 +113,7 @@ def info(path: str | os.PathLike[str]) -> StoreInfo:
         len(store),
         store.num_rows,
         store.num_transitions,
-        store.action_repeat,
+        tuple(map(store.action_repeat_of, store.tasks)),
         store.version,
         store.hash,
         store.clipped_actions,

@@ -10,11 +10,11 @@ the other), and for statistics of observations `obs_count` (rows), `obs_sum [E, 
 deviations from the episode's mean), in float64 over the unpadded entries.
 
 Attributes: `format`, `format_version`, `task_names`, `obs_dims` and `action_dims` (true widths of each task; narrower
-rows are padded with zeros), `action_repeat`, `clipped_actions` and `clamped_rewards` (how many numbers the writer moved
-into range), `column_checksums` (CRC-32 of each column of `episode`, in the order of `EPISODE_COLUMNS`) and
-`attribute_checksum` (CRC-32 of all others but those that follow). Checksums are of what is read and not of the file's
-bytes, so that a copy in chunks, compressed or with text stored otherwise keeps them; each is covered by one above it,
-up to the last.
+rows are padded with zeros), `action_repeat` (of tasks whose spec has no other), `clipped_actions` and `clamped_rewards`
+(how many numbers the writer moved into range), `column_checksums` (CRC-32 of each column of `episode`, in the order of
+`EPISODE_COLUMNS`) and `attribute_checksum` (CRC-32 of all others but those that follow). Checksums are of what is read
+and not of the file's bytes, so that a copy in chunks, compressed or with text stored otherwise keeps them; each is
+covered by one above it, up to the last.
 
 What can be computed from all that, and is kept so that nobody has to: `content_hash` (SHA-256 of the attributes before,
 and so of the columns whose checksums they hold), of each task `task_episodes`, `task_transitions`, `task_terminated`

@@ -190,7 +190,10 @@ def _task(stores: Sequence[EpisodeStore], name: str, obs_dim: int, action_dim: i
     """A task of some stores, those that have it agreeing on its environment as far as they say."""
     having = [store for store in stores if name in store.tasks]
     whole = all(store.whole_episodes[store.task_names.index(name)] for store in having)
-    return ImportedTask(obs_dim, action_dim, spec=spec_of_all(having, name), whole_episodes=whole)
+    spec, repeat = spec_of_all(having, name), having[0].action_repeat_of(name)
+    if repeat != stores[0].action_repeat:  # which will be the new store's
+        spec["action_repeat"] = repeat
+    return ImportedTask(obs_dim, action_dim, spec=spec, whole_episodes=whole)
 
 
 def _require_whole(store: EpisodeStore, kept: np.ndarray) -> None:

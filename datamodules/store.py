@@ -96,6 +96,11 @@ class EpisodeStore:
         self.obs_dim, self.action_dim = found.shapes["obs"][1], found.shapes["action"][1]
         self._shapes = found.shapes
 
+    def action_repeat_of(self, task: str) -> int:
+        """Steps of the environment for each action of a task's episodes: as its spec says, else as the store does."""
+        own = self.task_specs[task].get("action_repeat", self.action_repeat)
+        return own if isinstance(own, int) else self.action_repeat
+
     def _damaged(self, what: str) -> LitPWMError:
         return LitPWMError(
             f"The episode store {str(self.path)!r} is damaged: {what}. `lit-pwm data check {self.path}` lists all "

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import zlib
 from pathlib import Path
+from urllib.parse import quote
 
 from lit_pwm.errors import LitPWMError, did_you_mean
 
 _URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+(?:::|://))+")
+_LONGEST_NAME = 180
 _HOME = Path(__file__).resolve().parent.parent
 
 
@@ -40,6 +43,19 @@ def expanded(path: str | os.PathLike[str]) -> Path:
             f"file of that name."
         )
     return Path(found)
+
+
+def file_name(name: str) -> str:
+    """Any name, such as a task's (`gym:Hopper-v5`), as that of a file in a folder of any file system.
+
+    Letters, digits and `-_.` stay; other signs are escaped as in URLs (`gym%3AHopper-v5`), so that different names are
+    different files. One too long for a file is cut, and ends with a checksum.
+    """
+    escaped = quote(name, safe="", errors="surrogatepass")
+    escaped = re.sub(r"^\.|\.$", "%2E", escaped) or "%"
+    if len(escaped) <= _LONGEST_NAME:
+        return escaped
+    return f"{escaped[:_LONGEST_NAME]}%{zlib.crc32(escaped.encode()):08x}"
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:

@@ -87,6 +87,11 @@ def with_pixels(**kwargs) -> gymnasium.Env:
     return env
 
 
+def blind() -> gymnasium.Env:
+    """The environment, of which there are no frames."""
+    return make()
+
+
 def no_environment() -> str:
     """What is none."""
     return "an environment"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 
 ROOT = Path(__file__).parents[1]
@@ -59,3 +61,9 @@ def environment_of_programs() -> dict[str, str]:
     """The environment of a program that trains on several ranks: this one without traces of a run, and our paths."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PL_", "LOCAL_RANK", "NODE_RANK"))}
     return kept | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+
+
+def start_of(seed: int, task: str, number: int) -> int:
+    """The environment's seed of an episode that is collected."""
+    sequence = np.random.SeedSequence([seed, zlib.crc32(task.encode()), number])
+    return int(sequence.spawn(2)[0].generate_state(1)[0])

@@ -128,7 +128,7 @@ def _described(info: StoreInfo) -> list[str]:
     lines = [
         f"{info.path}: {info.num_episodes:,} episodes of {len(held)} task{'s' if len(held) != 1 else ''}, "
         f"{info.num_transitions:,} transitions in {info.num_rows:,} rows, {info.num_bytes / 1e6:,.1f} MB, "
-        f"action repeat {info.action_repeat}, format version {info.version}",
+        f"action repeat {' and '.join(map(str, sorted(set(info.action_repeats))))}, format version {info.version}",
         f"SHA-256 {info.hash}" if info.hash else "no hash: format version 1 has no checksums",
     ]
     for count, what in (

@@ -9,7 +9,7 @@ from pathlib import Path
 from lit_pwm.errors import LitPWMError
 from lit_pwm.options import Count, Positive, Seed, argument
 from lit_pwm.options.names import names_in
-from lit_pwm.paths import checkpoint_argument, is_url, path_argument
+from lit_pwm.paths import checkpoint_argument, file_name, is_url, path_argument
 from lit_pwm.runtime.outputs import check_file, check_folder
 
 
@@ -23,7 +23,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--checkpoint", required=True, type=checkpoint_argument, metavar="F", help="a policy's checkpoint"
     )
-    parser.add_argument("--tasks", metavar="A,B", help="tasks to evaluate; those it was trained for if not given")
+    parser.add_argument("--tasks", metavar="A,B", help="tasks (gym:ID too); those it was trained for if not given")
     parser.add_argument(
         "--episodes", type=argument(Count), default=10, metavar="N", help="episodes of each task (default 10)"
     )
@@ -100,12 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
         write_result(result, arguments.out)
     try:
         for task in tasks if arguments.video else ():
-            record_video(policy, task, arguments.seed, Path(arguments.video) / f"{_file_name(task)}.mp4")
+            record_video(policy, task, arguments.seed, Path(arguments.video) / f"{file_name(task)}.mp4")
     finally:
         print_result(result)
     return 0
-
-
-def _file_name(task: str) -> str:
-    """The task's name as that of a file in a folder, whatever a registered task is called."""
-    return "".join("_" if sign in "/\\\0" else sign for sign in task).lstrip(".") or "task"

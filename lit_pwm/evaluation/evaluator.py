@@ -67,7 +67,7 @@ def evaluate_task(
 
     Args:
         policy: acts.
-        task: a registered task.
+        task: a registered task, or `gym:ID`.
         episodes: how many; episode i uses environment seed `seed` + i.
         seed: the first environment seed.
         vector_env: environments of the task to use, which stay open; made and closed here if not given.
@@ -104,7 +104,7 @@ def evaluate_task(
             "The simulation of %r diverged in %d of %d episodes (environment seeds %s), which ended there.",
             task, len(diverged), episodes, ", ".join(map(str, diverged[:8])) + (", …" if len(diverged) > 8 else ""),
         )  # fmt: skip
-    return TaskResult(tuple(returns), merge_gaps(gaps), tuple(diverged))
+    return TaskResult(tuple(returns), merge_gaps(gaps), tuple(diverged), task_spec(task).score_range)
 
 
 def _run_batch(
@@ -150,7 +150,7 @@ class Evaluator:
     Use it in a `with` block, or call `close()`. Environments are made at the first run.
 
     Args:
-        tasks: registered tasks.
+        tasks: registered tasks, or `gym:ID`.
         episodes: episodes of each; episode i uses environment seed `seed` + i.
         seed: the first environment seed.
         mode: how environments are stepped, see `lit_pwm.tasks.vector.make_vector_env`.

@@ -18,6 +18,7 @@ from lit_pwm.measures.statistics import Interval, t_interval
 from lit_pwm.provenance import versions
 from lit_pwm.runtime.atomic import replacing
 from lit_pwm.runtime.consoles import ResultConsole
+from lit_pwm.tasks.spec import DM_CONTROL_SCORES, as_score
 
 
 class TaskRecord(TypedDict):
@@ -27,7 +28,8 @@ class TaskRecord(TypedDict):
     mean: float
     std: float
     """With divisor N."""
-    normalised: float
+    normalised: float | None
+    """None where returns of the task have no scale."""
     interval_95: list[float] | None
     """None with a single episode."""
     diverged: int
@@ -54,11 +56,14 @@ class TaskResult:
         model_gap: what the policy's world model promises in visited states, and what was earned; None for policies
             without a world model, and for sampled actions.
         diverged: environment seeds of the episodes whose simulation diverged, and which ended there.
+        score_range: the returns that count as scores of 0 and 1 in the task, by default dm_control's; None where there
+            are none.
     """
 
     returns: tuple[float, ...]
     model_gap: ModelGap | None = None
     diverged: tuple[int, ...] = ()
+    score_range: tuple[float, float] | None = DM_CONTROL_SCORES
 
     @property
     def mean(self) -> float:
@@ -71,9 +76,9 @@ class TaskResult:
         return float(np.std(self.returns))
 
     @property
-    def normalised(self) -> float:
-        """The mean return divided by 1000, the largest possible one."""
-        return self.mean / 1000
+    def normalised(self) -> float | None:
+        """The mean return as a score, 0 and 1 at the ends of `score_range`; None without one."""
+        return as_score(self.mean, self.score_range)
 
     @property
     def interval(self) -> Interval | None:

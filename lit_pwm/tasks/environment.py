@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from gymnasium.envs.registration import EnvSpec
 
 from lit_pwm.tasks.completing import completed
@@ -53,7 +55,7 @@ def make_env(
         env = DMControlEnv(spec, seed, render_mode, width=width, height=height, camera=camera)
     options = {"task": task, "seed": seed, "width": width, "height": height, "camera": camera}
     env.spec = EnvSpec(
-        spec.name,
+        re.sub(r"[^\w:.-]", "_", spec.name) or "_",  # gymnasium takes no other signs in an id
         entry_point=f"{__name__}:make_env",
         order_enforce=False,
         disable_env_checker=True,

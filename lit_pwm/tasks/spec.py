@@ -22,7 +22,9 @@ GYM_MAKE = "gymnasium:make"
 WHOLE_OBSERVATION = "observation"
 """What an observation that has no parts is called among `obs_keys`."""
 
-_DM_CONTROL_LENGTH, _DM_CONTROL_REPEAT, _DM_CONTROL_SCORES = 500, 2, (0.0, 1000.0)
+DM_CONTROL_SCORES = (0.0, 1000.0)
+"""The returns of an episode of dm_control that count as scores of 0 and 1."""
+_DM_CONTROL_LENGTH, _DM_CONTROL_REPEAT = 500, 2
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class TaskSpec:
             self._check_of_suite()
             self._default(suite=STOCK_SUITE, episode_length=_DM_CONTROL_LENGTH, action_repeat=_DM_CONTROL_REPEAT)
             if self.suite != METAWORLD:
-                self._default(score_range=_DM_CONTROL_SCORES)
+                self._default(score_range=DM_CONTROL_SCORES)
         for name in ("obs_dim", "action_dim", "episode_length", "action_repeat"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
@@ -151,7 +153,12 @@ class TaskSpec:
 
     def normalised(self, value: float) -> float | None:
         """A return as a score, 0 and 1 at the ends of `score_range`; None without one."""
-        if self.score_range is None:
-            return None
-        low, high = self.score_range
-        return (value - low) / (high - low)
+        return as_score(value, self.score_range)
+
+
+def as_score(value: float, score_range: tuple[float, float] | None) -> float | None:
+    """A return as a score, 0 and 1 at the ends of a range of returns; None without one."""
+    if score_range is None:
+        return None
+    low, high = score_range
+    return (value - low) / (high - low)

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from support import start_of
 
 from datamodules import EpisodeStore, collect
 from datamodules.check import check
@@ -70,13 +71,6 @@ def test_actions_and_rewards_are_those_of_the_environment(collected):
             obs, reward, *_ = env.step(action)
             assert np.float32(reward) == episode.reward[t]
         np.testing.assert_array_equal(obs, episode.obs[-1])
-
-
-def start_of(seed, task, number):
-    import zlib
-
-    sequence = np.random.SeedSequence([seed, zlib.crc32(task.encode()), number])
-    return int(sequence.spawn(2)[0].generate_state(1)[0])
 
 
 def test_an_episode_depends_on_seed_task_and_number_alone(collected, tmp_path):

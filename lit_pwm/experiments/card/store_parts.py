@@ -161,7 +161,7 @@ def origin_section(sample: StoreSample, origin: Mapping[str, Any] | None) -> Car
     content = {
         "SHA-256 of the content": store.hash or "none: format version 1 has no checksums",
         "format version": store.version,
-        "action repeat": store.action_repeat,
+        "action repeat": " and ".join(map(str, sorted({*map(store.action_repeat_of, store.tasks)}))),
         "actions clipped to ±1": store.clipped_actions,
         "rewards clamped": store.clamped_rewards,
         "last observations not recorded": int((~store.last_obs_known).sum()),

@@ -33,6 +33,7 @@ from lit_pwm.experiments.training import (
     train_policy,
     train_world_model,
 )
+from lit_pwm.paths import file_name
 from lit_pwm.runtime.consoles import ProgressConsole
 from lit_pwm.runtime.pool import Call, Pool, WorkerEndedError
 from lit_pwm.runtime.processes import release_freed_memory
@@ -137,7 +138,7 @@ class Demo:
                 Call(
                     f"the policy of {task!r}",
                     train_policy,
-                    (task, world_model.last, stores, str(self._round(name) / task), policy_plan, self.seed),
+                    (task, world_model.last, stores, str(self._round(name) / file_name(task)), policy_plan, self.seed),
                     tells=True,
                 )
                 for task in self.plan.tasks
@@ -146,7 +147,7 @@ class Demo:
 
     def _collect_with_policies(self, name: str, plan: Round, policies: dict[str, Trained]) -> list[str]:
         with self._stage(f"{name}: collect", f"{plan.episodes} episodes for each task with its policy and noise"):
-            paths = {task: str(self.folder / f"{self._round(name).name}_{task}.h5") for task in policies}
+            paths = {task: str(self.folder / f"{self._round(name).name}_{file_name(task)}.h5") for task in policies}
             self._results(
                 Call(
                     f"episodes of {task!r}",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit_pwm.experiments.record_types import OpenLoopRecord
+from lit_pwm.paths import file_name
 from lit_pwm.runtime.processes import release_freed_memory
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def summarise_task(
                 "best": list(evaluated.returns),
                 "last": list(evaluator.run(load_policy(last)).tasks[task].returns),
             }
-        video = record_video(policy, task, REPORT_SEED, Path(folder) / f"{task}.mp4")
+        video = record_video(policy, task, REPORT_SEED, Path(folder) / f"{file_name(task)}.mp4")
         loops = open_loop_curves(world_model, stores, task)
         ends = held_out_continuation(load_world_model(world_model), stores, REPORT_SEED)
     return TaskSummary(
