@@ -22,7 +22,7 @@ def actions(env: gymnasium.Env, steps: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(-1, 1, (steps, width)).astype(np.float32)
 
 
-def advance(env: gymnasium.Env, action: Any) -> tuple[np.ndarray, float]:
+def advance(env: gymnasium.Env, action: Any) -> tuple[np.ndarray, Any]:
     """The observation and the reward of a step, after which another episode is begun where one has ended."""
     obs, reward, terminated, truncated, _ = env.step(action)
     if terminated or truncated:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +16,8 @@ from lit_pwm.tasks.allowed_imports import require_allowed
 from lit_pwm.tasks.gymnasium_registry import registered
 from lit_pwm.tasks.rendering import CannotRenderError, choose_backend
 from lit_pwm.tasks.spec import GYM_MAKE, TaskSpec
+
+_LOG = logging.getLogger(__name__)
 
 
 def load_gymnasium(spec: TaskSpec, rendering: bool = False) -> gymnasium.Env[Any, Any]:
@@ -27,6 +32,7 @@ def load_gymnasium(spec: TaskSpec, rendering: bool = False) -> gymnasium.Env[Any
         LitPWMError: the function may not be imported, is not there, fails, or returns something else.
     """
     choose_backend()  # MuJoCo reads it when it is imported
+    _let_mujoco_warn_by_logging()
     make, about = _maker(spec)
     arguments = {**spec.kwargs}
     if rendering:
@@ -62,6 +68,20 @@ def load_gymnasium(spec: TaskSpec, rendering: bool = False) -> gymnasium.Env[Any
             "its environment does not render as arrays",
         )
     return env
+
+
+@functools.cache
+def _let_mujoco_warn_by_logging() -> None:
+    """Keep MuJoCo from writing its warnings into a file of the current folder; dm_control does so too, if it is here."""
+    if "dm_control.mujoco.wrapper.core" not in sys.modules:
+        import mujoco
+
+        mujoco.set_mju_user_warning(lambda text: _LOG.log(_level_of(text), "MuJoCo warns: %s", text))
+
+
+def _level_of(warning: str) -> int:
+    # Of gymnasium's own models, every time that they are built.
+    return logging.DEBUG if "is deprecated" in warning else logging.WARNING
 
 
 def _maker(spec: TaskSpec) -> tuple[Callable[..., Any], str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.tasks.allowed_imports import allow
-from lit_pwm.tasks.spec import CUSTOM_SUITE, GYM_PREFIX, METAWORLD, STOCK_SUITE, TaskSpec
+from lit_pwm.tasks.spec import CUSTOM_SUITE, DM_CONTROL_SCORES, GYM_PREFIX, METAWORLD, STOCK_SUITE, TaskSpec
 
 # Domain → (parts of the observation in order, action width). Finger's turning tasks see two parts more.
 _LAYOUTS: dict[str, tuple[dict[str, int], int]] = {
@@ -143,6 +143,25 @@ def remember(spec: TaskSpec) -> None:
 def is_remembered(name: str) -> bool:
     """Whether a task is known from a file."""
     return name in _OF_FILES
+
+
+def spec_if_known(name: str) -> TaskSpec | None:
+    """The spec of a task, complete; None where there is none of the name, or no environment can be built to read it."""
+    if name not in _SPECS and name not in _OF_FILES and not name.startswith(GYM_PREFIX):
+        return None
+    try:
+        return task_spec(name)
+    except LitPWMError:
+        return None
+
+
+def returns_have_dm_controls_scale(name: str) -> bool:
+    """Whether returns of a task go from 0 to 1000, so that they can be averaged over tasks; builds no environment.
+
+    Of a task that is not known here no other scale is known either.
+    """
+    spec = _SPECS.get(name) or _OF_FILES.get(name)
+    return not name.startswith(GYM_PREFIX) if spec is None else spec.score_range == DM_CONTROL_SCORES
 
 
 def registered_tasks() -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from lit_pwm.batch import DataSource
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.models.growing import grow_world_model
 from lit_pwm.models.world_model import WorldModel
-from lit_pwm.tasks.registry import registered_tasks, task_spec
+from lit_pwm.tasks.registry import spec_if_known
 from lit_pwm.updates.binding import standardise
 from lit_pwm.updates.ends import terminating_tasks
 
@@ -76,14 +76,13 @@ def require_data(new: Mapping[str, str], source: DataSource) -> None:
                 f"model.new_tasks names {name!r}, which the data does not have; its dimensions and statistics come "
                 f"from there. {did_you_mean(name, tasks)} Check data.store and data.tasks."
             )
-        if name in registered_tasks():
-            spec, dims = task_spec(name), tasks[name]
-            if tuple(dims) != (spec.obs_dim, spec.action_dim):
-                raise LitPWMError(
-                    f"model.new_tasks names {name!r}, which has {dims[0]} observation and {dims[1]} action entries in "
-                    f"the data, and {spec.obs_dim} and {spec.action_dim} in its environment: they are two tasks of one "
-                    f"name. Collect the data anew, or give it another name."
-                )
+        spec, dims = spec_if_known(name), tasks[name]
+        if spec is not None and tuple(dims) != (spec.obs_dim, spec.action_dim):
+            raise LitPWMError(
+                f"model.new_tasks names {name!r}, which has {dims[0]} observation and {dims[1]} action entries in "
+                f"the data, and {spec.obs_dim} and {spec.action_dim} in its environment: they are two tasks of one "
+                f"name. Collect the data anew, or give it another name."
+            )
 
 
 def _tasks_of(source: DataSource) -> Mapping[str, tuple[int, int]]:

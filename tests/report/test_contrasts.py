@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lit_pwm.experiments.report import build_report
+from lit_pwm.experiments.report.comparison import ComparisonSection
 from lit_pwm.experiments.report.contrasts import (
     ContrastsSection,
     between_kinds,
@@ -117,3 +118,19 @@ def test_the_section_says_when_there_is_nothing_to_compare(tmp_path):
     grid = Grid(AXES, [RunResult(("mlp", "mlp"), "a", "0", {"best": [1.0]})])
     assert "nothing is compared" in build_report([ContrastsSection(grid)], tmp_path / "none").read_text()
     assert "nothing is compared" in build_report([ContrastsSection(Grid(AXES, []))], tmp_path / "empty").read_text()
+
+
+def test_tasks_whose_returns_have_another_scale_are_in_no_mean_over_tasks(tmp_path):
+    plain, mixed = (Grid(AXES, runs(tasks=tasks)) for tasks in (("a", "b"), ("a", "b", "gym:Hopper-v5")))
+    for cell in plain.cells:
+        for figure in (Grid.estimate, Grid.iqm, Grid.improvement):
+            assert figure(mixed, cell, "best") == figure(plain, cell, "best")
+        assert mixed.in_task(cell, "gym:Hopper-v5", "best") is not None
+    assert kind_contrasts(mixed) == kind_contrasts(plain)
+    alone = Grid(AXES, runs(tasks=("gym:Hopper-v5",)))
+    assert alone.estimate(("flow", "mlp"), "best") == alone.in_task(("flow", "mlp"), "gym:Hopper-v5", "best")
+    apart = Grid(AXES, runs(tasks=("gym:Hopper-v5", "gym:Ant-v5")))
+    assert apart.estimate(("flow", "mlp"), "best") is None
+    for number, grid in enumerate((mixed, apart)):
+        page = build_report([ComparisonSection(grid)], tmp_path / str(number)).read_text()
+        assert "because their returns have another scale: gym:Hopper-v5" in page

@@ -8,7 +8,7 @@ from typing import Any
 
 from lit_pwm.checkpoints.formats.base import TaskNames, notice
 from lit_pwm.errors import LitPWMError
-from lit_pwm.tasks.registry import TASK_SETS, registered_tasks, task_spec
+from lit_pwm.tasks.registry import TASK_SETS, spec_if_known
 
 SETS_BY_SIZE = {len(TASK_SETS[name]): name for name in ("mt30", "mt80")}
 """Numbers of tasks that tell their set."""
@@ -36,10 +36,11 @@ def names_in(tasks: TaskNames) -> tuple[str, ...]:
 
 def known_widths(names: Sequence[str] | None) -> Dims | None:
     """The widest observation and action of tasks that lit_pwm knows; None where it does not know all of them."""
-    if names is None or not set(names) <= set(registered_tasks()):
+    specs = [spec_if_known(name) for name in names or ()]
+    widths = [(spec.obs_dim, spec.action_dim) for spec in specs if spec is not None]
+    if not widths or len(widths) < len(specs):
         return None
-    specs = [task_spec(name) for name in names]
-    return max(spec.obs_dim for spec in specs), max(spec.action_dim for spec in specs)
+    return max(obs_dim for obs_dim, _ in widths), max(action_dim for _, action_dim in widths)
 
 
 def names_of_rows(rows: int | None, tasks: TaskNames | None, path: str | Path) -> tuple[tuple[str, ...], bool]:
@@ -91,12 +92,12 @@ def tasks_with_widths(
     Raises:
         LitPWMError: a task is wider than the file.
     """
-    tasks, registered = {}, set(registered_tasks())
+    tasks = {}
     for number, name in enumerate(names):
-        if name not in registered:
+        spec = spec_if_known(name)
+        if spec is None:
             tasks[name] = (widths[0], widths[1] if action_dims is None else action_dims[number])
             continue
-        spec = task_spec(name)
         if spec.obs_dim > widths[0] or spec.action_dim > widths[1]:
             raise LitPWMError(
                 f"The checkpoint {str(path)!r} holds observations of width {widths[0]} and actions of width "

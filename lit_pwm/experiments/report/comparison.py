@@ -99,11 +99,13 @@ class ComparisonSection:
             f"{name_of(grid.baseline)}, ties counted half; it describes these runs, and the differences below tell "
             "what is more than chance."
         )
+        if alone := [task for task in grid.tasks if task not in grid.pooled]:
+            note += paragraph(f"In no mean over tasks, because their returns have another scale: {', '.join(alone)}.")
         drawn = page.figure(
             f"{self.anchor}-means",
             _draw(grid),
             "Mean of each cell with its 95 % interval; the table below gives the numbers.",
-            f"Mean over {len(grid.tasks)} tasks, 95 % t intervals over seeds; filled: {KINDS.get(kind, kind)}.",
+            f"Mean over {len(grid.pooled)} tasks, 95 % t intervals over seeds; filled: {KINDS.get(kind, kind)}.",
             wide=True,
         )
         crossed = crossed_table(grid)

@@ -63,14 +63,14 @@ def paired(
         grid: the runs.
         name: of the contrast.
         pairs: what is compared with what; a pair of which one has no runs in some task is left out.
-        tasks: those that count; all if none is named.
+        tasks: those that count; all whose returns can be averaged (`Grid.pooled`) if none is named.
         measure: what is taken of a run's returns in a task.
         digits: decimals to show.
 
     Returns:
         The contrast; None where no pair has a seed with runs in every task.
     """
-    wanted = set(tasks or grid.tasks)
+    wanted = set(tasks or grid.pooled)
     found: list[dict[str, float]] = []
     for places in pairs:
         ours, theirs = (

@@ -21,6 +21,7 @@ from lit_pwm.measures.statistics import (
     seed_means,
     t_interval,
 )
+from lit_pwm.tasks.registry import returns_have_dm_controls_scale
 
 Labels = tuple[str, ...]
 Measure = Callable[[Sequence[float]], float | np.floating]
@@ -79,6 +80,8 @@ def mean_estimate(scores: Collection[float]) -> Estimate | None:
 class Grid:
     """The runs of an experiment by cell and task.
 
+    Figures over all tasks are over `pooled`: those whose returns have one scale, dm_control's, or the only one.
+
     Args:
         axes: what is compared → its labels in order; the first cell is the one that others are compared with.
         runs: all runs.
@@ -102,6 +105,8 @@ class Grid:
         order = [{label: place for place, label in enumerate(labels)} for labels in self.axes.values()]
         self.cells = sorted(present, key=lambda cell: [places[x] for places, x in zip(order, cell, strict=True)])
         self.tasks = tuple(dict.fromkeys(run.task for run in runs))
+        alike = tuple(task for task in self.tasks if returns_have_dm_controls_scale(task))
+        self.pooled = alike if len(self.tasks) > 1 else self.tasks
         self._by_place: dict[tuple[Labels, str], dict[str, RunResult]] = {}
         for run in runs:
             seeds = self._by_place.setdefault((run.cell, run.task), {})
@@ -131,9 +136,9 @@ class Grid:
         return {task: values for task, values in scores.items() if values}
 
     def whole(self, cell: Labels, kind: str) -> Scores | None:
-        """The scores of a cell; None unless it has runs in every task, some of them of the same seed."""
-        scores = self.scores(cell, kind)
-        return scores if len(scores) == len(self.tasks) > 0 and seed_means(scores) else None
+        """The scores of a cell in the pooled tasks; None unless it has runs in each, some of them of the same seed."""
+        scores = {task: values for task, values in self.scores(cell, kind).items() if task in self.pooled}
+        return scores if len(scores) == len(self.pooled) > 0 and seed_means(scores) else None
 
     def estimate(self, cell: Labels, kind: str) -> Estimate | None:
         """The mean over tasks, and over the seeds that have a run in each; None where no seed has."""
