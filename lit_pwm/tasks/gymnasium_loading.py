@@ -72,16 +72,16 @@ def load_gymnasium(spec: TaskSpec, rendering: bool = False) -> gymnasium.Env[Any
 
 @functools.cache
 def _let_mujoco_warn_by_logging() -> None:
-    """Keep MuJoCo from writing its warnings into a file of the current folder; dm_control does so too, if it is here."""
+    """Keep MuJoCo from writing its warnings into a file of the current folder; dm_control, where it is, does so too."""
     if "dm_control.mujoco.wrapper.core" not in sys.modules:
         import mujoco
 
-        mujoco.set_mju_user_warning(lambda text: _LOG.log(_level_of(text), "MuJoCo warns: %s", text))
+        mujoco.set_mju_user_warning(_logged)  # ty: ignore[missing-attribute]
 
 
-def _level_of(warning: str) -> int:
-    # Of gymnasium's own models, every time that they are built.
-    return logging.DEBUG if "is deprecated" in warning else logging.WARNING
+def _logged(warning: str) -> None:
+    # The first are of gymnasium's own models, every time that they are built.
+    _LOG.log(logging.DEBUG if "is deprecated" in warning else logging.WARNING, "MuJoCo warns: %s", warning)
 
 
 def _maker(spec: TaskSpec) -> tuple[Callable[..., Any], str]:

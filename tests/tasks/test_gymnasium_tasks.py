@@ -1,6 +1,7 @@
 """Environments of gymnasium as tasks: their names, what is read from them, what is refused, other processes."""
 
 import multiprocessing
+import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -272,3 +273,9 @@ def test_vectors_of_gymnasium_environments_are_the_same_in_workers(task):
         found.append(rows)
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_mujoco_leaves_no_file_of_its_warnings(tmp_path):
+    code = "from lit_pwm.tasks import make_env; make_env('gym:HalfCheetah-v5')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr, list(tmp_path.iterdir())) == ("", "", [])
