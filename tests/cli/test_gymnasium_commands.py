@@ -56,7 +56,6 @@ def test_the_whole_job_in_an_environment_of_gymnasium(tmp_path):
     assert make_env(REACHER).observation_space.shape == (10,)
 
 
-@pytest.mark.parametrize("verb", ["collect", "evaluate"])
 @pytest.mark.parametrize(
     ("task", "message"),
     [
@@ -67,9 +66,6 @@ def test_the_whole_job_in_an_environment_of_gymnasium(tmp_path):
         ("gym:never_imported_anywhere:X-v0", "give --import never_imported_anywhere"),
     ],
 )
-def test_names_that_are_refused_at_once(verb, task, message, refused):
-    if verb == "collect":
-        error = refused("collect", "--tasks", f"cup-catch,{task}", "--episodes", "1", "--out", "x.h5")
-    else:
-        error = refused("evaluate", "--checkpoint", __file__, "--tasks", task)
+def test_names_that_are_refused_at_once(task, message, refused):
+    error = refused("collect", "--tasks", f"cup-catch,{task}", "--episodes", "1", "--out", "x.h5")
     assert message in error
