@@ -12,7 +12,8 @@ from datamodules.reworking import merge, split, subset
 from lit_pwm.cli.data import run_info
 from lit_pwm.errors import LitPWMError
 from lit_pwm.provenance import versions
-from lit_pwm.tasks import stored_specs, task_spec
+from lit_pwm.tasks import TaskSpec, stored_specs, task_spec
+from lit_pwm.tasks.file_specs import make_known
 
 TASKS = {"cup-catch": (8, 2), "mine": (3, 1)}
 CUP = {
@@ -102,3 +103,21 @@ def test_info_names_the_environment(tmp_path, capsys):
     assert line in said
     assert f"mujoco {versions()['mujoco']}" in said
     assert said.count("environment:") == 1
+
+
+def test_what_a_store_names_is_shown_and_trained_on_and_not_run(tmp_path, capsys):
+    trace = tmp_path / "ran"
+    spec = TaskSpec(
+        "mine", make="os:system", kwargs={"command": f"touch {trace}"}, obs_dim=3, action_dim=1, low=(-1.0,),
+        high=(1.0,), episode_length=3, action_repeat=2,
+    )  # fmt: skip
+    store = write(tmp_path / "a.h5", {"mine": (3, 1)}, specs=[spec])
+    run_info(argparse.Namespace(store=str(store.path)))
+    assert "environment: os:system(command=" in capsys.readouterr().out
+    made = merge([store.path], tmp_path / "m.h5", progress=False)
+    data = MultitaskDataModule(str(made.path), horizon=2, batch_size=2, val_fraction=0, val_batches=0)
+    data.setup()
+    next(iter(data.train_dataloader()))
+    with pytest.raises(LitPWMError, match=r"'mine' of the store 'm.h5' is made by os:system.*'os'.*--import os"):
+        make_known("mine", data.task_specs["mine"], data.tasks["mine"], "the store 'm.h5'")
+    assert not trace.exists()

@@ -1,19 +1,23 @@
 """docs/environments.md, line by line: an environment of one's own through a store, a world model, a policy, returns."""
 
+import importlib
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from gymnasium.utils.env_checker import check_env
 from support import ROOT
 
 from datamodules import EpisodeStore
 from lit_pwm.checkpoints import DESCRIPTION_KEY
+from lit_pwm.tasks import make_env, registry
 
 PAGE = (ROOT / "docs" / "environments.md").read_text()
 COMMAND = Path(sys.executable).with_name("lit-pwm")
@@ -39,6 +43,34 @@ def command(line, folder, code=0):
 def test_the_module_is_as_short_as_said():
     assert len(MODULE.splitlines()) < 50
     assert "lost" in MODULE
+
+
+@pytest.fixture
+def ball(tmp_path, monkeypatch):
+    """Makes the page's environment, in this process."""
+    (tmp_path / "my_robots.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
+    monkeypatch.delitem(sys.modules, "my_robots", raising=False)
+    importlib.import_module("my_robots")
+    yield partial(make_env, "ball")
+    sys.modules.pop("my_robots", None)
+
+
+@pytest.mark.filterwarnings("ignore:.*A Box observation space (min|max)imum value is -?infinity.*")
+def test_the_pages_environment_is_one_by_gymnasiums_own_checker_and_ends(ball):
+    check_env(ball(), skip_render_check=True)
+    env = ball(seed=1)
+    obs, _ = env.reset()
+    assert (obs.shape, obs.dtype) == ((3,), "float32")
+    steps, terminated, truncated = 0, False, False
+    while not (terminated or truncated):
+        obs, reward, terminated, truncated, _ = env.step([1.0])
+        steps += 1
+    assert (terminated, truncated) == (True, False)
+    assert steps < 100
+    assert abs(obs[0]) > 1.5
+    assert reward == pytest.approx(1 - abs(obs[0]) / 1.5, abs=1e-5)
 
 
 @pytest.mark.long
