@@ -14,6 +14,7 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 from support import ROOT
+from task_checks import GENERAL_CHECKS
 
 from datamodules import EpisodeStore
 from lit_pwm.checkpoints import DESCRIPTION_KEY
@@ -71,6 +72,11 @@ def test_the_pages_environment_is_one_by_gymnasiums_own_checker_and_ends(ball):
     assert steps < 100
     assert abs(obs[0]) > 1.5
     assert reward == pytest.approx(1 - abs(obs[0]) / 1.5, abs=1e-5)
+
+
+@pytest.mark.parametrize("check", GENERAL_CHECKS, ids=lambda check: check.__name__)
+def test_the_pages_environment_conforms_as_all_tasks_do(check, ball):
+    check(ball)
 
 
 @pytest.mark.long
