@@ -31,7 +31,7 @@ def add_collect_parser(verbs: argparse._SubParsersAction) -> None:
         description="Roll episodes in dm_control into a new episode store. Interrupted, it goes on where it was when "
         "it is run again.",
     )
-    parser.add_argument("--tasks", required=True, metavar="A,B", help="names of tasks, separated by commas")
+    parser.add_argument("--tasks", required=True, metavar="A,B", help="tasks, with commas between: names, or gym:ID")
     parser.add_argument("--episodes", required=True, type=argument(Count), metavar="N", help="episodes of each task")
     parser.add_argument(
         "--out", required=True, type=path_argument, metavar="F.h5", help="the new store; it must not exist"
