@@ -17,7 +17,8 @@ _SIMULATORS = ("mujoco", "dm_control", "gymnasium")
 _VERSIONS = "versions"
 """The key of the simulators' versions, which may differ between two files of one environment."""
 _DM_CONTROL, _MADE = ("suite", "domain", "task"), ("make", "kwargs")
-_ANY = ("action_repeat", "episode_length", "low", "high", "score_range")
+_RANGES = ("low", "high", "score_range")
+_ANY = ("action_repeat", "episode_length", *_RANGES)
 StoredSpec = Mapping[str, Any]
 """A spec as JSON has it, with what is known: `suite`, `domain` and `task` of dm_control, or `make` and `kwargs`;
 `action_repeat`, `episode_length`, bounds `low` and `high`, `score_range`, `obs_order`, `versions`."""
@@ -57,15 +58,20 @@ def in_words(spec: StoredSpec) -> str:
     for name, words in (("action_repeat", "action repeat {}"), ("episode_length", "at most {} steps")):
         if name in spec:
             said.append(words.format(spec[name]))
-    for name, words in (("low", "actions from {}"), ("high", "to {}"), ("score_range", "scores from {} to {}")):
-        value = spec.get(name)
-        if isinstance(value, list) and value:
-            same = name != "score_range" and all(entry == value[0] for entry in value)
-            said.append(words.format(*(value if name == "score_range" else [value[0] if same else value])))
+    low, high, scores = (value if isinstance(value := spec.get(name), list) else [] for name in _RANGES)
+    if low and high:
+        said.append(f"actions from {_same(low)} to {_same(high)}")
+    if len(scores) == 2:
+        said.append("scores from {} to {}".format(*scores))
     ran = spec.get(_VERSIONS)
     if isinstance(ran, Mapping) and ran:
         said.append(f"run by {', '.join(f'{name} {version}' for name, version in ran.items())}")
     return ", ".join(said)
+
+
+def _same(numbers: list[Any]) -> Any:
+    """The one that all are, if they are."""
+    return numbers[0] if all(number == numbers[0] for number in numbers) else numbers
 
 
 def registered_spec(name: str, obs_dim: int, action_dim: int) -> TaskSpec | None:
