@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from datamodules.columns import ChunkedColumn
 from datamodules.layout import alike_names
 from datamodules.store import EpisodeStore
 from lit_pwm.errors import LitPWMError, did_you_mean
@@ -163,8 +162,7 @@ def copies(stores: Sequence[EpisodeStore]) -> list[str]:
 
 def warn_of_chunks(stores: Sequence[EpisodeStore]) -> None:
     """Say once, on the first rank, which stores are read slowly because their rows lie in chunks."""
-    columns = ("obs", "action", "reward")
-    chunked = [store for store in stores if any(isinstance(store.column(name), ChunkedColumn) for name in columns)]
+    chunked = [store for store in stores if store.is_chunked]
     if chunked:
         rank_zero_warn(
             f"The rows of {_listed(chunked)} lie in chunks, perhaps compressed, so that slices are read 10 to 100 "

@@ -42,8 +42,7 @@ class EpisodeStore:
         version: of the file's format.
         content: what tells the store from others, the same for all copies; None for version 1.
         hash: SHA-256 over the checksums of all columns and attributes, 64 hexadecimal digits; None for version 1.
-        statistics: counts, returns and scales of observations of each task as the store keeps them; None for stores
-            written before they were kept, of which `datamodules.info.statistics` computes them.
+        statistics: what is kept of each task; None in older stores, of which `datamodules.info.statistics` computes it.
         tasks: task name → (obs_dim, action_dim), unpadded, in index order.
         action_repeat: control steps for each action, over which a reward sums.
         clipped_actions: actions that were beyond ±1 by rounding and that the writer clipped.
@@ -57,6 +56,7 @@ class EpisodeStore:
         task: index of each episode's task, int64 [E].
         obs_dim: padded width of observations.
         action_dim: padded width of actions.
+        is_chunked: whether rows lie in chunks, perhaps compressed, which cannot be mapped.
 
     Raises:
         LitPWMError: there is no such file, it is no episode store of a version that is read, or its structure has
@@ -68,6 +68,7 @@ class EpisodeStore:
         with open_store(self.path) as (file, self.version):
             self.identity = Identity.of(self.path)
             found = read_structure(file, self.version)
+            self.is_chunked = not found.faults and any(file[name].chunks for name in ("obs", "action", "reward"))
         if found.faults:
             raise self._damaged("; ".join(found.faults[:_SHOWN_FAULTS]))
         self._take(found)
