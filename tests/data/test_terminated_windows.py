@@ -161,6 +161,12 @@ def test_a_second_stream_with_terminations_marks_the_first_streams_batches_too(e
     assert all("valid" in batch for batch in both.val_dataloader())
 
 
+def test_a_second_stream_of_more_episodes_knows_how_the_firsts_end(ended):
+    second = SecondStream(horizon=5, batch_size=20, stores=list(ended))
+    for batch in datamodule([ended[0]], tasks=["walker-walk"], second=second).train_dataloader():
+        assert_right(batch["second"], [EpisodeStore(path) for path in ended], 5)
+
+
 def test_without_terminations_batches_have_no_marks(ended):
     """Nor where only tasks without are chosen from a store that has some."""
     for data in (datamodule([ended[1]]), datamodule([ended[0]], tasks=["cup-catch"])):
@@ -180,7 +186,7 @@ def test_columns_read_no_further_than_they_are_told(ended, tmp_path, monkeypatch
         rows = source["obs"][:]
     starts, last = np.array([0, len(rows) - 2, 3, 7]), np.array([2, len(rows) - 1, 3, 30])
     wanted = np.stack([[rows[min(s + t, end), :4] for s, end in zip(starts, last, strict=True)] for t in range(6)])
-    stores = [EpisodeStore(ended[0]), EpisodeStore(chunked)]
+    stores = [EpisodeStore(chunked), EpisodeStore(ended[0])]
     monkeypatch.setattr("datamodules.columns._physical_memory", lambda: 10_000)
     stores.append(EpisodeStore(ended[0]))
     for store in stores:
