@@ -66,8 +66,7 @@ class PolicyLearning(PolicyUpdate, metaclass=AcceptsOldSpellings):
         discounting: what the policy believes of ends: `lit_pwm.discounting.ContinuationDiscount`, γ c_t where the world
             model has a continuation head, or its control `ConstantDiscount`, γ whatever the model says.
         returns: in which units rewards are trained on, and what returns are divided by.
-        detach_actor_input: cut the gradient at the actor's input (as PWM).
-        actor_optimizer: how the actor steps, and how its average follows.
+        actor_optimizer: how the actor steps, whether gradients go through its input, and how its average follows.
         critic_optimizer: how the critics step, in which passes and minibatches, and how their targets follow.
         actor_parity: an actor whose number of parameters this one is to have.
         world_model: what a world model without checkpoint is to be made of, as in pre-training; refused beside a
@@ -96,7 +95,6 @@ class PolicyLearning(PolicyUpdate, metaclass=AcceptsOldSpellings):
         lam: Fraction = 0.95,
         discounting: Callable[[], Discounting] = ContinuationDiscount,
         returns: ReturnOptions = _RETURNS,
-        detach_actor_input: bool = True,
         actor_optimizer: ActorOptimizer = _ACTOR_OPTIMIZER,
         critic_optimizer: CriticOptimizer = _CRITIC_OPTIMIZER,
         actor_parity: ActorParity = _ACTOR_PARITY,
@@ -151,7 +149,6 @@ class PolicyLearning(PolicyUpdate, metaclass=AcceptsOldSpellings):
         )
         self.save_world_model: SaveWorldModel = save_world_model
         self.horizon, self.gamma, self.lam = horizon, gamma, lam
-        self.detach_actor_input = detach_actor_input
         self.returns_of_each_task = self.returns.scale == "task"
         self._imagined_reward = MeanMetric(nan_strategy="disable")
 

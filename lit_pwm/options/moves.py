@@ -119,6 +119,7 @@ MOVED: dict[str, tuple[Moved, ...]] = {
         moved("actor_lr", "actor_optimizer.lr"),
         moved("actor_clip_norm", "actor_optimizer.clip_norm"),
         moved("actor_average_rate", "actor_optimizer.average_rate"),
+        moved("detach_actor_input", "actor_optimizer.detach_input"),
         moved("critic_lr", "critic_optimizer.lr"),
         moved("critic_clip_norm", "critic_optimizer.clip_norm"),
         moved("critic_passes", "critic_optimizer.passes"),

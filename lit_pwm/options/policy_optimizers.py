@@ -21,6 +21,8 @@ class ActorOptimizer:
             weights, moves after each update. The averaged one is the policy: it is what is evaluated, saved for use and
             continued from. A policy trained by gradients through a model swings between updates, and its average does
             not. 1 is PWM's, without average.
+        detach_input: cut the gradient at the actor's input, so that it flows only through the dynamics and the rewards
+            (as PWM).
     """
 
     lr: Positive = 5e-4
@@ -28,6 +30,7 @@ class ActorOptimizer:
     betas: tuple[Beta, Beta] = (0.7, 0.95)
     clip_norm: Positive = 1.0
     average_rate: Rate = 1.0
+    detach_input: bool = True
 
     def __post_init__(self) -> None:
         _check(self)

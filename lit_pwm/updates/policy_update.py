@@ -28,14 +28,12 @@ class PolicyUpdate(PolicyDraws):
         discounting: what the policy believes of ends.
         lam: λ of the critics' targets.
         returns: in which units rewards are trained on, and what returns are divided by.
-        detach_actor_input: cut the gradient at the actor's input.
     """
 
     gamma: float
     discounting: Discounting
     lam: float
     returns: ReturnOptions
-    detach_actor_input: bool
 
     def update(
         self,
@@ -130,7 +128,7 @@ class PolicyUpdate(PolicyDraws):
             gradient to the actor through rewards, latents and c.
         """
         found = imagine(
-            self.world_model, self.actor, z, task, noise, self.returns.reward_space, self.detach_actor_input,
+            self.world_model, self.actor, z, task, noise, self.returns.reward_space, self.actor_optimizer.detach_input,
             dynamics_noise=dynamics_noise, discounting=self.discounting,
         )  # fmt: skip
         rollout = replace(found, rewards=self.returns.reward_scale * found.rewards)

@@ -75,7 +75,7 @@ def test_work_goes_on_though_nobody_sees_how_far_it_is(gone, tmp_path):
         )
     assert done.returncode == 0
     assert b"2 episodes" in done.stdout
-    assert os.listdir(tmp_path) == ["s.h5"]
+    assert sorted(os.listdir(tmp_path)) == ["s.h5", "s.json"]
 
 
 def test_a_process_without_stdout_and_stderr_works_and_writes_into_no_file(tmp_path):

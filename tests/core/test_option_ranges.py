@@ -172,7 +172,7 @@ def test_defaults_lie_in_their_ranges(cls):
             "initial_checkpoint ' '; give text, not empty, or null",
         ),
         (lambda: PolicyLearning(returns={"reward_space": "symlogs"}), "Did you mean 'symlog'"),
-        (lambda: PolicyLearning(detach_actor_input="no"), "give true or false"),
+        (lambda: PolicyLearning(actor_optimizer={"detach_input": "no"}), "give true or false"),
         (lambda: datamodules.MultitaskDataModule("x.h5", tasks="walker-run"), "tasks 'walker-run'; give a list"),
         (lambda: datamodules.MultitaskDataModule("x.h5", seed=-1), "seed -1; give a whole number, 0 or more, or null"),
         (lambda: datamodules.MultitaskDataModule("x.h5", num_workers=10**6), "num_workers 1000000; .* at most 1024"),
