@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch import Trainer
@@ -103,22 +103,27 @@ class ChosenData:
         """Whether any chosen episode, of either stream, ended by termination."""
         return bool(self._of_both_streams()[1].terminated.any())
 
-    def termination_rates(self) -> dict[str, float]:
-        """The share of transitions that end their episode by termination, over the training episodes, of each task.
+    def termination_rates(self, stream: Literal["first", "second", "both"] = "first") -> dict[str, float]:
+        """The share of transitions that end their episode by termination, over a stream's training episodes.
 
-        Those of both streams count; 0 for a task without.
+        Args:
+            stream: the first, the second, or both, in which an episode counts once.
+
+        Returns:
+            Each task of the stream and its share, 0 for a task without; nothing for a second stream that is not there.
         """
-        _, table, held = self._of_both_streams()
+        table, held = self._opened()[1], self._split.held
+        if stream == "both":
+            _, table, held = self._of_both_streams()
+        elif stream == "second":
+            if (second := self._second_episodes) is None:
+                return {}
+            table, held = second.table, second.held
         rates = {}
         for number, name in enumerate(table.tasks):
             mine = (table.task == number) & ~held
             rates[name] = float(table.terminated[mine].sum() / max(1, table.length[mine].sum()))
         return rates
-
-    @property
-    def terminating_tasks(self) -> tuple[str, ...]:
-        """Tasks of which a training episode, of either stream, ended by termination."""
-        return tuple(name for name, rate in self.termination_rates().items() if rate > 0)
 
     @property
     def held_out(self) -> np.ndarray:

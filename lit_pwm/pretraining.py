@@ -125,7 +125,7 @@ class WorldModelPretraining(PretrainingNetworks, metaclass=AcceptsOldSpellings):
             rank_zero_info(f"dynamics {parity}")
         apply_settings(self._settings, self.trainer.optimizers, [cast("LambdaLR", self.lr_schedulers())])
         hold_absent_tasks(self.world_model, source_of(self).tasks)
-        learn_ends(source_of(self), self.world_model, trained=True)
+        learn_ends(source_of(self), self.world_model, trained_on="first")
         notice_unused_stream(source_of(self), "pre-training learns from the first. Leave data.second out.")
         self.prepare_updates(self.trainer.optimizers[0])
 

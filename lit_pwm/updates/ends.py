@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from lit_pwm.batch import DataSource
 from lit_pwm.errors import LitPWMError
 from lit_pwm.models.world_model import WorldModel
+
+Stream = Literal["first", "second", "both"]
+"""Of the data."""
 
 
 def require_continuation(source: DataSource, world_model: WorldModel) -> None:
@@ -25,32 +30,40 @@ def require_continuation(source: DataSource, world_model: WorldModel) -> None:
         )
 
 
-def terminating_tasks(source: DataSource) -> tuple[str, ...]:
-    """Tasks of which training episodes ended by termination; all, where a datamodule does not say in which they do."""
-    if (found := getattr(source, "terminating_tasks", None)) is None:
+def terminating_tasks(source: DataSource, stream: Stream = "both") -> tuple[str, ...]:
+    """Tasks of which training episodes of a stream ended by termination.
+
+    All, where a datamodule does not say in which they do.
+    """
+    if (rates := getattr(source, "termination_rates", None)) is None:
         return tuple(getattr(source, "all_tasks", source.tasks)) if source.has_terminations else ()
-    return tuple(found)
+    return tuple(name for name, rate in rates(stream).items() if rate > 0)
 
 
-def learn_ends(source: DataSource, world_model: WorldModel, trained: bool) -> None:
+def learn_ends(source: DataSource, world_model: WorldModel, trained_on: Stream | None) -> None:
     """Let the continuation head know in which tasks the data's episodes end; called when training starts.
+
+    It comes to know of those alone that it is trained on: what it says of others, it does not know.
 
     Args:
         source: the data.
         world_model: the model; nothing is done where it has no such head.
-        trained: whether this run trains the head.
+        trained_on: the stream that this run trains the head on; None where it does not. Pre-training uses no other than
+            the first, and a policy needs the model to know what ends in either.
 
     Raises:
-        LitPWMError: it does not, and episodes end in a task where the head's training has seen no end.
+        LitPWMError: episodes end in a task of which the head has seen no end and sees none in this run.
     """
     if world_model.continuation_head is None:
         return
-    unknown = [name for name in terminating_tasks(source) if name not in world_model.terminating_tasks]
-    if unknown and not trained:
+    seen = () if trained_on is None else terminating_tasks(source, trained_on)
+    needed = seen if trained_on == "first" else terminating_tasks(source)
+    unknown = [name for name in needed if name not in (*world_model.terminating_tasks, *seen)]
+    if unknown:
         raise LitPWMError(
             f"The data holds episodes of {', '.join(unknown)} that ended by termination, and the world model's "
             f"continuation head was trained on none: for it every episode goes on there. Train the world model further "
             f"on this data (model.initial_checkpoint in pre-training, or `continuation` among the parts of "
-            f"FinetuneSchedule), or leave those tasks out with data.tasks."
+            f"FinetuneSchedule, with these episodes in data.second), or leave those tasks out with data.tasks."
         )
-    world_model.know_ends_(dict.fromkeys(unknown, True))
+    world_model.know_ends_(dict.fromkeys(seen, True))

@@ -81,7 +81,8 @@ class PolicyPreparation(PolicyCheckpoints):
         for group, wanted in zip(self.trainer.optimizers[-1].param_groups, self._settings[-1], strict=True):
             group.update(wanted)
         source = source_of(self)
-        learn_ends(source, self.world_model, trained=CONTINUATION in self._plan.openings)
+        trained = CONTINUATION in self._plan.open_at(planned_updates(self) - 1)
+        learn_ends(source, self.world_model, trained_on="second" if trained else None)
         if self.finetuning is not None:
             hold_absent_tasks(self.world_model, getattr(source, "second_tasks", source.tasks))
         else:
