@@ -60,14 +60,19 @@ def split(table: EpisodeTable, fraction: float, horizon: int, val_horizon: int |
         fraction: share of each task's episodes.
         horizon: transitions of a training slice.
         val_horizon: transitions of a validation slice; if not given, the larger of `horizon` and 16, or the length of
-            the longest episode of the task for which that is shortest, if it is less.
+            the longest episode of the task for which that is shortest, if it is less; tasks whose episodes all
+            terminated offer slices of any.
     """
     wanted = val_horizon or max(horizon, _LONGEST_DEFAULT_VALIDATION)
     found = Split(np.zeros(len(table), bool), wanted)
     if fraction == 0:
         return found
     own = {name: np.flatnonzero(table.task == task) for task, name in enumerate(table.tasks)}
-    offers = np.where(table.terminated, np.maximum(table.length, wanted), table.length)  # up to which horizon
+    # Slices may run past terminations. But where other episodes of a task do not end so, the horizon is by default none
+    # that only those offer which do: they alone would be held out.
+    goes_on = np.isin(table.task, table.task[~table.terminated])
+    endless = table.terminated if val_horizon else ~goes_on
+    offers = np.where(endless, np.maximum(table.length, wanted), table.length)  # up to which horizon
     longest = {name: int(offers[episodes].max()) for name, episodes in own.items() if len(episodes) > 1}
     shortest = min(longest, key=lambda name: longest[name], default=None)
     if shortest is not None and longest[shortest] < wanted:
@@ -92,6 +97,14 @@ def split(table: EpisodeTable, fraction: float, horizon: int, val_horizon: int |
         found.notices.append(
             f"Validation has fewer episodes than data.val_fraction asks for of {_listed(fewer)}, because few are as "
             f"long as a slice of {found.horizon} transitions."
+        )
+    ends = [table.task[table.terminated & there] for there in (found.held, ~found.held)]
+    unseen = np.setdiff1d(*ends)
+    if len(unseen):
+        found.notices.append(
+            f"All episodes of {_listed(list(table.tasks)[task] for task in unseen)} that terminated are held out, so "
+            f"that a world model takes every episode there to go on. Collect more that terminate, or hold out fewer "
+            f"(data.val_fraction)."
         )
     return found
 
