@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +16,7 @@ from datamodules.store import EpisodeStore
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.options import checked
 from lit_pwm.paths import absolute
+from lit_pwm.runtime.atomic import replacing_folder
 from lit_pwm.tasks.stored_specs import StoredSpec
 
 ExportFormat = Literal["minari", "lerobot"]
@@ -93,16 +92,8 @@ def export_store(
         )
     episodes = _within_bounds(source, numbers, low, high)
     what = Exported(name, spec, obs_dim, low, high, len(numbers), int(source.length[numbers].sum()), episodes)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.exporting")
-    try:
-        beside.mkdir(parents=True)
+    with replacing_folder(path, "The data set") as beside:
         (write_minari if to == "minari" else write_lerobot)(beside, what)
-        beside.rename(path)
-    except OSError as error:
-        raise LitPWMError(f"The data set {str(path)!r} could not be written ({error.strerror or error}).") from error
-    finally:
-        with suppress(OSError):
-            shutil.rmtree(beside)
 
 
 def _one_task(store: EpisodeStore, task: str | None) -> str:

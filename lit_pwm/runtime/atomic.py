@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then renamed."""
+"""Files and folders that are whole or not there: written beside their place, then renamed."""
 
 from __future__ import annotations
 
@@ -62,6 +62,48 @@ def replacing_part(path: str | Path, what: str) -> Generator[Path, None, None]:
 
 
 @contextlib.contextmanager
+def replacing_folder(path: str | Path, what: str) -> Generator[Path, None, None]:
+    """A folder to write into, which is given the name `path` if the block ends well and is removed if it does not.
+
+    What killed processes of this machine have left beside it is removed first. A link is followed: the folder that it
+    leads to is filled, and the link stays.
+
+    Args:
+        path: where the folder is to be, which must not exist or be empty.
+        what: what the folder is, for errors, such as `"The data card"`.
+
+    Yields:
+        A folder beside `path`, empty.
+
+    Raises:
+        LitPWMError: the folder cannot be written; raised for any OSError within the block.
+    """
+    path = Path(os.path.realpath(absolute(path)))
+    remove_abandoned(path.parent)
+    beside = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.part")
+    _being_written.add(beside)
+    try:
+        beside.mkdir(parents=True)
+        yield beside
+        with contextlib.suppress(OSError):
+            path.rmdir()  # an empty one
+        beside.rename(path)
+    except OSError as error:
+        reason = error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
+        raise LitPWMError(
+            f"{what} {str(path)!r} could not be written: {reason}{_room(path.parent)}. Name a folder in a place that "
+            f"can be written to."
+        ) from error
+    except LitPWMError as error:  # of a file in it: named as it would have been
+        if str(beside) not in str(error):
+            raise
+        raise LitPWMError(str(error).replace(str(beside), str(path))) from error
+    finally:
+        _remove(beside)
+        _being_written.discard(beside)
+
+
+@contextlib.contextmanager
 def _in_its_place(path: Path, beside: Path, what: str) -> Generator[Path, None, None]:
     _being_written.add(beside)
     try:
@@ -114,13 +156,12 @@ def _host() -> str:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove the unfinished files of processes of this machine that are gone."""
+    """Remove the unfinished files and folders of processes of this machine that are gone."""
     with contextlib.suppress(OSError):
         for path in folder.glob(".*.part"):
             found = _PART.fullmatch(path.name)
             if found and found["host"] == _host() and not _is_running(int(found["pid"])):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+                _remove(path)
 
 
 def _is_running(pid: int) -> bool:
@@ -136,5 +177,10 @@ def _is_running(pid: int) -> bool:
 def abandon_all() -> None:
     """Remove what is being written, for a process that is about to end at once."""
     for path in list(_being_written):
-        with contextlib.suppress(OSError):
-            path.unlink()
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or a folder with what it holds, as far as that can be done; links are not followed."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

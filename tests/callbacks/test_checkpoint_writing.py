@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 import callbacks
 from lit_pwm.errors import LitPWMError, NonFiniteLossError
-from lit_pwm.runtime.atomic import replacing, replacing_part
+from lit_pwm.runtime.atomic import replacing, replacing_folder, replacing_part
 from lit_pwm.updates.checkpoint_io import write_tensors
 
 CONTENT = {"state_dict": {"weight": torch.arange(200_000.0)}, "global_step": 3}
@@ -142,3 +142,47 @@ def test_an_unfinished_file_of_a_running_process_is_left_alone(tmp_path):
     with replacing_part(tmp_path / "b", "It") as other:
         other.write_text("")
     assert not theirs.exists()
+
+
+def test_a_folder_of_a_process_that_was_killed_is_removed_by_the_next(tmp_path):
+    script = """
+import os, signal, sys
+from lit_pwm.runtime.atomic import replacing_folder
+with replacing_folder(sys.argv[1], "The folder") as beside:
+    (beside / "inner").mkdir()
+    (beside / "inner" / "file").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", script, tmp_path / "new"], check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.is_dir()
+    with replacing_folder(tmp_path / "other", "The folder") as beside:
+        (beside / "file").touch()
+        assert not left.exists()
+    assert os.listdir(tmp_path) == ["other"]
+    assert os.listdir(tmp_path / "other") == ["file"]
+
+
+def test_a_folder_is_made_where_a_link_leads(tmp_path):
+    for place, exists in (("empty", True), ("new", False)):
+        if exists:
+            (tmp_path / place).mkdir()
+        (link := tmp_path / f"to_{place}").symlink_to(place)
+        with replacing_folder(link, "The folder") as beside:
+            (beside / "file").touch()
+        assert link.is_symlink()
+        assert os.listdir(tmp_path / place) == ["file"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_file_of_a_folder_that_could_not_be_written_is_named_where_it_would_have_been(tmp_path):
+    def written():
+        with replacing_folder(tmp_path / "new", "The folder") as beside:
+            (beside / "file").touch()
+            with replacing(beside / "file" / "inner", "The figure"):
+                pass
+
+    with pytest.raises(LitPWMError) as caught:
+        written()
+    assert f"The figure could not be written to '{tmp_path / 'new' / 'file' / 'inner'}'" in str(caught.value)
+    assert not list(tmp_path.iterdir())

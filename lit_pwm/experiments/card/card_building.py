@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import warnings
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +28,7 @@ from lit_pwm.experiments.card.wording import printable
 from lit_pwm.experiments.report.page import build_report
 from lit_pwm.experiments.report.tables import markdown_text
 from lit_pwm.paths import absolute
+from lit_pwm.runtime.atomic import replacing_folder
 
 
 def make_card(
@@ -54,27 +53,18 @@ def make_card(
     """
     source, folder = EpisodeStore(store), absolute(out)
     _require_new(folder)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.making")
-    try:
-        beside.mkdir(parents=True)
-        with tempfile.TemporaryDirectory(dir=beside) as films, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph")  # a name in letters that matplotlib's font lacks
-            _build(source, beside, Path(films), videos, progress)
-        with suppress(OSError):
-            folder.rmdir()  # an empty one
-        beside.rename(folder)
-    except OSError as error:
-        raise LitPWMError(
-            f"The data card {str(folder)!r} could not be written ({error.strerror or error}). Name a folder where you "
-            f"may write, with --out."
-        ) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with (
+        replacing_folder(folder, "The data card") as beside,
+        tempfile.TemporaryDirectory(dir=beside) as films,
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message="Glyph")  # a name in letters that matplotlib's font lacks
+        _build(source, beside, Path(films), videos, progress)
     return folder / "index.html"
 
 
 def _require_new(folder: Path) -> None:
-    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise LitPWMError(
             f"The folder of the card, --out {str(folder)!r}, exists already and is not empty. Name another one, or "
             f"remove it."
