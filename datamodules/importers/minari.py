@@ -13,8 +13,8 @@ import numpy as np
 from datamodules.importers.flat_columns import task_name
 from datamodules.importers.importer import ImportedEpisode, ImportedTask, Plan
 from datamodules.importers.json_files import json_object
-from datamodules.importers.minari_storages import STORAGES, MinariStorage
-from datamodules.importers.shared_options import ACTION_BOUNDS, TASK, bounds_of
+from datamodules.importers.minari_storages import STORAGES, MinariEpisode, MinariStorage
+from datamodules.importers.shared_options import ACTION_BOUNDS, TASK, Bounds, bounds_of
 from lit_pwm.errors import LitPWMError
 from lit_pwm.tasks.flat_space import SpacePart, flattened, space_parts
 from lit_pwm.tasks.spec import GYM_MAKE
@@ -112,19 +112,15 @@ class _DataSet:
                 f"{str(path)!r} keeps its data as {data_format!r}; {', '.join(STORAGES)} are read. Convert it with "
                 f"minari."
             )
-        parts = space_parts(_space(path, found, "observation_space"), f"observation_space of {str(path)!r}")
-        action = _space(path, found, "action_space")
-        if action["type"] != "Box":
+        storage = STORAGES[data_format](path / "data")
+        count = found.get("total_episodes", len(storage.ids))
+        if count != len(storage.ids) or not storage.ids:
             raise LitPWMError(
-                f"The action_space of {str(path)!r} is of the kind {action['type']}; policies act in a Box, and "
-                f"discrete or composed actions are not imported."
+                f"{str(path)!r} says that it has {count} episodes, and {len(storage.ids)} are there. Download it anew."
             )
-        (acts,) = space_parts(action, f"action_space of {str(path)!r}")
+        parts, acts, low, high = _spaces(path, found, storage, options[ACTION_BOUNDS.key])
         environment = _environment(path, found)
         name = options[TASK.key] or (f"gym:{environment['id']}" if environment else None)
-        low, high = (np.array(action[side], np.float64).reshape(-1) for side in ("low", "high"))
-        if options[ACTION_BOUNDS.key] is not None or not (np.isfinite(low).all() and np.isfinite(high).all()):
-            low, high = bounds_of(options[ACTION_BOUNDS.key], acts.width, f"Minari's data set {str(path)!r}")
         spec: dict[str, object] = {}
         if environment:
             given = environment.get("kwargs")
@@ -134,12 +130,6 @@ class _DataSet:
             spec["episode_length"] = int(environment["max_episode_steps"])
         if len(parts) > 1 or parts[0].keys:
             spec["obs_order"] = [part.name for part in parts]
-        storage = STORAGES[data_format](path / "data")
-        count = found.get("total_episodes", len(storage.ids))
-        if count != len(storage.ids) or not storage.ids:
-            raise LitPWMError(
-                f"{str(path)!r} says that it has {count} episodes, and {len(storage.ids)} are there. Download it anew."
-            )
         return cls(
             path,
             storage,
@@ -171,15 +161,71 @@ class _DataSet:
         return ImportedEpisode(obs, action, found.column("rewards").reshape(-1), bool(len(ended)))
 
 
-def _space(path: Path, metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A space's description, which is JSON in JSON."""
+def _spaces(
+    path: Path, metadata: Mapping[str, Any], storage: MinariStorage, given: Bounds | None
+) -> tuple[list[SpacePart], SpacePart, np.ndarray, np.ndarray]:
+    """The parts of observations, actions, and the lower and upper bounds of these, float64 [A] each.
+
+    Metadata without spaces (`observation_space`, `action_space`) does where bounds are given and what is observed is a
+    plain array: its width is that of the first episode.
+    """
+    observation, action = (_space(path, metadata, name) for name in ("observation_space", "action_space"))
+    what = f"Minari's data set {str(path)!r}"
+    if observation is None or action is None:
+        if given is None:
+            raise LitPWMError(
+                f"{str(path / _METADATA)!r} does not describe its observation_space and action_space, so that bounds "
+                f"of actions are not known. Give them: --action-bounds LOW,HIGH for all entries, or "
+                f"LOW,LOW,…:HIGH,HIGH,…; or save the data set anew with minari 0.5 or later, which writes the spaces."
+            )
+        first = storage.episode(0)
+    if observation is not None:
+        parts = space_parts(observation, f"observation_space of {str(path)!r}")
+    else:
+        parts = [SpacePart((), _plain_shape(first, "observations", path))]
+    if action is None:
+        acts = SpacePart((), _plain_shape(first, "actions", path))
+        return parts, acts, *bounds_of(given, acts.width, what)
+    if action["type"] != "Box":
+        raise LitPWMError(
+            f"The action_space of {str(path)!r} is of the kind {action['type']}; policies act in a Box, and discrete "
+            f"or composed actions are not imported."
+        )
+    (acts,) = space_parts(action, f"action_space of {str(path)!r}")
+    low, high = (np.array(action[side], np.float64).reshape(-1) for side in ("low", "high"))
+    if given is not None or not (np.isfinite(low).all() and np.isfinite(high).all()):
+        low, high = bounds_of(given, acts.width, what)
+    return parts, acts, low, high
+
+
+def _plain_shape(episode: MinariEpisode, column: str, path: Path) -> tuple[int, ...]:
+    """The shape of a row of a column that is one array of floats."""
+    try:
+        values = episode.column(column)
+    except LitPWMError as error:
+        raise LitPWMError(
+            f"{str(path / _METADATA)!r} does not describe the space of its {column}, and they are no plain array, so "
+            f"that the order of their parts is not known ({error}). Save the data set anew with minari 0.5 or later."
+        ) from error
+    if values.dtype.kind != "f":
+        raise LitPWMError(
+            f"{str(path / _METADATA)!r} does not describe the space of its {column}, which are of type "
+            f"{values.dtype}: choices and pixels look like that too. Save the data set anew with minari 0.5 or later."
+        )
+    return values.shape[1:]
+
+
+def _space(path: Path, metadata: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """A space's description, which is JSON in JSON; None where there is none."""
+    if metadata.get(name) is None:
+        return None
     try:
         space = json.loads(metadata[name])
         space["type"]
     except (KeyError, ValueError, TypeError) as error:
         raise LitPWMError(
-            f"{str(path / _METADATA)!r} does not describe its {name}, without which the numbers' order and bounds are "
-            f"not known. Save the data set anew with minari 0.5 or later, which writes it."
+            f"The {name} in {str(path / _METADATA)!r} cannot be read ({error}). Save the data set anew with minari 0.5 "
+            f"or later, which writes it."
         ) from error
     return space
 

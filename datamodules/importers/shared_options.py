@@ -10,8 +10,11 @@ import numpy as np
 from datamodules.importers.importer import ImportOption
 from lit_pwm.errors import LitPWMError
 
+Bounds = tuple[tuple[float, ...], tuple[float, ...]]
+"""Lower and upper ones as they are given: of each entry, or one of all."""
 
-def bounds(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+
+def bounds(text: str) -> Bounds:
     """Lower and upper bounds, as they are written: `LOW,HIGH` for all entries, or `LOW,LOW,…:HIGH,HIGH,…`.
 
     Raises:
@@ -41,9 +44,7 @@ ACTION_BOUNDS = ImportOption(
 )
 
 
-def bounds_of(
-    given: tuple[tuple[float, ...], tuple[float, ...]] | None, action_dim: int, what: str
-) -> tuple[np.ndarray, np.ndarray]:
+def bounds_of(given: Bounds | None, action_dim: int, what: str) -> tuple[np.ndarray, np.ndarray]:
     """Bounds of actions of a width, float64 [A] each.
 
     Args:

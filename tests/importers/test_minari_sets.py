@@ -132,7 +132,7 @@ def box(**changes):
     [
         ({"data_format": "zarr"}, "keeps its data as 'zarr'; hdf5, arrow, parquet are read"),
         ({"total_episodes": 12}, "says that it has 12 episodes, and 11 are there"),
-        ({"observation_space": None}, "does not describe its observation_space"),
+        ({"observation_space": None}, "does not describe its observation_space.*--action-bounds"),
         ({"observation_space": box(dtype="uint8", shape=[8, 8, 3])}, "holds pixels"),
         ({"observation_space": json.dumps({"type": "Text"})}, "is of the kind Text"),
         ({"action_space": json.dumps({"type": "Discrete", "n": 3})}, "is of the kind Discrete"),
@@ -153,6 +153,35 @@ def test_bounds_that_are_given_stand_for_those_that_are_missing(sets, planned):
     change(sets / "reaching_hdf5", action_space=box(high=[float("inf"), 1]))
     task = planned(Minari(), sets / "reaching_hdf5", action_bounds=((-2, 0), (2, 3))).tasks["t"]
     assert (task.low.tolist(), task.high.tolist()) == ([-2, 0], [2, 3])
+
+
+@pytest.mark.parametrize("missing", [("observation_space", "action_space"), ("observation_space",), ("action_space",)])
+def test_without_spaces_plain_arrays_are_read_where_bounds_are_given(sets, episodes_of, missing):
+    path, bounds = sets / "pendulum", ((-2,), (2,))
+    described = episodes_of(Minari(), path, action_bounds=None)
+    change(path, **dict.fromkeys(missing))
+    for one, other in zip(episodes_of(Minari(), path, action_bounds=bounds), described, strict=True):
+        np.testing.assert_array_equal(one.obs, other.obs)
+        np.testing.assert_array_equal(one.action, other.action)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_without_spaces_parts_of_observations_are_refused(sets, episodes_of, storage):
+    path = sets / f"reaching_{storage}"
+    change(path, observation_space=None, action_space=None)
+    with pytest.raises(LitPWMError, match="does not describe the space of its observations, and they are no plain"):
+        episodes_of(Minari(), path, action_bounds=((-2,), (2,)))
+
+
+def test_without_spaces_whole_numbers_are_refused(sets, episodes_of):
+    path = sets / "pendulum"
+    change(path, observation_space=None, action_space=None)
+    with h5py.File(path / "data/main_data.hdf5", "a") as file:
+        actions = file["episode_0/actions"][()]
+        del file["episode_0/actions"]
+        file["episode_0/actions"] = actions.astype(np.int64)
+    with pytest.raises(LitPWMError, match="space of its actions, which are of type int64"):
+        episodes_of(Minari(), path, action_bounds=((-2,), (2,)))
 
 
 def test_an_episode_that_goes_on_after_its_termination_is_refused(sets, episodes_of):
