@@ -142,6 +142,10 @@ class MultitaskDataModule(ChosenData, LightningDataModule):
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Rows in memory may be as large as it is; a process that is handed the module reads its own.
+        return {**self.__dict__, "_storage": None}
+
     def _rows(self) -> Storage:
         """Where the rows live, read there when first needed."""
         if self._storage is None:

@@ -163,6 +163,17 @@ def test_the_loaders_state_resumes_to_the_batch(mixed_store):
         assert_same(list(resumed), everything[7:19])
 
 
+@pytest.mark.parametrize("storage", ["memmap", "ram", "device"])
+def test_is_pickled_without_rows_that_were_read(mixed_store, storage):
+    data = module(mixed_store, storage=storage, prefetch=2)
+    before, iterator = len(pickle.dumps(data)), iter(data.train_dataloader())
+    first = next(iterator)
+    pickled = pickle.dumps(data)
+    assert len(pickled) == before
+    assert_same([next(iter(pickle.loads(pickled).train_dataloader()))], [first])
+    iterator.close()
+
+
 def test_seeds(mixed_store, monkeypatch):
     assert_same(batches(mixed_store), batches(mixed_store, seed=0))
     monkeypatch.setenv("PL_GLOBAL_SEED", "3")
