@@ -43,7 +43,10 @@ class RunStopped(SystemExit):
 def did_you_mean(name: str, accepted: Iterable[str], shown: int = 12) -> str:
     """A sentence that names the accepted words nearest to `name`, or lists them where none is near."""
     accepted = list(accepted)
-    near = difflib.get_close_matches(name, accepted, n=3, cutoff=0.5)
+    folded: dict[str, str] = {}  # capitals make words look far apart
+    for word in accepted:
+        folded.setdefault(word.casefold(), word)
+    near = [folded[word] for word in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)]
     if near:
         return f"Did you mean {' or '.join(repr(word) for word in near)}?"
     if not accepted:

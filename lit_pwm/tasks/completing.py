@@ -13,6 +13,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 
 from lit_pwm.errors import LitPWMError
 from lit_pwm.tasks.flat_space import space_parts
+from lit_pwm.tasks.foreign_code import close_foreign
 from lit_pwm.tasks.gymnasium_loading import load_gymnasium
 from lit_pwm.tasks.spec import WHOLE_OBSERVATION, TaskSpec
 
@@ -30,7 +31,7 @@ def completed(spec: TaskSpec) -> TaskSpec:
     try:
         return read_from(env, spec)
     finally:
-        env.close()
+        close_foreign(env, spec.name)
 
 
 def read_from(env: gymnasium.Env[Any, Any], spec: TaskSpec) -> TaskSpec:
@@ -43,8 +44,8 @@ def read_from(env: gymnasium.Env[Any, Any], spec: TaskSpec) -> TaskSpec:
     Raises:
         LitPWMError: the environment is of a kind that is not supported, the reason is said; or the spec says otherwise.
     """
-    keys = _observations(env.observation_space, spec)
-    low, high = _bounds(env.action_space, spec)
+    keys = _observations(_space(env, "observation_space", spec), spec)
+    low, high = _bounds(_space(env, "action_space", spec), spec)
     obs_dim = sum(width for _, width in keys)
     for name, said, found in (("obs_dim", spec.obs_dim, obs_dim), ("action_dim", spec.action_dim, len(low))):
         if said not in (0, found):
@@ -56,6 +57,16 @@ def read_from(env: gymnasium.Env[Any, Any], spec: TaskSpec) -> TaskSpec:
         spec, obs_dim=obs_dim, action_dim=len(low), obs_keys=keys, low=low, high=high,
         episode_length=_episode_length(env, spec),
     )  # fmt: skip
+
+
+def _space(env: gymnasium.Env[Any, Any], name: str, spec: TaskSpec) -> Space[Any]:
+    space = getattr(env, name, None)
+    if not isinstance(space, Space):
+        raise LitPWMError(
+            f"The environment of {spec.name!r} has as its {name} {space!r:.80} ({type(space).__module__}."
+            f"{type(space).__name__}). Give it a space of gymnasium.spaces."
+        )
+    return space
 
 
 def _observations(space: Space[Any], spec: TaskSpec) -> tuple[tuple[str, int], ...]:

@@ -8,14 +8,15 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from lit_pwm.errors import LitPWMError
 from lit_pwm.tasks.completing import read_from
+from lit_pwm.tasks.foreign_code import EnvironmentFailedError, close_foreign, failure, in_words
 from lit_pwm.tasks.gymnasium_loading import load_gymnasium
 from lit_pwm.tasks.rendering import CannotRenderError
 from lit_pwm.tasks.spec import TaskSpec
 from lit_pwm.tasks.task_env import TaskEnv
 
 _FRAMES_PER_SECOND = 30  # where an environment does not say
+_FLAG = "True or False"
 
 
 class GymnasiumTaskEnv(TaskEnv):
@@ -44,7 +45,7 @@ class GymnasiumTaskEnv(TaskEnv):
             if render_mode is not None:
                 self._check_frame(env)
         except BaseException:
-            env.close()
+            close_foreign(env, spec.name)
             raise
         self.env = env
         self._space, actions = env.observation_space, env.action_space
@@ -53,11 +54,15 @@ class GymnasiumTaskEnv(TaskEnv):
         low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (actions.low, actions.high))
         # In this form, actions of an environment whose bounds are -1 and 1 stay what they are, to the bit.
         self._centre, self._half = low + (high - low) / 2, (high - low) / 2
-        fps = env.metadata.get("render_fps") or _FRAMES_PER_SECOND
+        fps = (env.metadata or {}).get("render_fps")
+        fps = fps if isinstance(fps, (int, float)) and 0 < fps < np.inf else _FRAMES_PER_SECOND
         self.metadata = {**type(self).metadata, "render_fps": max(1, round(fps / self.task_spec.action_repeat))}
 
     def _start(self, seed: int | None) -> np.ndarray:
-        return self._flat(self.env.reset(seed=seed)[0])
+        found = self.env.reset(seed=seed)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise self._wrong("what reset() returned", found, "a tuple of the observation and a dictionary")
+        return self._flat(found[0])
 
     def _advance(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
         control = self._centre + self._half * np.clip(action, -1, 1)
@@ -65,17 +70,38 @@ class GymnasiumTaskEnv(TaskEnv):
         np.clip(control, self._actions.low, self._actions.high, out=control)  # rounding may lead beyond them
         total = 0.0
         for _ in range(self.task_spec.action_repeat):
-            obs, reward, terminated, truncated, _ = self.env.step(control.copy())
-            total += np.asarray(reward).item()
-            if terminated or truncated:
+            found = self.env.step(control.copy())
+            if not isinstance(found, tuple) or len(found) != 5:
+                raise self._wrong(
+                    "what step() returned", found, "a tuple of observation, reward, terminated, truncated and info"
+                )
+            obs, reward, terminated, truncated, _ = found
+            total += self._number("reward", reward, "a real number")
+            ends = [self._number("terminated", terminated, _FLAG), self._number("truncated", truncated, _FLAG)]
+            if not set(ends) <= {0, 1}:
+                raise self._wrong("terminated and truncated", (terminated, truncated), _FLAG)
+            if any(ends):
                 break
-        return self._flat(obs), float(total), bool(terminated), bool(truncated)
+        return self._flat(obs), float(total), bool(ends[0]), bool(ends[1])
+
+    def _number(self, name: str, value: Any, accepted: str) -> float:
+        """A number that may come as an array of one entry."""
+        found = np.asarray(value)
+        if found.size != 1 or found.dtype.kind not in "biuf":
+            raise self._wrong(name, value, accepted)
+        return float(found.item())
+
+    def _wrong(self, name: str, found: object, accepted: str) -> EnvironmentFailedError:
+        return EnvironmentFailedError(
+            f"The environment of {self.task_spec.name!r} gave {' '.join(repr(found).split())[:120]} as {name}. "
+            f"Accepted, as in gymnasium's own interface: {accepted}. Mend the environment."
+        )
 
     def _flat(self, obs: Any) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is seen by `TaskEnv`
             flat = np.array(gymnasium.spaces.flatten(self._space, obs), dtype=np.float32)
         if flat.shape != self.observation_space.shape:
-            raise LitPWMError(
+            raise EnvironmentFailedError(
                 f"The environment of {self.task_spec.name!r} gave an observation of {flat.size} numbers, and its "
                 f"observation_space has {self.task_spec.obs_dim}. Mend the environment."
             )
@@ -83,12 +109,22 @@ class GymnasiumTaskEnv(TaskEnv):
 
     def render(self) -> np.ndarray | None:
         """The present frame, uint8 [height, width, 3] of the environment's own size, or None without a render mode."""
-        return None if self.render_mode is None else np.array(self.env.render())
+        if self.render_mode is None:
+            return None
+        try:
+            frame = np.array(self.env.render())
+        except Exception as error:  # whatever the rendering library raises
+            raise failure(self.task_spec.name, "render()", error) from error
+        if frame.shape != self._frame_shape:
+            raise self._wrong(
+                f"a frame of shape {list(frame.shape)}", frame.dtype, f"the shape of its first, {self._frame_shape}"
+            )
+        return frame
 
     def close(self) -> None:
         """End the episode and close the environment, after which it can be of no more use."""
         super().close()
-        self.env.close()
+        close_foreign(self.env, self.task_spec.name)
 
     def drop_shadows(self) -> None:
         """Render without shadows, if it is MuJoCo that renders."""
@@ -102,7 +138,7 @@ class GymnasiumTaskEnv(TaskEnv):
             env.reset(seed=0)
             frame = np.asarray(env.render())
         except Exception as error:  # whatever the rendering library raises
-            said = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
+            said = in_words(error)
             raise CannotRenderError(
                 f"Frames of {self.task_spec.name!r} were asked for, and its environment could not render: {said}. Use "
                 f"render_mode=None, or mend it.",
@@ -114,3 +150,4 @@ class GymnasiumTaskEnv(TaskEnv):
                 f"{list(frame.shape)} in the mode 'rgb_array'. A frame is uint8 [height, width, 3].",
                 "its environment's frames are no pictures in RGB",
             )
+        self._frame_shape = frame.shape

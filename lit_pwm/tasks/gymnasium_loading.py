@@ -13,6 +13,7 @@ import gymnasium
 
 from lit_pwm.errors import LitPWMError, did_you_mean
 from lit_pwm.tasks.allowed_imports import require_allowed
+from lit_pwm.tasks.foreign_code import close_foreign, in_words
 from lit_pwm.tasks.gymnasium_registry import registered
 from lit_pwm.tasks.rendering import CannotRenderError, choose_backend
 from lit_pwm.tasks.spec import GYM_MAKE, TaskSpec
@@ -48,7 +49,7 @@ def load_gymnasium(spec: TaskSpec, rendering: bool = False) -> gymnasium.Env[Any
     except LitPWMError:
         raise
     except Exception as error:  # whatever the environment's code raises
-        said = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
+        said = in_words(error)
         message = (
             f"The environment of {spec.name!r} could not be made: {spec.make} with the arguments {arguments} raised "
             f"{said}. {about}"
@@ -61,10 +62,10 @@ def load_gymnasium(spec: TaskSpec, rendering: bool = False) -> gymnasium.Env[Any
             f"The environment of {spec.name!r} should be made by {spec.make}, which returned a {type(env).__name__}. "
             f"Name a function that returns a gymnasium.Env."
         )
-    if rendering and "rgb_array" not in (env.metadata.get("render_modes") or ()):
+    if rendering and "rgb_array" not in (modes := (env.metadata or {}).get("render_modes") or ()):
         raise CannotRenderError(
-            f"Frames of {spec.name!r} were asked for, but its environment's render modes are "
-            f"{env.metadata.get('render_modes')}. Give it the mode 'rgb_array'.",
+            f"Frames of {spec.name!r} were asked for, but its environment's render modes are {list(modes)}. Give it "
+            f"the mode 'rgb_array'.",
             "its environment does not render as arrays",
         )
     return env
@@ -109,7 +110,7 @@ def _make_registered(id: str = "", **arguments: Any) -> gymnasium.Env[Any, Any]:
     """As `gymnasium.make`, which would import what an id asks for; its checker's notices are not for this use."""
     if not isinstance(id, str):
         raise TypeError(f"the id of an environment of gymnasium is a text, and not {id!r}")
-    return gymnasium.make(registered(id, f"The id {id!r}"), disable_env_checker=True, **arguments)
+    return gymnasium.make(registered(id, f"The id {id!r}"), **{"disable_env_checker": True} | arguments)
 
 
 def _takes_render_mode(make: Callable[..., Any]) -> bool:
@@ -120,7 +121,8 @@ def _takes_render_mode(make: Callable[..., Any]) -> bool:
 def _can_be_made(make: Callable[..., Any], spec: TaskSpec) -> bool:
     """Whether it is for the frames alone that an environment cannot be made."""
     try:
-        make(**spec.kwargs).close()
+        env = make(**spec.kwargs)
     except Exception:
         return False
+    close_foreign(env, spec.name)
     return True

@@ -176,8 +176,14 @@ def register(spec: TaskSpec) -> None:
     is handed the spec itself: `make_env` takes a spec in place of a name.
 
     Raises:
-        LitPWMError: another task has this name.
+        LitPWMError: another task has this name, or a command line could not be given it.
     """
+    name = spec.name
+    if not isinstance(name, str) or not name.isprintable() or "," in name or name != name.strip() or not name:
+        raise LitPWMError(
+            f"A task cannot be registered as {name!r:.200}. Accepted: a text of printable characters without commas, "
+            f"which separate the names of tasks, and without space around it."
+        )
     if _SPECS.get(spec.name, spec) != spec:
         raise LitPWMError(
             f"A task named {spec.name!r} is registered already, as {_SPECS[spec.name]}. Give the new task another name."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,12 +90,28 @@ class TaskSpec:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 raise self._wrong(name, value, "a whole number of 1 or more")
-        scores = self.score_range
-        if scores is not None and not (len(scores) == 2 and scores[0] < scores[1]):
-            raise self._wrong("score_range", scores, "the return of a score of 0 and the larger one of 1")
+        for name in ("low", "high"):
+            self._keep_as_numbers(name, "a finite number for each entry of the action")
+        if self.score_range is not None:
+            accepted = "the return of a score of 0 and the larger one of 1"
+            scores = self._keep_as_numbers("score_range", accepted)
+            if not (len(scores) == 2 and scores[0] < scores[1]):
+                raise self._wrong("score_range", scores, accepted)
+
+    def _keep_as_numbers(self, name: str, accepted: str) -> tuple[float, ...]:
+        """A sequence of any kind is kept as a tuple: specs are compared, hashed and written as JSON."""
+        value = getattr(self, name)
+        try:
+            numbers = () if isinstance(value, str) else tuple(float(number) for number in value)
+        except (TypeError, ValueError):
+            numbers = (math.nan,)
+        if isinstance(value, str) or not all(map(math.isfinite, numbers)):
+            raise self._wrong(name, value, accepted)
+        object.__setattr__(self, name, numbers)
+        return numbers
 
     def _check_made(self) -> None:
-        module, _, function = self.make.partition(":")
+        module, _, function = self.make.partition(":") if isinstance(self.make, str) else ("", "", "")
         if not all(part.isidentifier() for part in (*module.split("."), *function.split("."))):
             raise self._wrong("make", self.make, "an importable function, as 'package.module:function'")
         if self.domain or self.task or self.suite:
@@ -110,6 +127,8 @@ class TaskSpec:
             raise self._wrong(
                 "kwargs", self.kwargs, f"arguments that JSON has, so that the spec can be kept in files ({error})"
             ) from error
+        if kept.get("render_mode") not in (None, "rgb_array"):  # a window: without a display the process is aborted
+            raise self._wrong("kwargs", kept, "those without render_mode, which is given where frames are asked for")
         object.__setattr__(self, "kwargs", kept)
 
     def _check_of_suite(self) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lit_pwm.errors import LitPWMError
+from lit_pwm.tasks.foreign_code import failure
 from lit_pwm.tasks.spec import DIVERGED, TaskSpec
 
 _MAX_SEED = 2**32 - 1  # numpy's RandomState, which dm_control draws from, takes no larger one
@@ -88,6 +89,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             The first observation, float32 [obs_dim], and an empty dict, or one with `diverged`.
 
         Raises:
+            EnvironmentFailedError: its code raised an error, or gave what no environment may give.
             LitPWMError: the seed is not a whole number from 0 to 2**32 - 1.
         """
         seed = self._pending_seed if seed is None else checked_seed(seed)
@@ -99,6 +101,10 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             self._diverged = _not_finite(obs, 0.0)
         except self._divergence as error:
             obs, self._diverged = np.full(self.task_spec.obs_dim, np.nan, np.float32), str(error)
+        except LitPWMError:
+            raise
+        except Exception as error:  # whatever the environment's code raises
+            raise failure(self.task_spec.name, "reset()", error) from error
         self._obs = np.where(np.isfinite(obs), obs, np.float32(0))
         return self._obs.copy(), {} if self._diverged is None else {DIVERGED: self._diverged}
 
@@ -113,6 +119,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             `diverged`.
 
         Raises:
+            EnvironmentFailedError: as `reset`.
             InvalidActionError: wrong shape, or not all entries are finite.
             ResetNeededError: no episode is running.
         """
@@ -128,6 +135,10 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
                 self._diverged = _not_finite(obs, reward)
         except self._divergence as error:
             self._diverged = str(error)
+        except LitPWMError:
+            raise
+        except Exception as error:  # whatever the environment's code raises
+            raise failure(self.task_spec.name, "step()", error) from error
         if self._diverged is not None:
             self._steps_left = 0
             return self._obs.copy(), 0.0, False, True, {DIVERGED: self._diverged}

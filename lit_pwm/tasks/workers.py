@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -69,6 +69,12 @@ class WorkerVectorEnv(AsyncVectorEnv):
         except BaseException:
             self.close()
             raise
+
+    def _raise_if_errors(self, successes: Iterable[bool]) -> None:
+        # gymnasium prints each worker's traceback before it raises the first one's error.
+        if not all(successes):
+            _, _, error, _ = self.error_queue.get()
+            raise error
 
     def close_extras(self, timeout: float | None = None, terminate: bool = True) -> None:
         """Kill the workers, also those that hang, were killed, or are amid a step; gymnasium would wait for them."""
