@@ -29,11 +29,16 @@ class ContinuationScores(Callback):
     the run's folder (`default_root_dir`). Where the world model has no continuation head, or a
     datamodule of one's own has no `termination_rates`, it does nothing.
 
-    Hooks: `on_validation_batch_end`, `on_validation_epoch_end`; nothing of it is in checkpoints.
+    Hooks: `on_validation_epoch_start`, `on_validation_batch_end`, `on_validation_epoch_end`; nothing of it is in
+    checkpoints.
     """
 
     def __init__(self) -> None:
         self._metric: ContinuationScore | None = None
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start anew: the validation before may have been broken off, and the next model may have other tasks."""
+        self._metric = None
 
     def on_validation_batch_end(
         self,
@@ -51,7 +56,7 @@ class ContinuationScores(Callback):
                 f"{type(pl_module).__name__}. Remove the callback from trainer.callbacks."
             )
         model, rates = pl_module.world_model, getattr(source_of(pl_module), "termination_rates", None)
-        if model.continuation_head is None or rates is None:
+        if model.continuation_head is None or rates is None or trainer.sanity_checking:  # before it knows of ends
             return
         if self._metric is None:
             metric = ContinuationScore(rates(), model.task_names, accumulation_dtype(pl_module.device))
@@ -59,10 +64,9 @@ class ContinuationScores(Callback):
         self._metric.update(model, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the scores, which the metric reduces over ranks, write the record, and start anew."""
+        """Log the scores, which the metric reduces over ranks, and write the record."""
         if (metric := self._metric) is None:
             return
-        self._metric = None  # the next model may have other tasks
         with metric.sync_context():
             records = metric.records()
         pl_module.log_dict({f"val/{key}": value for key, value in scores_of(records).items()}, sync_dist=True)

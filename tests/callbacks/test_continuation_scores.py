@@ -62,6 +62,33 @@ def test_scores_are_logged_and_the_curve_is_kept_in_the_runs_folder(falls, tmp_p
     assert sum(found["count"] for found in record["bins"]) == record["transitions"]
 
 
+class BreakingOff(pl.Callback):
+    """Stops the first validation after a batch."""
+
+    broken = False
+
+    def on_validation_batch_end(self, *_):
+        if not self.broken:
+            self.broken = True
+            raise RuntimeError("broken off")
+
+
+def test_a_validation_that_was_broken_off_and_a_sanity_check_do_not_count(falls, tmp_path, pretraining):
+    record, scores, breaking = tmp_path / "continuation.json", callbacks.ContinuationScores(), BreakingOff()
+
+    def fitted(*others, updates=2, **options):
+        data = MultitaskDataModule(str(falls), horizon=4, batch_size=16, val_batches=3)
+        support.fit(pretraining(), data, updates, callbacks=[*others], default_root_dir=tmp_path, val_check_interval=2,
+                    check_val_every_n_epoch=None, max_epochs=-1, **options)  # fmt: skip
+        return json.loads(record.read_text())["tasks"]["fall"] if record.exists() else None
+
+    assert fitted(callbacks.ContinuationScores(), updates=1, num_sanity_val_steps=2) is None
+    with pytest.raises(RuntimeError, match="broken off"):
+        fitted(scores, breaking)
+    again = fitted(scores, breaking)
+    assert again == fitted(callbacks.ContinuationScores())
+
+
 def test_without_terminations_nothing_is_logged_or_written(walks, tmp_path, pretraining):
     trainer = run(walks, tmp_path, pretraining)
     assert not [key for key in trainer.callback_metrics if "continuation" in key]
