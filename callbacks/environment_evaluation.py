@@ -17,7 +17,7 @@ from callbacks.validation_interval import ValidationInterval, validates
 from lit_pwm.batch import Batch
 from lit_pwm.errors import LitPWMError, RunStopped
 from lit_pwm.evaluation.evaluator import EvaluationResult, Evaluator
-from lit_pwm.evaluation.known_tasks import is_known, known_task
+from lit_pwm.evaluation.known_tasks import why_none
 from lit_pwm.evaluation.model_gap import STEPS
 from lit_pwm.models.accumulation import accumulation_dtype
 from lit_pwm.options import Count, Length, Positive, Seed, checked
@@ -222,12 +222,11 @@ class EnvironmentEvaluation(Callback):
         stores = getattr(getattr(trainer, "datamodule", None), "paths", None) or ["no store"]
         file = f"this run's data ({', '.join(stores)}) or world model ({module.world_model_checkpoint})"
         for task in self.tasks or module.trained_tasks:
-            if not is_known(task, module.world_model) or not known_task(task, module.world_model, file).runnable:
+            if (reason := why_none(task, module.world_model, file)) is not None:
                 raise LitPWMError(
-                    f"EnvironmentEvaluation is to act in the environment of the task {task!r}, but lit_pwm knows none. "
-                    f"Train without evaluation (--config configs/policy_learning_offline.yaml in place of "
-                    f"configs/policy_learning.yaml), name other tasks in the callback's option tasks, or make the "
-                    f"environment known with lit_pwm.tasks.register(TaskSpec(...))."
+                    f"EnvironmentEvaluation is to act in the environment of the task {task!r}, but {reason} Or train "
+                    f"without evaluation (--config configs/policy_learning_offline.yaml in place of "
+                    f"configs/policy_learning.yaml), or name other tasks in the callback's option tasks."
                 )
 
     @staticmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lit_pwm.errors import LitPWMError
 from lit_pwm.evaluation.acting import Policy
 from lit_pwm.models.policy import Policy as LatentPolicy
 from lit_pwm.models.world_model import WorldModel
@@ -31,6 +32,26 @@ def known_task(task: str, world_model: WorldModel, file: str) -> TaskSpec:
     if task not in world_model.tasks:
         return task_spec(task)
     return make_known(task, world_model.task_specs.get(task), world_model.tasks[task], file)
+
+
+def why_none(task: str, world_model: WorldModel, file: str) -> str | None:
+    """Why there is no environment of a task, in a sentence; None where there is one, by the task's name from now on.
+
+    Args:
+        task: its name.
+        world_model: of the policy that is to act in it.
+        file: where the model's specs come from, as for `known_task`.
+    """
+    if not is_known(task, world_model):
+        return (
+            f"lit_pwm knows none: it is not registered in this process, and {file} does not say how it is made. Make "
+            f"it known with lit_pwm.tasks.register(TaskSpec(...)), in a module named by --import MODULE."
+        )
+    try:
+        runnable = known_task(task, world_model, file).runnable
+    except LitPWMError as error:
+        return f"there is none. {error}"
+    return None if runnable else "lit_pwm knows none: those of Meta-World are not supported yet."
 
 
 def make_tasks_known(policy: Policy, tasks: Iterable[str], checkpoint: str | None = None) -> None:

@@ -84,8 +84,10 @@ def _spec_of(name: str, stored: StoredSpec, dims: tuple[int, int], file: str) ->
         return TaskSpec(
             name, stored["domain"], str(stored.get("task")), *dims, suite=str(stored["suite"]), **fields
         )  # fmt: skip
-    except (TypeError, ValueError) as error:
-        raise LitPWMError(f"{about} has a spec that is none: {error}. The file is damaged.") from error
+    except (TypeError, ValueError, LitPWMError) as error:
+        if about in str(error):
+            raise
+        raise LitPWMError(f"{about} has a spec that is none: {str(error).rstrip('.')}. The file is damaged.") from error
 
 
 # -- what a file may name ---------------------------------------------------------------------------------------------

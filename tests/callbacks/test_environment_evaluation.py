@@ -140,8 +140,16 @@ def test_a_signal_ends_it_at_once_and_it_is_done_again(leg, undisturbed, tmp_pat
 def test_a_task_without_an_environment_is_refused_before_training(policy_learning, pretraining, run, walks, tmp_path):
     trainer = run(pretraining(), tmp_path / "model", updates=2)
     trainer.save_checkpoint(tmp_path / "model.ckpt")
-    with pytest.raises(LitPWMError, match=r"the task 'walk', but lit_pwm knows none.*policy_learning_offline.yaml"):
-        run(
-            policy_learning(tmp_path / "model.ckpt"), tmp_path, [callbacks.EnvironmentEvaluation(1)],
-            enable_checkpointing=True,
-        )  # fmt: skip
+    for tasks, message in (
+        (None, r"the task 'walk', but lit_pwm knows none: it is not registered.*does not say how.*_offline.yaml"),
+        (["mw-reach"], "the task 'mw-reach', but lit_pwm knows none: those of Meta-World"),
+        (
+            ["gym:os:X-v0"],
+            "the task 'gym:os:X-v0', but there is none.*module 'os', which is not imported.*_offline.yaml",
+        ),
+    ):
+        with pytest.raises(LitPWMError, match=message):
+            run(
+                policy_learning(tmp_path / "model.ckpt"), tmp_path, [callbacks.EnvironmentEvaluation(1, tasks=tasks)],
+                enable_checkpointing=True,
+            )  # fmt: skip

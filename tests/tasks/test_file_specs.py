@@ -169,10 +169,10 @@ def test_a_task_of_dm_controls_is_made_as_the_file_says():
 @pytest.mark.parametrize(
     "wrong",
     [{"kwargs": 3}, {"kwargs": ["os"]}, {"low": 3}, {"low": ["x", 1]}, {"episode_length": "9"}, {"score_range": [1]},
-     {"action_repeat": -1}],
+     {"action_repeat": -1}, {"kwargs": {"render_mode": "human"}}],
 )  # fmt: skip
 def test_a_spec_that_is_none_is_said(wrong):
-    with pytest.raises(LitPWMError, match="'mine'"):
+    with pytest.raises(LitPWMError, match=f"The task 'mine' of {FILE} has a spec that is none"):
         make_known("mine", MADE | wrong, DIMS, FILE)
 
 
