@@ -103,12 +103,12 @@ def test_a_killed_worker_is_named():
 
 
 def test_a_stopped_worker_is_named_after_the_timeout_and_ended():
-    env = make_vector_env("pendulum-swingup", 2, "async", timeout=2)
+    env = make_vector_env("pendulum-swingup", 2, "async", timeout=8)  # workers must have started by then
     pid = env.processes[0].pid
     try:
         env.reset(seed=[0, 1])
         os.kill(pid, signal.SIGSTOP)
-        with pytest.raises(WorkerFailedError, match=f"{pid}, which runs environment 0 .* not answered for 2 seconds"):
+        with pytest.raises(WorkerFailedError, match=f"{pid}, which runs environment 0 .* not answered for 8 seconds"):
             env.step(np.zeros((2, 1), np.float32))
     finally:
         close_vector_env(env)
