@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,9 +11,10 @@ from lit_pwm.models.world_model import WorldModel
 from lit_pwm.options import OptionObject
 
 
-class Discounting(OptionObject):
+class Discounting(OptionObject, ABC):
     """A base of what a policy believes of ends, beside the discount γ."""
 
+    @abstractmethod
     def continuation(
         self, world_model: WorldModel, latents: Tensor, actions: Tensor, embedding: Tensor, task: Tensor
     ) -> Tensor | None:
@@ -28,7 +30,6 @@ class Discounting(OptionObject):
         Returns:
             [H, ...]; None where every episode goes on.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

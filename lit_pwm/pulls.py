@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,13 +18,14 @@ NOISE = "pull"
 """Name of what a pull draws."""
 
 
-class Pull(OptionObject):
+class Pull(OptionObject, ABC):
     """A base of terms that keep a world model near a frozen copy of what it was when the run began."""
 
     def noise_shapes(self, world_model: WorldModel, horizon: int) -> dict[str, tuple[int, ...]]:
         """What an update draws for it, as `WorldModelObjective.noise_shapes`; nothing by default."""
         return {}
 
+    @abstractmethod
     def term(
         self,
         world_model: WorldModel,
@@ -41,7 +43,6 @@ class Pull(OptionObject):
             batch: slices of the second stream.
             noise: the draws of `noise_shapes`, each [B, *shape].
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ class DMControlEnv(TaskEnv):
     """A dm_control task with TD-MPC2's conventions; made by `lit_pwm.tasks.make_env`.
 
     `reset()` starts the first episode of dm_control's stream for the seed (`task_kwargs={'random': seed}`). A task of
-    dm_control that ends early with a discount of 0 sets `terminated`; none of the registered ones does. dm_control's
+    dm_control that ends early with a discount of 0 sets `terminated`, as those of the set `failing` do. dm_control's
     PhysicsError is a divergence.
 
     Args:

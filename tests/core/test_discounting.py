@@ -268,3 +268,5 @@ def test_it_is_an_option_by_its_class_and_kept_as_one(world_models, linear_store
     assert isinstance(learner(world_models["ends"]).discounting, ContinuationDiscount)
     with pytest.raises(LitPWMError, match=r"Discounting"):
         learner(world_models["ends"], discounting={"class_path": "lit_pwm.pulls.L2Pull"})
+    with pytest.raises(LitPWMError, match="no complete subclass"):
+        learner(world_models["ends"], discounting={"class_path": "lit_pwm.discounting.Discounting"})
