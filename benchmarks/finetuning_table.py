@@ -8,7 +8,6 @@ its markers is typed.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 
 from finetuning_figure import figure
 from finetuning_study import ARMS, RESULTS
-from pages import DOCS, markdown, put
+from pages import DOCS, markdown, publish
 from policy_records import NONE, Arms, Record, Records, costs, difference, minutes, over_seeds, ratio, read, returns
 
 from lit_pwm.experiments.report.figures import as_svg
@@ -154,17 +153,14 @@ def sections(records: Records) -> dict[str, str]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    folder = parser.parse_args().results
+def drawn(folder: Path) -> str | None:
+    """The figure of a folder of records, if it has any."""
     records = read(folder)
-    for name, text in sections(records).items():
-        print(f"{text}\n")
-        if folder.resolve() == RESULTS.resolve():
-            put(PAGE, name, text)
-    if records and folder.resolve() == RESULTS.resolve():
-        FIGURE.write_text(as_svg(figure(records)), encoding="utf-8")
+    return as_svg(figure(records)) if records else None
+
+
+def main() -> None:
+    publish(__doc__, RESULTS, PAGE, lambda folder: sections(read(folder)), FIGURE, drawn)
 
 
 if __name__ == "__main__":

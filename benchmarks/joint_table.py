@@ -8,7 +8,6 @@ its markers is typed.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any
 
 from joint_figure import figure
 from joint_study import ARMS, RESULTS, TASKS
-from pages import DOCS, markdown, put
+from pages import DOCS, markdown, publish
 from policy_records import NONE, Arms, Record, costs, difference, minutes, over_seeds, read, returns
 
 from lit_pwm.errors import LitPWMError
@@ -141,18 +140,14 @@ def sections(folder: Path) -> dict[str, str]:
     }
 
 
+def drawn(folder: Path) -> str | None:
+    """The figure of a folder of records, if it has those of the task."""
+    records = read(folder)
+    return as_svg(figure(records[TASK], read_controls(folder))) if TASK in records else None
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    folder = parser.parse_args().results
-    committed = folder.resolve() == RESULTS.resolve()
-    for name, text in sections(folder).items():
-        print(f"{text}\n")
-        if committed:
-            put(PAGE, name, text)
-    if TASK in (records := read(folder)):
-        drawn = FIGURE if committed else folder / FIGURE.name
-        drawn.write_text(as_svg(figure(records[TASK], read_controls(folder))), encoding="utf-8")
+    publish(__doc__, RESULTS, PAGE, sections, FIGURE, drawn)
 
 
 if __name__ == "__main__":

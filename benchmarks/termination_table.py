@@ -8,14 +8,13 @@ markers is typed.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from pathlib import Path
 from typing import Any
 
 from joint_table import controls_table
-from pages import DOCS, markdown, put
+from pages import DOCS, markdown, publish
 from policy_records import NONE, Arms, Records, costs, difference, minutes, over_seeds, read, returns
 from termination_arms import ARMS, HEAD, IGNORING, TASKS
 from termination_figure import figure
@@ -115,18 +114,14 @@ def sections(folder: Path) -> dict[str, str]:
     }
 
 
+def drawn(folder: Path) -> str | None:
+    """The figure of a folder of records, if it has any."""
+    records = read(folder)
+    return as_svg(figure(in_order(records), read_heads(folder))) if records else None
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    folder = parser.parse_args().results
-    committed = folder.resolve() == RESULTS.resolve()
-    for name, text in sections(folder).items():
-        print(f"{text}\n")
-        if committed:
-            put(PAGE, name, text)
-    if records := read(folder):
-        drawn = FIGURE if committed else folder / FIGURE.name
-        drawn.write_text(as_svg(figure(in_order(records), read_heads(folder))), encoding="utf-8")
+    publish(__doc__, RESULTS, PAGE, sections, FIGURE, drawn)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,16 @@ def named_modules() -> tuple[str, ...]:
     return tuple(_listed(IMPORTS))
 
 
+def is_named(module: str) -> bool:
+    """Whether `--import` names a module, or a package that holds it; what it names is imported first.
+
+    Raises:
+        LitPWMError: as `import_named`.
+    """
+    import_named()
+    return any(module == name or module.startswith(f"{name}.") for name in named_modules())
+
+
 def import_named() -> None:
     """Import the modules named by `--import`, of this process or of the one that started it.
 

@@ -11,7 +11,7 @@ import sys
 from types import ModuleType
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.runtime.imports import import_named, named_modules
+from lit_pwm.runtime.imports import is_named
 
 _OURS = ("lit_pwm.tasks", "dm_control.suite", "gymnasium.envs")
 _allowed: set[str] = set()
@@ -28,8 +28,7 @@ def is_allowed(module: str) -> bool:
     It is one of ours, one that code in this process has allowed (`allow`), one named by `--import`, or one that has
     been imported already and is not of Python's standard library, whose functions make no environments.
     """
-    import_named()
-    if any(module == name or module.startswith(f"{name}.") for name in (*_OURS, *_allowed, *named_modules())):
+    if is_named(module) or any(module == name or module.startswith(f"{name}.") for name in (*_OURS, *_allowed)):
         return True
     return module in sys.modules and module.split(".")[0] not in sys.stdlib_module_names
 

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from lit_pwm.errors import LitPWMError
-from lit_pwm.runtime.imports import import_named, named_modules
+from lit_pwm.runtime.imports import is_named
 from lit_pwm.tasks.registry import is_remembered, registered_specs, remember, task_spec
 from lit_pwm.tasks.spec import CUSTOM_SUITE, GYM_MAKE, GYM_PREFIX, METAWORLD, STOCK_SUITE, TaskSpec
 from lit_pwm.tasks.stored_specs import StoredSpec, differences, stored_spec
@@ -144,8 +144,7 @@ def _required_module(name: str, about: str) -> ModuleType:
             f"{about}, and {name!r} is a module of Python's own, which makes no environments: no file is let call it, "
             f"neither because it is imported already nor by --import {name}. The file was made to mislead."
         )
-    import_named()
-    asked_for = any(name == one or name.startswith(f"{one}.") for one in named_modules())
+    asked_for = is_named(name)  # first: it is imported then
     module = sys.modules.get(name)
     if isinstance(module, ModuleType) and (asked_for or _is_users(name, module)):
         return module
