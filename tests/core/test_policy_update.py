@@ -201,6 +201,26 @@ def test_returns_are_scaled_by_the_deviation_of_their_own_task(world_model, line
     assert module.actor_loss(returns, task).item() == pytest.approx(wanted, rel=1e-5)
 
 
+def test_the_gradient_is_cut_at_the_actors_input_unless_it_is_asked_not_to_be(world_model, linear_store, fit):
+    """Uncut, an action of a later step depends on earlier ones through the actor too."""
+    found = []
+    for options in ({}, {"detach_input": True}, {"detach_input": False}):
+        module = learner(world_model, actor_optimizer=options)
+
+        def keep(module, batch):
+            torch.manual_seed(0)
+            z = module.world_model.encode(batch["obs"][0], batch["task"]).detach()
+            noise = torch.randn(module.horizon, len(z), module.world_model.action_dim)
+            module.imagined_returns(z, batch["task"], noise)[1].sum().backward()
+            found.append(torch.cat([parameter.grad.flatten() for parameter in module.actor.parameters()]))
+            module.zero_grad()
+
+        fit(module, data_of(linear_store), 1, callbacks=[AtUpdate(0, keep)])
+    by_default, cut, uncut = found
+    assert torch.equal(by_default, cut)
+    assert not torch.allclose(cut, uncut, rtol=1e-3)
+
+
 def test_a_rate_of_zero_is_refused_and_divides_nothing():
     for name in ("actor_optimizer", "critic_optimizer"):
         with pytest.raises(LitPWMError, match=r"has lr 0; give a number, above 0"):
