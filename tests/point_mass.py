@@ -73,6 +73,9 @@ def make(**kwargs) -> gymnasium.Env:
     return gymnasium.wrappers.TimeLimit(PointMass(**kwargs), 40)
 
 
+also = make  # by another name than that of its definition
+
+
 def with_actions(low, high, dtype="float32", **kwargs) -> gymnasium.Env:
     """The environment with other bounds, which may be written as texts (`"inf"`)."""
     env = make(**kwargs)

@@ -55,6 +55,22 @@ def test_no_thread_outlives_an_iteration_that_is_left():
     assert threading.active_count() == before
 
 
+def test_what_nobody_will_take_is_not_made():
+    made, go_on = [], threading.Event()
+
+    def make(step):
+        made.append(step)
+        if step == 1:
+            go_on.wait(10)
+        return step
+
+    batches = made_ahead(make, range(100), 20)
+    assert next(batches) == 0
+    threading.Timer(0.2, go_on.set).start()
+    batches.close()
+    assert made == [0, 1]
+
+
 @pytest.mark.parametrize("storage", ["memmap", "ram"])
 def test_slices_and_positions_do_not_depend_on_it(mixed_store, storage):
     found = {}

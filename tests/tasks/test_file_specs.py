@@ -63,7 +63,8 @@ REFUSED = [
     "gymnasium.envs.registration:load_env_creator", "gymnasium.envs.registration:make", "gymnasium:make_vec",
     "gymnasium.utils:seeding.np_random", "dm_control.suite:load", "numpy:load", "torch:load", "torch.hub:load",
     "importlib:import_module", "pickle:loads", "point_mass:np.load", "point_mass:gymnasium.make",
-    "point_mass:OrderedDict", "point_mass:Box", "point_mass:__builtins__", "point_mass:PointMass.reset.x",
+    "point_mass:also", "point_mass:OrderedDict", "point_mass:Box", "point_mass:__builtins__",
+    "point_mass:PointMass.reset.x",
 ]  # fmt: skip
 
 

@@ -192,12 +192,25 @@ def test_rewards_of_held_actions_are_summed_up_to_an_end():
 def test_observations_that_are_no_numbers_are_a_divergence():
     env = make_env(TaskSpec("no-numbers", make="point_mass:NoNumbers", episode_length=10), seed=1)
     env.reset()
-    before = [env.step([0, 0]) for _ in range(2)][-1][0]
+    given = [env.step([0, 0]) for _ in range(2)][-1][0]
+    before = given.copy()
+    given[:] = 9  # whoever is given an observation may write into it
     obs, reward, terminated, truncated, info = env.step([0, 0])
     np.testing.assert_array_equal(obs, before)
     assert (reward, terminated, truncated) == (0, False, True)
     assert info == {"diverged": "entries [1] of the observation are not finite"}
     assert "diverged" not in env.reset()[1]
+
+
+@pytest.mark.parametrize(("low", "high", "action"), [(-1.91, 1.25, 1), (-0.51, 4.62, -1)])
+def test_no_action_is_rounded_beyond_its_bounds(low, high, action):
+    """In double precision `low + half + half` is above 1.25, and `low + half - half` below -0.51."""
+    kwargs = {"low": [low, low], "high": [high, high], "dtype": "float64"}
+    env = make_env(TaskSpec("rounded", make="point_mass:with_actions", kwargs=kwargs))
+    env.env.unwrapped.action_space = env.env.action_space  # of which it refuses what is not in it
+    env.reset()
+    env.step([action, action])
+    np.testing.assert_array_equal(env.env.unwrapped.force, high if action > 0 else low)
 
 
 def test_the_seed_is_that_of_the_first_reset():
